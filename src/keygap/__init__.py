@@ -1,0 +1,60 @@
+"""keygap: does a vision-language model keep image and text in the same attention key space?
+
+The public API, on one screen. What it needs (torch, transformers) is imported on first use, so that
+the command line answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from keygap import gap
+    from keygap.benchmarks import benchmark
+    from keygap.capture import extract
+    from keygap.errors import UserError
+    from keygap.gap_table import GapTable, measure
+    from keygap.models import VLM, load
+    from keygap.reporting import report
+    from keygap.store import Store
+    from keygap.token_plane import Projection, project
+
+_HOMES = {
+    "load": "keygap.models",
+    "VLM": "keygap.models",
+    "benchmark": "keygap.benchmarks",
+    "extract": "keygap.capture",
+    "Store": "keygap.store",
+    "measure": "keygap.gap_table",
+    "GapTable": "keygap.gap_table",
+    "project": "keygap.token_plane",
+    "Projection": "keygap.token_plane",
+    "report": "keygap.reporting.page",
+    "UserError": "keygap.errors",
+}
+
+__all__ = [
+    "VLM",
+    "GapTable",
+    "Projection",
+    "Store",
+    "UserError",
+    "benchmark",
+    "extract",
+    "gap",
+    "load",
+    "measure",
+    "project",
+    "report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gap":
+        return importlib.import_module("keygap.gap")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'keygap' has no attribute {name!r}")
