@@ -1,0 +1,214 @@
+"""What a benchmark hands on: samples, one at a time, and an index that costs no images.
+
+A benchmark knows its items by a light index (id, subject, image key) and decodes images only when
+an item is asked for, so that memory does not grow with the benchmark and the choice of samples is
+made before any image is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from PIL import Image
+
+LETTERS = tuple(string.ascii_uppercase)
+Role = Literal["system", "template", "question", "option", "hint", "answer"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a prompt in the order in which the model reads it: text of a role, or an image.
+
+    ``image`` is the index into ``Sample.images``; ``text`` is empty then.
+    """
+
+    kind: Literal["text", "image"]
+    role: Role = "question"
+    text: str = ""
+    image: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One benchmark item.
+
+    ``images`` are opened but may still be undecoded (PIL reads lazily): a broken one fails where it
+    is used, and is recorded as that sample's failure. ``prompt`` is the user's turn by the
+    benchmark's own template; it may show one image several times. Where there are ``options``, a
+    part of role option spells each with its letter, and ``answer`` is a letter (``letters``); it is
+    None where the publisher keeps it.
+    """
+
+    id: str
+    images: tuple[Image.Image, ...]
+    question: str
+    prompt: tuple[Part, ...]
+    answer: str | None = None
+    options: tuple[str, ...] = ()
+    hint: str | None = None
+    language: str = "en"
+    subject: str = ""
+    meta: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse text that no file and no tokenizer takes: half of a surrogate pair.
+
+        Raises:
+            BadSample: there is one.
+        """
+        texts = (self.question, self.answer or "", *(part.text for part in self.prompt))
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise BadSample(f"the text is not Unicode: {error}") from error
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters of the options; not always A, B, C: a publisher may leave one out."""
+        return tuple(self.meta.get("letters", LETTERS[: len(self.options)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of an item unopened; ``image_key`` is shared by the items of one image."""
+
+    id: str
+    subject: str = ""
+    image_key: str = ""
+
+
+class Benchmark(Protocol):
+    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples."""
+
+    name: str
+    split: str
+
+    def index(self) -> Sequence[Entry]:
+        """Every item, in the publisher's order."""
+        ...
+
+    def sample(self, number: int) -> Sample:
+        """The item at this place of the index, images opened.
+
+        Raises:
+            BadSample: the row cannot be made into a sample; the reason says what is wrong.
+        """
+        ...
+
+
+class BadSample(ValueError):
+    """One item that cannot be used. It is recorded with its reason, and the run goes on."""
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode, decoded whole, in RGB; what is transparent becomes white.
+
+    Raises:
+        BadSample: the image is truncated, broken, or of a mode that has no RGB form.
+    """
+    try:
+        image.load()
+        if image.mode.startswith("I;16"):  # 16 bits of grey: convert() would clip, not scale
+            image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(page, layer).convert("RGB")
+    # what Pillow's decoders raise on broken bytes
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise BadSample(f"the image cannot be decoded: {error}") from error
+
+
+def image_then_question(question: str, images: int = 1) -> tuple[Part, ...]:
+    """The plain prompt: the images, then the question."""
+    return (*(Part("image", image=number) for number in range(images)), Part("text", text=question))
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A benchmark out of samples that the caller already has."""
+
+    name: str
+    samples: Sequence[Sample]
+    split: str = "memory"
+
+    def index(self) -> list[Entry]:
+        return [Entry(item.id, item.subject) for item in self.samples]
+
+    def sample(self, number: int) -> Sample:
+        return self.samples[number]
+
+
+def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
+    """The publisher's ids as text, each once: stores and choices tell items apart by them.
+
+    A row without an id is named by its place; a second row of one id gets its place added.
+    """
+    names: dict[str, None] = {}
+    for number, value in enumerate(ids):
+        name = str(value) if value not in (None, "") else f"{fallback}-{number}"
+        names[name if name not in names else f"{name}#{number}"] = None
+    return list(names)
+
+
+def with_copies(entries: Sequence[Entry], chosen: Sequence[int]) -> list[int]:
+    """The chosen items, each followed by the others of its image.
+
+    Circular evaluation needs every copy of a question, and ``choose`` takes one of each first.
+
+    Args:
+        entries: the benchmark's index.
+        chosen: places in it, as ``choose`` gave them.
+    """
+    family: dict[str, list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        family[entry.image_key or entry.id].append(number)
+    whole = [n for place in chosen for n in family[entries[place].image_key or entries[place].id]]
+    return list(dict.fromkeys(whole))
+
+
+def choose(entries: Sequence[Entry], samples: int | None, seed: int) -> list[int]:
+    """Which items to use: seeded, stratified by subject, the same everywhere.
+
+    The order is that of a hash of seed and id, so it depends on neither the machine, the Python
+    version nor the model. Subjects take turns in proportion to their size. Items of one image are
+    not independent samples: a second item of an image comes only after every image had one.
+
+    Args:
+        entries: the benchmark's index.
+        samples: how many; None or more than there are means all.
+        seed: any integer.
+
+    Returns:
+        Places in ``entries``, in the order in which to run them.
+    """
+
+    def rank(number: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{entries[number].id}".encode()).digest()
+
+    seen: dict[str, int] = defaultdict(int)
+    turn = {}
+    for number in sorted(range(len(entries)), key=rank):
+        key = entries[number].image_key or entries[number].id
+        turn[number] = seen[key]
+        seen[key] += 1
+    by_turn: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for number in turn:
+        by_turn[turn[number]][entries[number].subject].append(number)
+    chosen: list[int] = []
+    for level in sorted(by_turn):
+        # the k-th of n items of a subject stands at (k + 1/2) / n: proportional at every length
+        places = [
+            ((k + 0.5) / len(numbers), subject, number)
+            for subject, numbers in by_turn[level].items()
+            for k, number in enumerate(numbers)
+        ]
+        chosen += [number for _, _, number in sorted(places)]
+    return chosen if samples is None else chosen[:samples]

@@ -1,0 +1,221 @@
+"""Rows of parquet and TSV files, streamed: a light scan of some columns, one whole row on demand.
+
+A benchmark of 20,000 questions with images does not fit into memory and need not. ``scan`` reads
+only the columns that an index needs; ``row`` reads one row. No file stays open, and nothing is kept
+but where the rows begin, so a table also travels to another process.
+"""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from keygap.benchmarks.sample import BadSample
+from keygap.errors import UserError, unknown
+
+Row = dict[str, Any]
+FIELD_LIMIT = 1 << 28  # bytes of one TSV field; beyond it a quote was left open
+BUFFER = 1 << 20
+
+
+class Table(Protocol):
+    """The rows of one file, or of several."""
+
+    columns: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Some columns of every row, in order; an empty row where it cannot be read."""
+        ...
+
+    def row(self, number: int) -> Row:
+        """One row, all columns.
+
+        Raises:
+            BadSample: it cannot be read.
+        """
+        ...
+
+
+class ParquetTable:
+    """A parquet file; a row is read from its row group a few rows at a time.
+
+    Raises:
+        UserError: not a parquet file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._metadata = metadata = pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is not a readable parquet file: {error}") from error
+        self.columns = tuple(metadata.schema.to_arrow_schema().names)
+        sizes = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+        self._starts = array("Q", accumulate(sizes, initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        with self._open() as file:
+            for batch in file.iter_batches(1024, columns=list(columns), use_threads=False):
+                try:
+                    yield from batch.to_pylist()
+                except UnicodeDecodeError:  # one row of them: find it, keep the others
+                    for place in range(batch.num_rows):
+                        yield self._alone(batch.slice(place, 1))
+
+    def row(self, number: int) -> Row:
+        group = bisect_right(self._starts, number) - 1
+        skip = number - self._starts[group]
+        try:
+            with self._open() as file:
+                # threads would each keep memory of their own, and cost more than rows this few
+                for batch in file.iter_batches(8, row_groups=[group], use_threads=False):
+                    if skip < batch.num_rows:
+                        return batch.slice(skip, 1).to_pylist()[0]
+                    skip -= batch.num_rows
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise BadSample(f"row {number} of {self.path.name} cannot be read: {error}") from error
+        raise BadSample(f"row {number} of {self.path.name} is not there")
+
+    def _open(self) -> pq.ParquetFile:
+        # without pre-buffering a column is read page by page, not as a whole row group
+        return pq.ParquetFile(
+            self.path, metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False
+        )
+
+    @staticmethod
+    def _alone(batch: pa.RecordBatch) -> Row:
+        try:
+            return batch.to_pylist()[0]
+        except UnicodeDecodeError:
+            return {}
+
+
+class TsvTable:
+    """A TSV file with a header; fields may be quoted and hold tabs and newlines.
+
+    The first pass notes the byte at which each row begins.
+
+    Raises:
+        UserError: no header.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        header = next(self._parsed(0), (0, None))[1]
+        if not header:
+            raise UserError(f"{path} has no header row")
+        self.columns = tuple(header)
+        self._starts = array("Q", (start for start, _ in self._parsed(0)))
+        self._starts.append(path.stat().st_size)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 2  # less the header and the end
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        rows = self._parsed(0)
+        next(rows)
+        for _, fields in rows:
+            whole = fields is not None and self._complaint(fields) is None
+            named = dict(zip(self.columns, fields or (), strict=False)) if whole else {}
+            yield {name: named[name] for name in columns if name in named}
+
+    def row(self, number: int) -> Row:
+        _, fields = next(self._parsed(self._starts[number + 1]))
+        complaint = "broken quoting" if fields is None else self._complaint(fields)
+        if fields is None or complaint:
+            raise BadSample(f"row {number} of {self.path.name} cannot be read: {complaint}")
+        return dict(zip(self.columns, fields, strict=True))
+
+    def _complaint(self, fields: list[str]) -> str | None:
+        if len(fields) != len(self.columns):
+            return f"{len(fields)} fields where the header has {len(self.columns)}"
+        # surrogates are how undecodable bytes were kept
+        if any("\ud800" <= c <= "\udfff" for field in fields if not field.isascii() for c in field):
+            return "it is not UTF-8"
+        return None
+
+    def _parsed(self, start: int) -> Iterator[tuple[int, list[str] | None]]:
+        """Where each row begins and its fields, from a byte on; None for broken quoting."""
+        csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
+        with self.path.open("rb") as file:
+            file.seek(start)
+            position = start
+
+            def lines() -> Iterator[str]:
+                nonlocal position
+                for line in file:
+                    text = line.decode("utf-8", "surrogateescape")
+                    text = text.removeprefix("\ufeff") if position == 0 else text
+                    position += len(line)
+                    yield text
+
+            reader = csv.reader(lines(), delimiter="\t")
+            while True:
+                begin = position
+                try:
+                    fields: list[str] | None = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error:
+                    fields = None
+                if fields != []:  # a blank line is no row
+                    yield begin, fields
+
+
+class Tables:
+    """Several files of the same columns as one table, in the order given.
+
+    Args:
+        paths: .parquet and .tsv files, at least one.
+        needs: columns that must be there.
+
+    Raises:
+        UserError: a file of another kind, one that cannot be read, or one without those columns.
+    """
+
+    def __init__(self, paths: Sequence[Path], needs: Sequence[str] = ()) -> None:
+        self._tables = [_table(path) for path in paths]
+        for path, table in zip(paths, self._tables, strict=True):
+            missing = [name for name in needs if name not in table.columns]
+            if missing:
+                raise UserError(
+                    f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}"
+                )
+        self.columns = self._tables[0].columns
+        self._starts = list(accumulate(map(len, self._tables), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        for table in self._tables:
+            yield from table.scan([name for name in columns if name in table.columns])
+
+    def row(self, number: int) -> Row:
+        place = bisect_right(self._starts, number) - 1
+        return self._tables[place].row(number - self._starts[place])
+
+
+KINDS: dict[str, type[ParquetTable] | type[TsvTable]] = {
+    ".parquet": ParquetTable,
+    ".tsv": TsvTable,
+}
+
+
+def _table(path: Path) -> Table:
+    if path.suffix.lower() not in KINDS:
+        raise unknown("kind of data file", path.name, KINDS)
+    return KINDS[path.suffix.lower()](path)

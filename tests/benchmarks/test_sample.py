@@ -1,0 +1,131 @@
+"""The choice of samples, ids, and images of every mode."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from keygap.benchmarks import BadSample, Entry, Part, Sample, as_rgb, choose, with_copies
+from keygap.benchmarks.images import open_image
+from keygap.benchmarks.sample import unique_ids
+
+from . import fixtures
+
+ENTRIES = st.lists(
+    st.builds(Entry, st.uuids().map(str), st.sampled_from("abc"), st.sampled_from(["", "x", "y"])),
+    max_size=60,
+    unique_by=lambda entry: entry.id,
+)
+
+
+@given(ENTRIES, st.integers(0, 80), st.integers(0, 80), st.integers())
+def test_fewer_are_the_beginning_of_more(
+    entries: list[Entry], few: int, more: int, seed: int
+) -> None:
+    few, more = sorted((few, more))
+    assert choose(entries, few, seed) == choose(entries, more, seed)[:few]
+
+
+@given(ENTRIES, st.integers(0, 80), st.integers())
+def test_no_item_is_chosen_twice(entries: list[Entry], samples: int, seed: int) -> None:
+    chosen = choose(entries, samples, seed)
+    assert len(set(chosen)) == len(chosen) == min(samples, len(entries))
+
+
+@given(ENTRIES, st.integers(0, 80), st.integers(), st.randoms())
+def test_the_order_of_the_index_does_not_matter(entries, samples, seed, random) -> None:
+    shuffled = random.sample(entries, len(entries))
+    ids = [entries[number].id for number in choose(entries, samples, seed)]
+    assert ids == [shuffled[number].id for number in choose(shuffled, samples, seed)]
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 40), min_size=1),
+    st.integers(0, 120),
+    st.integers(),
+)
+def test_subjects_are_chosen_in_proportion(sizes: dict[str, int], samples: int, seed: int) -> None:
+    entries = [Entry(f"{subject}{n}", subject) for subject in sizes for n in range(sizes[subject])]
+    counts = Counter(entries[number].subject for number in choose(entries, samples, seed))
+    share = min(samples, len(entries)) / len(entries)
+    for subject, size in sizes.items():
+        assert abs(counts[subject] - share * size) <= len(sizes) / 2 + 0.5
+
+
+def test_copies_of_a_question_follow_it() -> None:
+    entries = [Entry("1", "", "1"), Entry("2", "", "2"), Entry("1000001", "", "1")]
+    chosen = choose(entries, 1, seed=0)
+    whole = with_copies(entries, chosen)
+    assert len({entries[number].image_key for number in chosen}) == 1
+    assert sorted(whole) in ([0, 2], [1])
+    assert sorted(with_copies(entries, choose(entries, 2, seed=0))) == [0, 1, 2]
+
+
+def test_ids_are_made_unique() -> None:
+    assert unique_ids("dev", ["7", None, "7", "", 8]) == ["7", "dev-1", "7#2", "dev-3", "8"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "PNG"), ("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"),
+     ("CMYK", "TIFF"), ("LA", "PNG"), ("I;16", "PNG")],
+)  # fmt: skip
+def test_every_mode_becomes_rgb(mode: str, kind: str) -> None:
+    image = open_image(fixtures.picture("L" if mode == "I;16" else mode, kind=kind))
+    if mode == "I;16":
+        image = image.convert("I").point(lambda value: value * 257).convert("I;16")
+    rgb = as_rgb(image)
+    assert (rgb.mode, rgb.size) == ("RGB", (24, 16))
+    assert min(rgb.getpixel((0, 0))) > 250  # white stays white
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    assert as_rgb(open_image(fixtures.picture("RGBA"))).getcolors() == [(384, (255, 255, 255))]
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    palette.putpixel((1, 0), 1)
+    buffer = io.BytesIO()
+    palette.save(buffer, "PNG", transparency=0)
+    rgb = as_rgb(open_image(buffer.getvalue()))
+    assert [rgb.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 0, 0)]
+
+
+def test_a_long_side_stays_undecoded_until_it_is_used() -> None:
+    image = open_image(fixtures.picture("L", (10_000, 10)))
+    assert getattr(image, "_im", None) is None
+    assert as_rgb(image).size == (10_000, 10)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_truncated_images_are_bad_samples(kind: str) -> None:
+    data = fixtures.picture(size=(200, 200), kind=kind)
+    with pytest.raises(BadSample, match="image"):
+        as_rgb(open_image(data[: len(data) // 2]))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_image_or_a_bad_sample(data: bytes) -> None:
+    for start in (b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"BM", b"II*\0"):
+        with pytest.raises(BadSample):
+            as_rgb(open_image(start + data))
+
+
+def test_postscript_is_not_tried() -> None:
+    with pytest.raises(BadSample, match="not an image"):
+        open_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+
+def test_half_a_surrogate_pair_is_a_bad_sample() -> None:
+    with pytest.raises(BadSample, match="not Unicode"):
+        Sample("1", (), "\ud800", (Part("text", text="\ud800"),))
+
+
+def test_letters() -> None:
+    assert Sample("1", (), "?", (), options=("a", "b")).letters == ("A", "B")
+    odd = Sample("1", (), "?", (), options=("a", "b"), meta={"letters": "AC"})
+    assert odd.letters == ("A", "C")
