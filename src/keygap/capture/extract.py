@@ -1,0 +1,239 @@
+"""``kg.extract``: a benchmark through a model, its vectors onto disk.
+
+Work goes in parts of a fixed number of samples in a fixed order, so that a run that was killed
+continues at the first part that is missing and ends with the same rows. A bad sample is a row with
+its reason; too many of them mean that something else is wrong, and stop the run.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from keygap.benchmarks import BadSample, Benchmark, Entry, Sample, choose
+from keygap.capture.hooks import Capture, Key
+from keygap.capture.sites import site_of
+from keygap.errors import UserError
+from keygap.models.prompt import Batch, TokenLabels
+from keygap.models.vlm import VLM
+from keygap.progress import track
+from keygap.store import Store, StoreWriter
+from keygap.store.schema import TOKENS, vectors_schema
+
+PART_SAMPLES = 64  # samples of one part on disk: what a killed run loses at most
+BAD_SHARE = 0.05  # more failures than this stop a run
+
+
+def extract(
+    vlm: VLM,
+    benchmark: Benchmark,
+    out: str | Path,
+    *,
+    layers: Sequence[str | int] = ("first", "middle", "last"),
+    sites: Sequence[str] = ("k_proj",),
+    samples: int | None = 200,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> Store:
+    """Read vectors of a benchmark's samples at some sites and layers of a model.
+
+    Args:
+        vlm: the model.
+        benchmark: where samples come from.
+        out: the run folder. One that holds part of the same extraction is continued.
+        layers: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
+        sites: names of ``keygap.capture.sites.SITES``.
+        samples: how many, chosen by ``seed`` and stratified by subject; None means all.
+        batch_size: samples in one forward pass.
+        seed: of the choice of samples.
+
+    Returns:
+        The store, finished.
+
+    Raises:
+        UserError: an unknown site or layer, a folder with another experiment, a full disk, or more
+            than 5 % bad samples.
+    """
+    indices = vlm.layer_indices(layers)
+    names = [site_of(name).name for name in sites]
+    if batch_size < 1 or (samples is not None and samples < 1):
+        raise UserError("samples and batch_size must be at least 1")
+    entries = benchmark.index()
+    chosen = choose(entries, samples, seed)
+    if not chosen:
+        raise UserError(f"benchmark {benchmark.name}, split {benchmark.split}, has no samples")
+    asked = {
+        "model": vlm.name,
+        "revision": vlm.revision,
+        "benchmark": benchmark.name,
+        "split": benchmark.split,
+        "samples": samples,
+        "seed": seed,
+        "layers": indices,
+        "sites": names,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+    }
+    writer = StoreWriter(Path(out), asked)
+    per_part = batch_size * max(1, PART_SAMPLES // batch_size)
+    parts = [chosen[start : start + per_part] for start in range(0, len(chosen), per_part)]
+    done = writer.done
+    missing = [
+        (number, part)
+        for number, part in enumerate(parts)
+        if any(entries[place].id not in done for place in part)
+    ]
+    before = len(parts) - len(missing)
+    with Capture(vlm, names, indices, attention=True) as capture:
+        what = f"{vlm.name} on {benchmark.name}"
+        for number, part in track(missing, len(parts), what, done=before):
+            rows, tokens, vectors = _run_part(capture, benchmark, part, entries, batch_size)
+            _refuse_if_bad([*writer.rows, *rows], len(chosen), benchmark)
+            writer.write_part(number, rows, tokens, vectors)
+    writer.write_manifest(_manifest(vlm, asked, writer.rows))
+    return Store(out)
+
+
+def _run_part(
+    capture: Capture, benchmark: Benchmark, places: Sequence[int], entries: Any, batch_size: int
+) -> tuple[list[dict[str, Any]], pa.Table | None, dict[Key, pa.Table]]:
+    """Rows of samples (failed ones too), the token table and the vector tables of one part."""
+    rows: dict[str, dict[str, Any]] = {}
+    tokens: list[pa.Table] = []
+    vectors: dict[Key, list[pa.Table]] = {}
+    for start in range(0, len(places), batch_size):
+        usable: list[Sample] = []
+        for place in places[start : start + batch_size]:
+            try:
+                usable.append(benchmark.sample(place))
+            except BadSample as reason:
+                rows[entries[place].id] = _failed_row(entries[place], reason)
+        batch, failures = _labelled(capture.vlm, usable)
+        usable = [sample for sample in usable if sample.id not in failures]
+        rows |= failures
+        if batch is None:
+            continue
+        read = capture(_to_device(batch, capture.vlm))
+        for sample, labels in zip(usable, batch.labels, strict=True):
+            rows[sample.id] = _sample_row(sample, labels)
+            tokens.append(_token_table(sample.id, labels))
+        for key, table in _vector_tables(read, batch, [sample.id for sample in usable]):
+            vectors.setdefault(key, []).append(table)
+    ordered = [rows[entries[place].id] for place in places]
+    joined = {key: pa.concat_tables(tables).unify_dictionaries() for key, tables in vectors.items()}
+    return ordered, pa.concat_tables(tokens).unify_dictionaries() if tokens else None, joined
+
+
+def _labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[Batch | None, dict[str, Any]]:
+    """A batch of those samples that can be used, and the rows of those that cannot."""
+    failures: dict[str, Any] = {}
+    try:
+        return (vlm.prompter(samples) if samples else None), failures
+    except BadSample:  # which one? each alone tells
+        for sample in samples:
+            try:
+                vlm.prompter([sample])
+            except BadSample as reason:
+                failures[sample.id] = _failed_row(sample, reason)
+    good = [sample for sample in samples if sample.id not in failures]
+    return (vlm.prompter(good) if good else None), failures
+
+
+def _failed_row(item: Sample | Entry, reason: BadSample) -> dict[str, Any]:
+    return {"sample_id": item.id, "subject": item.subject, "failure": str(reason)}
+
+
+def _to_device(batch: Batch, vlm: VLM) -> dict[str, torch.Tensor]:
+    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
+
+
+def _sample_row(sample: Sample, labels: TokenLabels) -> dict[str, Any]:
+    return {
+        "sample_id": sample.id,
+        "subject": sample.subject,
+        "language": sample.language,
+        "question": sample.question,
+        "answer": sample.answer,
+        "n_images": len(sample.images),
+        "n_tokens": len(labels),
+        "n_image_tokens": int((labels.modality == "image").sum()),
+        "failure": None,
+    }
+
+
+def _token_table(sample_id: str, labels: TokenLabels) -> pa.Table:
+    columns = {
+        "sample_id": [sample_id] * len(labels),
+        "position": np.arange(len(labels), dtype=np.int32),
+        **{name: getattr(labels, name) for name in TOKENS.names[2:]},
+    }
+    return pa.table(
+        [pa.array(columns[field.name]).cast(field.type) for field in TOKENS], schema=TOKENS
+    )
+
+
+def _vector_tables(
+    read: dict[Key, torch.Tensor], batch: Batch, sample_ids: Sequence[str]
+) -> Iterator[tuple[Key, pa.Table]]:
+    """One table per site and layer: the batch's tokens in order, padding left out."""
+    lengths = [len(labels) for labels in batch.labels]
+    position = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
+    modality = np.concatenate([labels.modality for labels in batch.labels])
+    names = np.repeat(np.asarray(sample_ids, dtype=object), lengths)
+    for (site, layer), tensor in read.items():
+        if site == "attention":
+            continue
+        heads, head_dim = tensor.shape[-2:]
+        schema = vectors_schema(heads, head_dim)
+        flat = _unpadded(tensor, lengths).reshape(-1)
+        columns = [
+            pa.array(names).cast(schema.field("sample_id").type),
+            pa.array(position),
+            pa.array(modality).cast(schema.field("modality").type),
+            pa.array(_unpadded(read["attention", layer], lengths)),
+            pa.FixedSizeListArray.from_arrays(pa.array(flat), heads * head_dim),
+        ]
+        yield (site, layer), pa.table(columns, schema=schema)
+
+
+def _unpadded(tensor: torch.Tensor, lengths: Sequence[int]) -> np.ndarray:
+    rows = [tensor[row, :length] for row, length in enumerate(lengths)]
+    return torch.cat(rows).float().cpu().numpy()
+
+
+def _refuse_if_bad(rows: Sequence[dict[str, Any]], planned: int, benchmark: Benchmark) -> None:
+    bad = [row for row in rows if row.get("failure")]
+    if len(bad) > BAD_SHARE * planned:
+        raise UserError(
+            f"{len(bad)} of {planned} samples of {benchmark.name} are bad, more than "
+            f"{BAD_SHARE:.0%}; the first is {bad[0]['sample_id']}: {bad[0]['failure']}"
+        )
+
+
+def _manifest(vlm: VLM, asked: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    failed = {row["sample_id"]: row["failure"] for row in rows if row["failure"]}
+    packages = ("keygap", "torch", "transformers", "numpy", "pyarrow")
+    connector = vlm.connector
+    return {
+        **asked,
+        "architecture": vlm.architecture,
+        "connector": str(connector) if connector else None,
+        "connector_path": connector.path if connector else None,
+        "connector_parameters": connector.parameters if connector else None,
+        "n_layers": len(vlm.layers),
+        "heads": vlm.layers[0].heads,
+        "key_heads": vlm.layers[0].key_heads,
+        "head_dim": vlm.layers[0].head_dim,
+        "device": str(vlm.device),
+        "n_samples": len(rows) - len(failed),
+        "n_failed": len(failed),
+        "failures": failed,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+    }

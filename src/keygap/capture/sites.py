@@ -1,0 +1,47 @@
+"""Where a vector can be read, one line each.
+
+A projection site is a module of the layer's attention whose output is read before norm and RoPE;
+an attention site is an argument of the attention function, after both; ``hidden`` is the residual
+stream entering the layer. Keys and values keep the key heads of grouped-query attention apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from keygap.errors import unknown
+
+
+@dataclass(frozen=True)
+class Site:
+    """How one kind of vector is read: which hook, and which of its tensors."""
+
+    name: str
+    kind: Literal["projection", "attention", "hidden"]
+    source: str
+
+
+SITES = {
+    site.name: site
+    for site in (
+        Site("q_proj", "projection", "q_proj"),
+        Site("k_proj", "projection", "k_proj"),
+        Site("v_proj", "projection", "v_proj"),
+        Site("query", "attention", "query"),
+        Site("key", "attention", "key"),
+        Site("value", "attention", "value"),
+        Site("hidden", "hidden", ""),
+    )
+}
+
+
+def site_of(name: str) -> Site:
+    """The site of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SITES:
+        raise unknown("site", name, SITES)
+    return SITES[name]

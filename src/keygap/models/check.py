@@ -1,0 +1,311 @@
+"""The self-check: does keygap read this model correctly? Every answer is causal or exact.
+
+- labels: other pixels change the states that enter the first layer at the positions labelled image
+  patch and at no other;
+- attention, recomputed from the captured query, key and value with the model's own mask and scale,
+  is what the model's attention gave, at every layer;
+- a key changed on its way into attention changes the logits, and once the tap is gone they are
+  bit for bit what they were;
+- a sample in a padded batch gives the vectors that it gives alone;
+- no hook and no tap is left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from keygap.benchmarks.sample import BadSample, Sample, image_then_question
+from keygap.capture.hooks import Capture
+from keygap.errors import UserError
+from keygap.models.labels import Batch, TokenLabels
+from keygap.models.tap import AttentionCall, AttentionTap, calls_attention_function
+from keygap.models.vlm import VLM
+
+# Differences between two ways of computing the same, relative to the largest value.
+NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the self-check; ``passed`` is None where it does not apply."""
+
+    check: str
+    passed: bool | None
+    detail: str
+
+
+def check(vlm: VLM) -> list[Finding]:
+    """The whole self-check, on pictures and questions of its own.
+
+    Raises:
+        UserError: the model makes no prompt of an image and a text.
+    """
+    samples = _samples()
+    batch = vlm.prompter(samples)
+    with torch.no_grad():  # transformers itself sets some hooks on the first pass, and keeps them
+        vlm.forward(on_device(vlm, batch))
+    before = _footprint(vlm)
+    steps: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
+        ("labels are what pixels change", lambda: _labels(vlm, batch)),
+        ("several images in one prompt", lambda: _several_images(vlm)),
+        ("attention recomputed", lambda: _attention(vlm, batch)),
+        ("a changed key changes the logits", lambda: _causal(vlm, batch)),
+        ("batched equals single", lambda: _batched(vlm, samples, batch)),
+    ]
+    findings = [Finding(name, *step()) for name, step in steps]
+    same = _footprint(vlm) == before
+    findings.append(Finding("no hook left", same, "" if same else "hooks or taps were left behind"))
+    return findings
+
+
+def cheap_check(vlm: VLM, batch: Batch) -> None:
+    """What the first extraction of a model checks by itself, on its first batch.
+
+    Raises:
+        UserError: the labels do not fit what the pixels change.
+    """
+    passed, detail = _labels(vlm, batch)
+    if passed is False:
+        raise UserError(f"{vlm.name}: image positions are labelled wrongly: {detail}")
+
+
+def on_device(vlm: VLM, batch: Batch) -> dict[str, Any]:
+    """A batch's model inputs where the model wants them, floats in its dtype."""
+    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
+
+
+def _samples() -> list[Sample]:
+    generator = np.random.default_rng(0)
+    made = []
+    for number, (size, question) in enumerate(
+        (((64, 48), "What colour is it?"), ((48, 64), "Is there a red circle in the image or not?"))
+    ):
+        pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        made.append(
+            Sample(
+                id=str(number),
+                images=(Image.fromarray(pixels),),
+                question=question,
+                prompt=image_then_question(question),
+            )
+        )
+    return made
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+
+def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
+    patches = sum(int((_patches(labels)).sum()) for labels in batch.labels)
+    if vlm.fusion == "cross-attention":
+        return None, "image features stand in no prompt: they are the keys of layers " + ", ".join(
+            str(layer.index) for layer in vlm.layers if layer.attends == "cross"
+        )
+    inputs = on_device(vlm, batch)
+    pixels = [n for n, v in inputs.items() if "pixel" in n or "patches" in n]
+    pixels = [n for n in pixels if torch.is_tensor(inputs[n]) and inputs[n].is_floating_point()]
+    if not pixels:
+        return False, f"no pixels among the model inputs: {', '.join(inputs)}"
+    generator = torch.Generator().manual_seed(0)
+    if vlm.fusion == "early fusion":  # a code need not change with its pixels: take them all away
+        other_inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    else:
+        moved = {name: inputs[name] + _noise(inputs[name], generator) for name in pixels}
+        other_inputs = {**inputs, **moved}
+    with Capture(vlm, ["hidden"], [0]) as capture:
+        one, other = (capture(i)["hidden", 0].squeeze(-2) for i in (inputs, other_inputs))
+    wrong = []
+    for row, labels in enumerate(batch.labels):
+        size = len(labels)
+        if one.shape[1] < size:
+            return False, f"{size} labels, but {one.shape[1]} positions enter the text layers"
+        changed = (one[row, :size] != other[row, :size]).any(-1).cpu().numpy()
+        discrete = vlm.fusion == "early fusion"
+        expected = labels.modality == "image" if discrete else _patches(labels)
+        wrong.append(int((changed != expected).sum()))
+    detail = f"{patches} image positions in {len(batch.labels)} prompts"
+    return sum(wrong) == 0, detail if not sum(wrong) else f"{sum(wrong)} positions differ; {detail}"
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator).to(like)
+
+
+def _patches(labels: TokenLabels) -> np.ndarray:
+    return (labels.modality == "image") & (labels.role != "separator")
+
+
+@torch.no_grad()
+def _several_images(vlm: VLM) -> tuple[bool | None, str]:
+    one, two = _samples()
+    text = replace(two.prompt[1], text=" and this? ")
+    prompt = (one.prompt[0], one.prompt[1], replace(two.prompt[0], image=1), text)
+    both = replace(one, images=(*one.images, *two.images), prompt=prompt)
+    try:
+        batch = vlm.prompter([both])
+        vlm.forward(on_device(vlm, batch))
+    except (BadSample, RuntimeError, ValueError, IndexError) as error:
+        return None, f"not for this model: {str(error).splitlines()[0][:120]}"
+    found = set(batch.labels[0].image[_patches(batch.labels[0])].tolist())
+    if vlm.fusion != "cross-attention" and found != {0, 1}:
+        return False, f"positions of images {sorted(found)} instead of 0 and 1"
+    return _labels(vlm, batch)
+
+
+# --- attention --------------------------------------------------------------------------------
+
+
+def _attention(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
+    layers = [layer for layer in vlm.layers if layer.attention is not None]
+    modules = [layer.attention for layer in layers if layer.attention is not None]
+    if not all(calls_attention_function(module) for module in modules):
+        return None, f"{type(modules[0]).__name__} calls no attention function: k_proj only"
+    index = {id(layer.attention): layer.index for layer in layers}
+    errors: dict[int, float] = {}
+    skipped: list[str] = []
+
+    def handler(call: AttentionCall) -> Any:
+        output = call.proceed()
+        states = output[0] if isinstance(output, tuple) else output
+        try:
+            expected = recomputed(call)
+        except NotImplementedError as reason:
+            skipped.append(str(reason))
+            return output
+        error = (expected - states.float()).abs().max() / states.float().abs().max().clamp_min(1e-9)
+        layer = index[id(call.module)]
+        errors[layer] = max(errors.get(layer, 0.0), float(error))
+        return output
+
+    with torch.no_grad(), AttentionTap(modules, handler):
+        vlm.forward(on_device(vlm, batch))
+    if skipped:
+        return None, skipped[0]
+    missing = [layer.index for layer in layers if layer.index not in errors]
+    if missing:
+        return False, f"layers {missing} never called the attention function"
+    worst = max(errors, key=lambda layer: errors[layer])
+    detail = f"{len(errors)} layers, worst {errors[worst]:.1e} at layer {worst}"
+    return errors[worst] <= NOISE[vlm.dtype], detail
+
+
+def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
+    """Attention from query, key, value, mask and scale alone, in float32.
+
+    Raises:
+        NotImplementedError: the mask has a form that only its implementation reads.
+    """
+    query, key, value = (getattr(call, name).float() for name in ("query", "key", "value"))
+    group = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(group, 1) for states in (key, value))
+    scores = query @ key.transpose(-1, -2) * call.scaling
+    if (cap := call.keywords.get("softcap")) is not None:
+        scores = torch.tanh(scores / cap) * cap
+    for name in ("position_bias", "attention_bias"):
+        if call.keywords.get(name) is not None:
+            scores = scores + call.keywords[name].float()
+    mask = call.mask
+    if torch.is_tensor(mask) and mask.ndim == 4:
+        mask = mask[..., : key.shape[2]]
+        far = torch.finfo(torch.float32).min
+        scores = (
+            scores.masked_fill(~mask, far) if mask.dtype == torch.bool else scores + mask.float()
+        )
+    elif mask is not None:
+        raise NotImplementedError(f"the mask of {type(mask).__name__} form cannot be recomputed")
+    elif _causal_call(call):
+        queries, keys = scores.shape[-2:]
+        ones = torch.ones(queries, keys, dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(~ones.tril(keys - queries), -torch.inf)
+    sinks = call.keywords.get("s_aux")
+    if sinks is not None:  # one more column that takes attention and gives nothing
+        column = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, column], -1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
+    return (weights @ value).transpose(1, 2)
+
+
+def _causal_call(call: AttentionCall) -> bool:
+    given = call.keywords.get("is_causal")
+    causal = getattr(call.module, "is_causal", True) if given is None else given
+    return bool(causal) and call.query.shape[2] > 1
+
+
+def _causal(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
+    layers = [layer for layer in vlm.layers if layer.attention is not None]
+    cross = [layer for layer in layers if layer.attends == "cross"]
+    layer = (cross or layers)[len(cross or layers) // 2]
+    if layer.attention is None or not calls_attention_function(layer.attention):
+        return None, "the layer calls no attention function"
+    image = np.flatnonzero(batch.labels[0].modality == "image")
+    position = int(image[len(image) // 2]) if len(image) and layer.attends == "self" else 0
+    inputs = on_device(vlm, batch)
+
+    def handler(call: AttentionCall) -> Any:
+        key = call.key.clone()
+        key[0, :, position] += key.abs().max() * torch.sign(key[0, :, position])
+        return replace(call, key=key).proceed()
+
+    with torch.no_grad():
+        plain = _logits(vlm, inputs)
+        with AttentionTap([layer.attention], handler):
+            moved = _logits(vlm, inputs)
+        after = _logits(vlm, inputs)
+    change = float((moved[0] - plain[0]).abs().max())
+    where = f"key {position} of layer {layer.index}: logits move by {change:.1e}"
+    if not torch.equal(plain, after):
+        return False, f"{where}, and do not come back"
+    return change > 0, where
+
+
+def _logits(vlm: VLM, inputs: dict[str, Any]) -> Tensor:
+    return vlm.forward(inputs).logits.float()
+
+
+# --- batches and traces -----------------------------------------------------------------------
+
+
+def _batched(vlm: VLM, samples: Sequence[Sample], batch: Batch) -> tuple[bool | None, str]:
+    layers = [layer for layer in vlm.layers if layer.attention is not None]
+    sites = ["k_proj"] if all("k_proj" in layer.projections for layer in layers) else []
+    if all(calls_attention_function(layer.attention) for layer in layers if layer.attention):
+        sites.append("key")
+    worst = 0.0
+    with Capture(vlm, sites, [layer.index for layer in layers]) as capture:
+        together = capture(on_device(vlm, batch))
+        for row, sample in enumerate(samples):
+            alone = capture(on_device(vlm, vlm.prompter([sample])))
+            for key, vectors in alone.items():
+                size = min(vectors.shape[1], len(batch.labels[row]))
+                one, many = vectors[0, :size].float(), together[key][row, :size].float()
+                worst = max(worst, float((one - many).abs().max() / one.abs().max()))
+    return worst <= NOISE[vlm.dtype], f"{', '.join(sites)}, worst {worst:.1e}"
+
+
+def _footprint(vlm: VLM) -> list[Any]:
+    """Every hook on the model and every registered attention function."""
+    return [
+        sorted((name, id(function)) for name, function in _functions()),
+        [list(hooks) for module in vlm.model.modules() for hooks in _hooks(module)],
+    ]
+
+
+def _functions() -> Iterator[tuple[str, Any]]:
+    yield from AttentionInterface._global_mapping.items()
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    return (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+    )

@@ -1,0 +1,97 @@
+"""The connector as it really is: its modules and parameter count, not the model's reputation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from keygap.models.parts import parameters_of, width_of
+
+# Roles that families spell in these ways; outermost matches outside the text stack count.
+_CONNECTOR = re.compile(
+    r"projector|connector|merger|q_?former|resampler|perceiver|aligner|language_projection"
+    r"|image_projection|embed_vision|vision_embed_tokens|image_to_text_projection|adapter|bridge"
+    r"|visual_projection|pooling_layer|vqmodel|visual_embeddings_table|visual_embedding|^vit_large"
+)
+_ELSEWHERE = re.compile(r"audio|speech|video_tower")
+_QUERIES = re.compile(r"quer(y|ies)|latents?(_query)?")
+
+
+@dataclass(frozen=True)
+class Connector:
+    """What maps vision features to the language model's width.
+
+    ``queries`` says whether learned queries gather the features (Q-Former, resampler): then no
+    position of the prompt stands for a patch.
+    """
+
+    path: str
+    modules: tuple[str, ...]
+    parameters: int
+    queries: bool = False
+
+    def __str__(self) -> str:
+        return f"{' > '.join(self.modules)} ({self.parameters:,} parameters)"
+
+
+def describe(model: PreTrainedModel, layers: nn.Module | None = None) -> Connector | None:
+    """The connector's modules in order and its size, or None where none is found.
+
+    Args:
+        model: the whole model.
+        layers: the text stack's own module, which holds no connector.
+    """
+    parts = list(_outermost(model, layers))
+    if not parts:
+        return None
+    modules = [summary for _, module in parts for summary in _summary(module)]
+    return Connector(
+        path=", ".join(path for path, _ in parts),
+        modules=tuple(modules),
+        parameters=sum(parameters_of(module) for _, module in parts),
+        queries=_has_queries(model, parts),
+    )
+
+
+def _outermost(model: nn.Module, layers: nn.Module | None) -> Iterator[tuple[str, nn.Module]]:
+    def search(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+        for name, child in module.named_children():
+            place = f"{path}.{name}" if path else name
+            if child is layers or _ELSEWHERE.search(name):
+                continue
+            if _CONNECTOR.search(name) and next(child.parameters(), None) is not None:
+                yield place, child
+            else:
+                yield from search(child, place)
+
+    if layers is not model:
+        yield from search(model, "")
+
+
+def _has_queries(model: nn.Module, parts: list[tuple[str, nn.Module]]) -> bool:
+    """Whether there are learned queries: a bare parameter of that name, in it or beside it."""
+    parents = {path.rpartition(".")[0] for path, _ in parts}
+    beside = [model.get_submodule(path).named_parameters(recurse=False) for path in parents]
+    inside = [module.named_parameters() for _, module in parts]
+    return any(
+        _QUERIES.fullmatch(name.rsplit(".", 1)[-1].removesuffix("_tokens")) is not None
+        for parameters in (*beside, *inside)
+        for name, _ in parameters
+    )
+
+
+def _summary(module: nn.Module) -> list[str]:
+    """Layers with their widths, in order; a long stack is named by its class."""
+    leaves = [leaf for leaf in module.modules() if not list(leaf.children())]
+    if len(leaves) > 12:
+        return [type(module).__name__]
+    return [
+        f"Linear {leaf.in_features}x{width_of(leaf)}"
+        if isinstance(leaf, nn.Linear)
+        else type(leaf).__name__.removesuffix("Activation")
+        for leaf in leaves
+    ]

@@ -1,0 +1,59 @@
+"""What a position of a prompt is.
+
+An image's positions are those that vision features replace. The text that a processor writes around
+and between them (start and end of an image, tile names, row breaks) is text of role ``separator``,
+and so is a learned row end (``image_newline``), which is of modality image but of no patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import BatchFeature
+
+MODALITIES = ("text", "image", "video", "audio")
+ROLES: tuple[str, ...] = (
+    "",
+    "system",
+    "template",
+    "question",
+    "option",
+    "hint",
+    "answer",
+    "separator",
+    "thumbnail",
+)
+
+
+@dataclass(frozen=True)
+class TokenLabels:
+    """The label of every token of one sample's prompt, padding left out.
+
+    All arrays have the length of the prompt. ``role`` of an image position is empty for a patch,
+    ``thumbnail`` for a patch of a second, coarser view of the image, ``separator`` for a row end.
+    ``image``, ``patch_row`` and ``patch_column`` are -1 where they do not apply: also where a
+    connector mixes patches (Q-Former, resampler), so that no position is a patch. Rows and columns
+    of tiles count through the whole image. Where image features are attended across and stand in
+    no prompt, ``in_prompt`` is less than the length and the features follow the prompt's tokens.
+    """
+
+    token_id: np.ndarray  # int64
+    token: np.ndarray  # str, as the tokenizer spells it
+    modality: np.ndarray  # str, one of MODALITIES
+    role: np.ndarray  # str, one of ROLES
+    image: np.ndarray  # int32, in the order of the prompt
+    patch_row: np.ndarray  # int32
+    patch_column: np.ndarray  # int32
+    in_prompt: int = -1  # how many of the positions stand in the prompt; -1: all
+
+    def __len__(self) -> int:
+        return len(self.token_id)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs of several samples, padded on the right, and each sample's labels."""
+
+    inputs: BatchFeature
+    labels: tuple[TokenLabels, ...]

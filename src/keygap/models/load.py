@@ -1,0 +1,163 @@
+"""``kg.load``: any vision-language model that transformers can load, ready to be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from keygap.errors import UserError
+from keygap.models.connector import Connector, describe
+from keygap.models.parts import TextStack, text_stack
+from keygap.models.prompt import ImageTokens, Prompter
+from keygap.models.vlm import VLM
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+MICRO_PREFIX = "micro:"
+
+
+def load(
+    model: str | PreTrainedModel,
+    processor: ProcessorMixin | None = None,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> VLM:
+    """Load a model by Hub id, folder or ``micro:CONNECTOR``, or wrap one that is already loaded.
+
+    Args:
+        model: its name, or the loaded model itself (then give its processor too).
+        processor: the processor that goes with a loaded model.
+        dtype: ``bfloat16``, ``float16``, ``float32``, or ``auto``: the checkpoint's own on an
+            accelerator, float32 on a CPU.
+        device: where to put the whole model; by default an accelerator if there is one.
+        device_map: accelerate's placement instead, such as ``auto``.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: run the repository's own Python. Off unless asked for by name.
+
+    Raises:
+        UserError: no such model, no processor with an image side and a chat template, or an
+            architecture that cannot be read.
+    """
+    if not isinstance(model, str):
+        if processor is None:
+            raise UserError("a loaded model needs its processor: kg.load(model, processor)")
+        return wrap(model, processor, name=model.config.name_or_path or type(model).__name__)
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_cpu = device == "cpu" and device_map is None
+    torch_dtype = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
+
+    source = _source(model)
+    remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(source, **remote)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
+    if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
+        raise UserError(
+            f"model {model!r} ({config.model_type}) is not a vision-language model: transformers "
+            "registers no image-text-to-text class for it"
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(source, **remote)
+        loaded: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=torch_dtype, device_map=device_map, **remote
+        )
+    except OSError as error:
+        raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
+    if device_map is None:
+        loaded.to(device)
+    return wrap(loaded, processor, name=model)
+
+
+def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
+    """A VLM out of a model and a processor that are already there.
+
+    Raises:
+        UserError: the processor or the architecture lacks what reading keys needs.
+    """
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise UserError(
+            f"{name}: its processor ({type(processor).__name__}) has no image side or no "
+            "tokenizer, so prompts with images cannot be made"
+        )
+    stack = text_stack(model)
+    connector, fusion = describe(model, stack.decoder), _fusion(model, stack)
+    return VLM(
+        name=name,
+        model=model.eval(),
+        processor=processor,
+        revision=getattr(model.config, "_commit_hash", None),
+        decoder=stack.decoder,
+        layers=stack.layers,
+        prompter=Prompter(processor, _image_tokens(model, processor, connector, fusion, name)),
+        connector=connector,
+        architecture=model.config.model_type,
+        fusion=fusion,
+        bidirectional=stack.is_encoder,
+    )
+
+
+def _image_tokens(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    connector: Connector | None,
+    fusion: str,
+    name: str,
+) -> ImageTokens:
+    """Which ids stand for image features, and how a prompt spells an image."""
+    ids = [
+        value
+        for source in (model.config, processor)
+        for attribute in ("image_token_id", "image_token_index", "image_patch_id")
+        if isinstance(value := getattr(source, attribute, None), int)
+    ]
+    if not ids:
+        raise UserError(f"{name}: neither its configuration nor its processor names an image token")
+    spelling = getattr(processor, "image_token", None)
+    vision = getattr(model.config, "vision_config", None)
+    side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    return ImageTokens(
+        ids=(ids[0],),
+        placeholder=str(spelling or processor.tokenizer.convert_ids_to_tokens(ids[0])),
+        in_prompt=fusion != "cross-attention",
+        row_ends=any(path.endswith("image_newline") for path, _ in model.named_parameters()),
+        side=side // patch if isinstance(side, int) and isinstance(patch, int) else None,
+        mixed=connector is not None and connector.queries,
+    )
+
+
+def _fusion(model: PreTrainedModel, stack: TextStack) -> str:
+    if any(layer.attends == "cross" for layer in stack.layers):
+        return "cross-attention"
+    if stack.is_encoder:
+        return "encoder"
+    discrete = getattr(model.config, "vq_config", None) is not None
+    return "early fusion" if discrete and not hasattr(model.config, "vision_config") else "sequence"
+
+
+def _source(model: str) -> str:
+    """What ``from_pretrained`` takes: a folder for ``micro:`` names, the name itself otherwise."""
+    if model.startswith(MICRO_PREFIX):
+        from keygap.micro.checkpoint import build
+
+        return str(build(model.removeprefix(MICRO_PREFIX)))
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+        raise UserError(f"no model folder at {model}")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

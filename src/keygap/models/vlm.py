@@ -1,0 +1,129 @@
+"""A loaded model and its processor, seen uniformly."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from keygap.errors import UserError
+from keygap.models.connector import Connector
+from keygap.models.parts import DecoderLayer
+from keygap.models.prompt import Prompter
+
+LAYER_NAMES = ("first", "middle", "last", "all")
+
+
+@dataclass(frozen=True)
+class VLM:
+    """A vision-language model that keygap can read.
+
+    Attributes:
+        name: what the user asked for: Hub id, folder or ``micro:CONNECTOR``.
+        revision: the commit of a Hub model, None for a folder.
+        decoder: the module that owns the text layers inside ``model``.
+        layers: the layers of the text stack in order.
+        prompter: turns samples into labelled batches.
+        connector: what maps vision features to text width, None where there is none.
+        architecture: transformers' name of the model family.
+        fusion: how image and text meet: ``sequence``, ``early fusion``, ``cross-attention`` or
+            ``encoder``.
+        bidirectional: whether every position of the text stack sees every other.
+    """
+
+    name: str
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    revision: str | None
+    decoder: nn.Module
+    layers: tuple[DecoderLayer, ...]
+    prompter: Prompter
+    connector: Connector | None
+    architecture: str = ""
+    fusion: str = "sequence"
+    bidirectional: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def layer_indices(self, wanted: Iterable[str | int]) -> list[int]:
+        """Absolute layer indices, sorted, of a mixture of names and numbers.
+
+        Raises:
+            UserError: a name that does not exist, a number out of range, or a layer whose keys are
+                not the prompt's positions.
+        """
+        wanted = list(wanted)
+        cross = [layer.index for layer in self.layers if layer.attends == "cross"]
+        if asked := [index for index in cross if str(index) in map(str, wanted)]:
+            raise UserError(
+                f"layer {asked[0]} of {self.name} attends across to image features, which are no "
+                "positions of the prompt: image keys and text keys are in different layers, so "
+                "they cannot be compared at one"
+            )
+        attending = [layer.index for layer in self.layers if layer.attends == "self"]
+        return resolve_layers(wanted, len(self.layers), self.name, attending)
+
+    def forward(self, inputs: Mapping[str, Any]) -> Any:
+        """One pass of the whole model, without a cache, on inputs that are on its device."""
+        return self.model(**inputs, **self._no_cache)
+
+    @cached_property
+    def _no_cache(self) -> dict[str, bool]:
+        named = inspect.signature(self.model.forward).parameters
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in named.values())
+        return {"use_cache": False} if "use_cache" in named or open_ended else {}
+
+
+def resolve_layers(
+    wanted: Iterable[str | int], count: int, model: str, attending: Sequence[int] | None = None
+) -> list[int]:
+    """``first``, ``middle``, ``last``, ``all`` and numbers as sorted absolute indices.
+
+    Names choose among the layers that attend, by default all of them.
+
+    Raises:
+        UserError: a name that does not exist, a number out of range, or no layer at all.
+    """
+    usable = range(count) if attending is None else attending
+    named: dict[str, Sequence[int]] = {
+        "first": usable[:1],
+        "middle": usable[len(usable) // 2 :][:1],
+        "last": usable[-1:],
+        "all": usable,
+    }
+    indices: set[int] = set()
+    for layer in wanted:
+        if layer in named:
+            indices.update(named[str(layer)])
+            continue
+        try:
+            number = int(layer)
+        except ValueError:
+            raise UserError(
+                f"unknown layer {layer!r}: use a number or one of {', '.join(LAYER_NAMES)}"
+            ) from None
+        if not 0 <= number < count:
+            raise UserError(
+                f"layer {number} is out of range: {model} has {count} layers (0 to {count - 1})"
+            )
+        if number not in usable:
+            raise UserError(
+                f"layer {number} of {model} has no attention; layers that attend: "
+                f"{', '.join(map(str, usable))}"
+            )
+        indices.add(number)
+    if not indices:
+        raise UserError("no layer was asked for: name at least one, such as first")
+    return sorted(indices)

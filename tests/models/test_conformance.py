@@ -1,0 +1,207 @@
+"""Every family of the zoo passes the self-check that users run on their own models."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from tests.models.zoo import BY_FAMILY, ZOO
+from transformers import AttentionInterface
+
+from keygap.benchmarks import BadSample, Part, Sample
+from keygap.capture.hooks import Capture
+from keygap.models.check import _samples, check, on_device
+from keygap.models.load import wrap
+
+FAST = [entry.family for entry in ZOO if not entry.slow and not entry.fails]
+SLOW = [entry.family for entry in ZOO if entry.slow and not entry.fails]
+
+
+def vlm_of(family: str):
+    return wrap(*BY_FAMILY[family].build(), name=f"tiny {family}")
+
+
+def assert_reads(family: str) -> None:
+    wrong = [finding for finding in check(vlm_of(family)) if finding.passed is False]
+    assert not wrong
+
+
+@pytest.mark.parametrize("family", FAST)
+def test_family_passes_its_self_check(family):
+    assert_reads(family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SLOW)
+def test_further_family_passes_its_self_check(family):
+    assert_reads(family)
+
+
+@pytest.mark.parametrize("sites", [["k_proj", "key", "hidden"], ["q_proj", "query", "value"]])
+@pytest.mark.parametrize("family", ["llava", "florence2"])
+def test_nothing_captured_outlives_its_capture(family, sites):
+    vlm = vlm_of(family)
+    inputs = on_device(vlm, vlm.prompter(_samples()))
+    with Capture(vlm, sites, [0, 2], attention=True) as capture:
+        read = capture(inputs)
+        watched = [weakref.ref(vectors) for vectors in read.values()]
+    del read
+    gc.collect()
+    assert not any(watch() is not None for watch in watched)
+
+
+@pytest.mark.parametrize("site", ["k_proj", "key", "hidden"])
+def test_an_exception_in_the_middle_leaves_nothing(site):
+    vlm = vlm_of("llava")
+    inputs = on_device(vlm, vlm.prompter(_samples()))
+    functions = dict(AttentionInterface._global_mapping)
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.decoder.modules()]
+    watched = []
+
+    def fail(module, arguments, output):
+        watched.extend(weakref.ref(vectors) for vectors in capture._read.values())
+        raise MemoryError("in the middle")
+
+    handle = vlm.layers[1].block.register_forward_hook(fail)
+    with pytest.raises(MemoryError), Capture(vlm, [site], [0, 2]) as capture:
+        capture(inputs)
+    handle.remove()
+    gc.collect()
+    assert watched
+    assert not any(watch() is not None for watch in watched)
+    assert dict(AttentionInterface._global_mapping) == functions
+    assert hooks == [
+        len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.decoder.modules()
+    ]
+
+
+def test_eager_attention_is_read_too():
+    vlm = vlm_of("qwen2_5_vl")
+    inputs = on_device(vlm, vlm.prompter(_samples()))
+    with Capture(vlm, ["key"], [1]) as capture:
+        sdpa = capture(inputs)["key", 1]
+    vlm.model.set_attn_implementation("eager")
+    with Capture(vlm, ["key"], [1]) as capture:
+        eager = capture(inputs)["key", 1]
+    torch.testing.assert_close(sdpa, eager)
+    assert "eager" not in AttentionInterface._global_mapping
+
+
+def test_grouped_heads_stay_apart():
+    vlm = vlm_of("llava")
+    inputs = on_device(vlm, vlm.prompter(_samples()))
+    with Capture(vlm, ["q_proj", "k_proj", "key", "query"], [0]) as capture:
+        read = capture(inputs)
+    assert {site: tuple(vectors.shape[-2:]) for (site, _), vectors in read.items()} == {
+        "q_proj": (4, 16),
+        "k_proj": (2, 16),
+        "key": (2, 16),
+        "query": (4, 16),
+    }
+
+
+def test_latent_attention_says_what_to_read_instead():
+    vlm = vlm_of("kimi_k25")
+    with (
+        pytest.raises(ValueError, match=r"latent \(MLA\); read the site key"),
+        Capture(vlm, ["k_proj"], [0]),
+    ):
+        pass
+
+
+def test_layers_without_attention_are_named_and_not_chosen():
+    vlm = vlm_of("qwen3_5")
+    assert [layer.attends for layer in vlm.layers] == ["none", "none", "self"]
+    assert vlm.layer_indices(["first", "middle", "last"]) == [2]
+    with pytest.raises(ValueError, match="layer 0 of tiny qwen3_5 has no attention"):
+        vlm.layer_indices([0])
+
+
+def test_cross_attention_says_which_layers_hold_what():
+    vlm = vlm_of("mllama")
+    assert [layer.attends for layer in vlm.layers] == ["self", "cross", "self", "cross"]
+    assert vlm.layer_indices(["all"]) == [0, 2]
+    with pytest.raises(ValueError, match="attends across to image features"):
+        vlm.layer_indices(["first", 1])
+
+
+def places(family: str, number: int = 0) -> list[tuple[str, int, int]]:
+    vlm = vlm_of(family)
+    labels = vlm.prompter(_samples()).labels[number]
+    image = labels.modality == "image"
+    return list(
+        zip(
+            labels.role[image],
+            labels.patch_row[image].tolist(),
+            labels.patch_column[image].tolist(),
+            strict=True,
+        )
+    )
+
+
+def test_native_resolution_rows_and_columns():
+    # 64 x 48 pixels, patches of 8, 2 x 2 merged: 3 rows of 4
+    expected = [("", row, column) for row in range(3) for column in range(4)]
+    assert places("qwen2_5_vl") == expected
+    assert places("mistral3") == expected
+
+
+def test_anyres_has_a_base_view_and_row_separators():
+    found = places("llava_next")
+    base = [("thumbnail", row, column) for row in range(4) for column in range(4)]
+    assert found[:16] == base
+    # 64 x 48 on a canvas of 64 x 64, the padding cut off: 6 rows of 8, each with its end
+    rows = [
+        [*(("", row, column) for column in range(8)), ("separator", -1, -1)] for row in range(6)
+    ]
+    assert found[16:] == [place for row in rows for place in row]
+
+
+def test_tiles_count_rows_and_columns_through_the_image():
+    found = places("idefics3")
+    grid = {place[1:] for place in found if place[0] == ""}
+    assert grid == {(row, column) for row in range(4) for column in range(4)}
+    assert sum(place[0] == "thumbnail" for place in found) == 4
+
+
+def test_resampled_positions_are_no_patches():
+    assert set(places("idefics2")) == {("", -1, -1)}
+
+
+def test_default_system_prompt_has_its_role():
+    vlm = vlm_of("qwen2_5_vl")
+    (labels,) = vlm.prompter(_samples()[:1]).labels
+    system = "".join(labels.token[labels.role == "system"]).replace("Ġ", " ")
+    assert system == "You are a helpful assistant."
+
+
+def test_placeholder_in_a_text_is_a_bad_sample():
+    vlm = vlm_of("llava")
+    (sample, _) = _samples()
+    text = "What does <image> mean?"
+    bad = Sample(sample.id, sample.images, text, (Part("image"), Part("text", text=text)))
+    with pytest.raises(BadSample, match="'<image>'"):
+        vlm.prompter([bad])
+
+
+def test_several_images_and_text_between_them():
+    vlm = vlm_of("llava_next")
+    one, two = _samples()
+    prompt = (
+        Part("text", text="First "),
+        Part("image"),
+        Part("text", "option", "A. this "),
+        Part("image", image=1),
+        Part("text", "option", "B. that"),
+    )
+    (labels,) = vlm.prompter([Sample("s", (*one.images, *two.images), "q", prompt)]).labels
+    runs = [str(labels.role[0] + ":" + labels.modality[0])]
+    order = []
+    for image, role in zip(labels.image, labels.role, strict=True):
+        name = f"image {image}" if image >= 0 else role
+        if name != "template" and (not order or order[-1] != name):
+            order.append(name)
+    assert runs
+    assert order == ["question", "image 0", "option", "image 1", "option"]

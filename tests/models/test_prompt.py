@@ -1,0 +1,76 @@
+"""Labels: every token's modality and role, exact for any text, and never guessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import made_sample
+from keygap.benchmarks import BadSample, Part
+
+
+def test_image_labels_count_the_vision_features(vlm, good_samples):
+    batch = vlm.prompter(good_samples)
+    with torch.inference_mode():
+        features = vlm.model.get_image_features(batch.inputs["pixel_values"]).pooler_output
+    labelled = sum(int((labels.modality == "image").sum()) for labels in batch.labels)
+    assert labelled == features.shape[0] * features.shape[1]
+
+
+def test_ids_are_those_of_the_plain_processor(vlm, good_samples):
+    """Markers leave no trace in what the model sees."""
+    batch = vlm.prompter(good_samples[:1])
+    content = [{"type": "image"}, {"type": "text", "text": good_samples[0].question}]
+    text = vlm.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    plain = vlm.processor(text=[text], images=list(good_samples[0].images), return_tensors="pt")
+    assert torch.equal(plain["input_ids"], batch.inputs["input_ids"])
+    assert torch.equal(plain["pixel_values"], batch.inputs["pixel_values"])
+
+
+def test_roles_follow_the_parts(vlm):
+    parts = (
+        Part("text", role="hint", text="A hint."),
+        Part("image"),
+        Part("text", role="question", text="Which one?"),
+        Part("text", role="option", text=" A. user"),
+        Part("text", role="option", text=" B. user"),
+    )
+    (labels,) = vlm.prompter([replace(made_sample("s"), prompt=parts)]).labels
+    tokens = {
+        role: "".join(labels.token[labels.role == role]).replace("Ġ", " ")
+        for role in ("hint", "question", "option")
+    }
+    assert tokens == {"hint": "A hint.", "question": "Which one?", "option": " A. user B. user"}
+    assert "assistant" in "".join(labels.token[labels.role == "template"])
+    assert (labels.role[labels.modality == "image"] == "").all()
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Co", "Cc"]), min_size=1, max_size=60)
+
+
+@given(question=TEXT.filter(str.strip), hint=TEXT.filter(str.strip))
+def test_any_text_keeps_its_role(vlm, question, hint):
+    parts = (Part("image"), Part("text", "hint", hint), Part("text", "question", question))
+    try:
+        (labels,) = vlm.prompter([replace(made_sample("s"), prompt=parts)]).labels
+    except BadSample:
+        assert any(token in question + hint for token in ("<image>", "<|im_"))
+        return
+    text = labels.modality == "text"
+    order = [role for role in labels.role[text] if role != "template"]
+    assert order == sorted(order, key=["hint", "question"].index)
+    decode = vlm.processor.tokenizer.decode
+    said = decode(labels.token_id[np.isin(labels.role, ["hint", "question"])])
+    assert said.strip() == (hint + question).strip() or "\ufffd" in said
+
+
+def test_marker_characters_in_a_text_are_refused(vlm):
+    with pytest.raises(BadSample, match="private-use"):
+        vlm.prompter([made_sample("s", "\uf8e3 is it red?")])
