@@ -1,0 +1,43 @@
+"""Two-sample statistics of one contrast. Arrays and sample ids in, frozen results out.
+
+Vectors of one sample are not independent: every test and every interval here resamples whole
+samples, and every sample of a side weighs the same.
+"""
+
+from keygap.gap.c2st import C2STResult, c2st
+from keygap.gap.contribution import ContributionResult, contribution
+from keygap.gap.frechet import FrechetResult, frechet
+from keygap.gap.holm import holm
+from keygap.gap.jsd import JSDProfile, JSDResult, jsd, jsd_profile
+from keygap.gap.jsd_histogram import HistogramJSDResult, jsd_histogram
+from keygap.gap.mir import MIRResult, mir
+from keygap.gap.mmd import MMDResult, mmd
+from keygap.gap.modality_gap import ModalityGapResult, modality_gap
+from keygap.gap.moments import MomentsResult, moments
+from keygap.gap.spread import SpreadResult, spread
+
+__all__ = [
+    "C2STResult",
+    "ContributionResult",
+    "FrechetResult",
+    "HistogramJSDResult",
+    "JSDProfile",
+    "JSDResult",
+    "MIRResult",
+    "MMDResult",
+    "ModalityGapResult",
+    "MomentsResult",
+    "SpreadResult",
+    "c2st",
+    "contribution",
+    "frechet",
+    "holm",
+    "jsd",
+    "jsd_histogram",
+    "jsd_profile",
+    "mir",
+    "mmd",
+    "modality_gap",
+    "moments",
+    "spread",
+]

@@ -1,0 +1,210 @@
+"""The classifier bound against known divergences, at the null, and by dimension."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import PLANTED, planted, tokens
+
+from keygap import gap
+
+LN2 = math.log(2)
+FEW = {"n_permutations": 99, "n_bootstraps": 200}
+
+
+def sides(seed, samples=40, n_tokens=10, d=4, rho=0.3, shift=0.0):
+    rng = np.random.default_rng(seed)
+    x, groups_x = tokens(rng, np.full(samples, n_tokens), d, rho)
+    y, groups_y = tokens(rng, np.full(samples, max(1, n_tokens // 2)), d, rho)
+    y[:, 0] += shift
+    return x, y, groups_x, groups_y
+
+
+def test_planted_truth_is_the_integral():
+    """The Monte Carlo truth against numerical integration, where one dimension carries it."""
+    v = np.linspace(-12, 12, 20_001)
+    normal = np.exp(-0.5 * v**2) / np.sqrt(2 * np.pi)
+    laws = {
+        "shift": np.exp(-0.5 * (v - 1.5) ** 2) / np.sqrt(2 * np.pi),
+        "mixture": sum(
+            np.exp(-0.5 * ((v - c) / 0.5) ** 2) / np.sqrt(2 * np.pi) for c in (-2.0, 2.0)
+        ),
+    }
+    for name, law in laws.items():
+        middle = 0.5 * (normal + law)
+        integrand = 0.5 * normal * np.log(normal / middle) + 0.5 * law * np.log(
+            np.maximum(law, 1e-300) / middle
+        )
+        assert planted(name, 3).jsd() == pytest.approx(np.trapezoid(integrand, v), abs=0.003)
+
+
+def check_planted(name, d, n):
+    problem = planted(name, d)
+    x, y = problem.draw(np.random.default_rng(d), n)
+    groups = np.arange(n) // 20
+    result = gap.jsd(x, y, groups, groups, **FEW)
+    truth = problem.jsd()
+    assert abs(result.nats - truth) <= max(0.02, 0.1 * truth)
+    assert result.bits == pytest.approx(result.nats / LN2)
+    assert result.p_value == pytest.approx(0.01)
+    return result
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_truth(name):
+    result = check_planted(name, 8, 4000)
+    if name in ("rotation", "xor"):
+        assert result.nats_by_critic["linear"] < 0.01  # a linear critic cannot see these
+
+
+@pytest.mark.parametrize("name", ["shift", "xor"])
+def test_planted_truth_in_50(name):
+    check_planted(name, 50, 6000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [8, 50, 128])
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_truth_everywhere(name, d):
+    check_planted(name, d, 10_000)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_null_reads_zero(rho):
+    """Two halves of one distribution; a random token split would find the samples instead."""
+    for seed in range(3):
+        result = gap.jsd(*sides(seed, rho=rho), **FEW)
+        assert -0.02 < result.raw_nats < 0.02
+        assert 0.0 <= result.ci[0] <= result.nats <= 0.02
+
+
+def test_separable_sides_read_ln2():
+    result = gap.jsd(*sides(0, shift=60.0), **FEW)
+    assert result.nats == pytest.approx(LN2, abs=0.003)
+    assert result.bits <= 1.0
+    assert result.ci[1] <= LN2
+    assert gap.c2st(*sides(0, shift=60.0), **FEW).accuracy == pytest.approx(1.0)
+
+
+def test_accuracy_of_a_known_shift():
+    """Two unit Gaussians delta apart are told apart with probability Phi(delta / 2)."""
+    from scipy.stats import norm
+
+    result = gap.c2st(*sides(1, samples=100, n_tokens=30, rho=0.0, shift=1.5), **FEW)
+    assert result.accuracy == pytest.approx(norm.cdf(0.75), abs=0.02)
+    assert result.ci[0] < norm.cdf(0.75) < result.ci[1]
+    assert gap.c2st(*sides(2, rho=0.5), **FEW).accuracy == pytest.approx(0.5, abs=0.06)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=5, deadline=None)
+def test_order_shift_scale_and_names_do_not_matter(seed):
+    x, y, groups_x, groups_y = sides(seed, samples=12, shift=1.0)
+    base = gap.jsd(x, y, groups_x, groups_y, **FEW)
+    order = np.random.default_rng(seed).permutation(len(x))
+    moved = gap.jsd(
+        3.0 * x[order] + 5.0,
+        3.0 * y + 5.0,
+        [f"s{g:03d}" for g in groups_x[order]],
+        [f"s{g:03d}" for g in groups_y],
+        **FEW,
+    )
+    # Solvers stop at a tolerance, and a close race of critics may then end the other way.
+    assert moved.raw_nats == pytest.approx(base.raw_nats, abs=0.02)
+
+
+def test_symmetry():
+    x, y, groups_x, groups_y = sides(3, shift=1.0)
+    there, back = (
+        gap.jsd(x, y, groups_x, groups_y, **FEW),
+        gap.jsd(y, x, groups_y, groups_x, **FEW),
+    )
+    assert there.raw_nats == pytest.approx(back.raw_nats, abs=0.005)
+
+
+def test_balanced_and_samples_weigh_the_same():
+    """One sample with 100 times the tokens, far away, must not be the estimate."""
+    x, y, groups_x, groups_y = sides(4, samples=50, rho=0.0)
+    rng = np.random.default_rng(0)
+    crowd = rng.normal(size=(1000, 4)) + 8.0
+    result = gap.jsd(
+        np.concatenate([x, crowd]),
+        y,
+        np.concatenate([groups_x, np.zeros(1000, int)]),
+        groups_y,
+        **FEW,
+    )
+    # At most the share of one sample in fifty: 1/2 * 1/50 * ln 2 per side, and a little noise.
+    assert result.nats < 0.03
+
+
+def test_repeats_by_seed():
+    first, again = (gap.jsd(*sides(5, shift=0.5), **FEW, seed=3) for _ in range(2))
+    assert first == again
+
+
+def test_profile_marks_saturation_and_what_is_not_there():
+    x, y, groups_x, groups_y = sides(6, d=12)
+    x[:, 5:] *= 0.1
+    y[:, 5:] *= 0.1
+    y[:, 7] += 1.0  # ten standard deviations apart, in a component of less variance than five
+    profile = gap.jsd_profile(x, y, groups_x, groups_y, **FEW)
+    assert profile.dims == (2, 5, 10)
+    assert profile.unavailable == (50,)
+    assert [result.dims for result in profile.results] == [2, 5, 10]
+    assert profile.saturates_at == 10
+    assert profile.results[0].nats < 0.95 * LN2
+    alone = gap.jsd(x, y, groups_x, groups_y, dims=5, **FEW)
+    assert profile.results[1].raw_nats == pytest.approx(alone.raw_nats, abs=1e-4)
+
+
+def test_thinning_keeps_every_sample():
+    x, y, groups_x, groups_y = sides(7, shift=1.5, rho=0.0, n_tokens=40)
+    thin = gap.jsd(x, y, groups_x, groups_y, max_vectors=400, **FEW)
+    assert (thin.n_x, thin.n_y, thin.n_samples_x) == (400, 400, 40)
+    assert thin.nats == pytest.approx(gap.jsd(x, y, groups_x, groups_y, **FEW).nats, abs=0.06)
+
+
+def test_unpaired_and_fewest_samples():
+    x, y, groups_x, groups_y = sides(8, samples=4, shift=3.0)
+    for ids in (groups_y, groups_y + 4):
+        result = gap.jsd(x, y, groups_x, ids, **FEW)
+        assert 0.2 < result.nats <= LN2
+        assert 0.01 <= result.p_value <= 1
+
+
+def test_histogram_states_its_own_saturation():
+    two = gap.jsd_histogram(*sides(9, samples=100, d=60), dims=2)
+    fifty = gap.jsd_histogram(*sides(9, samples=100, d=60), dims=50)
+    assert two.null_nats < 0.12
+    assert fifty.null_nats > 0.6  # every vector in a bin of its own: the null itself is saturated
+    assert fifty.nats == pytest.approx(fifty.null_nats, abs=0.01)
+    assert gap.jsd_histogram(*sides(9, shift=4.0), dims=2).nats > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(("samples", "n_tokens"), [(20, 5), (100, 5)])
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_type_one_error(samples, n_tokens, rho, paired):
+    from type_one_error import one_null
+
+    rejected = np.mean(
+        [one_null("jsd", samples, n_tokens, rho, paired, False, i) <= 0.05 for i in range(400)]
+    )
+    assert 0.028 <= rejected <= 0.075
+
+
+@pytest.mark.slow
+def test_one_call_is_quick():
+    """200 samples of 16 + 8 tokens in 10 components: the demo makes hundreds of these."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(3200, 64)), rng.normal(size=(1600, 64))
+    groups = np.repeat(np.arange(200), 16), np.repeat(np.arange(200), 8)
+    gap.jsd(x, y, *groups, dims=10)
+    start = time.perf_counter()
+    gap.jsd(x, y, *groups, dims=10)
+    assert time.perf_counter() - start < 0.5
