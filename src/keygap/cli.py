@@ -1,0 +1,211 @@
+"""The command line: parse, call the API, print. No logic of its own.
+
+Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a fault of ours, with traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keygap.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    name="keygap",
+    help="Does a vision-language model keep image and text in the same attention key space?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+micro = typer.Typer(help="The embedded model.", no_args_is_help=True)
+app.add_typer(micro, name="micro")
+
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")]
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo")) -> None:
+    """The embedded model with its three connectors: the whole study in a few minutes."""
+    from importlib.resources import as_file, files
+
+    with as_file(files("keygap.micro") / "demo.yaml") as path:
+        _study(path, out)
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml")],
+    out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.")] = None,
+) -> None:
+    """A study from a file."""
+    _study(experiment, out)
+
+
+@app.command()
+def extract(
+    model: Model,
+    out: Out,
+    benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
+    split: str = "test",
+    layers: Annotated[str, typer.Option(help="first, middle, last, all, numbers: 0,4,last")] = (
+        "first,middle,last"
+    ),
+    sites: Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, ...")] = "k_proj",
+    samples: Annotated[int, typer.Option(min=1)] = 200,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32")] = "auto",
+    device_map: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Read vectors of a benchmark's samples out of a model."""
+    import keygap as kg
+
+    bench = kg.benchmark(benchmark, split=split)
+    vlm = kg.load(
+        model,
+        dtype=dtype,
+        device_map=device_map,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    store = kg.extract(
+        vlm,
+        bench,
+        out,
+        layers=_listed(layers),
+        sites=_listed(sites),
+        samples=samples,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    typer.echo(store)
+
+
+@app.command()
+def measure(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
+    seed: int = 0,
+) -> None:
+    """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv."""
+    import keygap as kg
+
+    table = kg.measure(kg.Store(folder), text_roles=_listed(text_roles), seed=seed)
+    table.save(folder)
+    _print(table.summary(), table.notes)
+
+
+@app.command()
+def project(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    tokens: Annotated[int, typer.Option(help="At most, of each modality.")] = 2000,
+    seed: int = 0,
+) -> None:
+    """Standardise, PCA to 50, t-SNE to 2: projection.parquet."""
+    import keygap as kg
+
+    kg.project(kg.Store(folder), tokens=tokens, seed=seed).save(folder)
+
+
+@app.command()
+def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...")]) -> None:
+    """Figures and report.html of one or several run folders."""
+    import keygap as kg
+
+    typer.echo(kg.report(*folders))
+
+
+@app.command()
+def benchmarks() -> None:
+    """The benchmarks that keygap knows."""
+    from keygap.benchmarks import REGISTRY
+
+    for name in REGISTRY:
+        typer.echo(name)
+
+
+@app.command()
+def models() -> None:
+    """What can stand for MODEL."""
+    from keygap.micro.connectors import CONNECTORS
+
+    for connector in CONNECTORS:
+        typer.echo(f"micro:{connector}")
+    typer.echo("any Hub id or folder that transformers loads for image-text-to-text")
+
+
+@micro.command()
+def train(
+    connector: Annotated[str, typer.Option(help="linear, mlp or qformer")],
+    out: Out = Path("runs/micro"),
+) -> None:
+    """Train a connector of the embedded model on easy-VQA's training split."""
+    from keygap.micro.train import train as train_connector
+
+    typer.echo(train_connector(connector, out))
+
+
+@micro.command()
+def evaluate(
+    connector: Annotated[str, typer.Option(help="linear, mlp or qformer")],
+    weights: Annotated[Path | None, typer.Option(help="Default: the weights that ship.")] = None,
+) -> None:
+    """Accuracy on easy-VQA's test split by question type, with and without the image."""
+    from keygap.micro.evaluate import evaluate as evaluate_connector
+
+    _print(evaluate_connector(connector, weights), ())
+
+
+def _study(experiment: Path, out: Path | None) -> None:
+    from keygap.experiment import read_experiment
+    from keygap.study import folders_of, run_study, summary_of
+
+    asked = read_experiment(experiment)
+    out = out or Path("runs") / asked.name
+    path = run_study(asked, out)
+    _print(summary_of(folders_of(asked, out)), ())
+    typer.echo(f"report: {path}")
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
+    table = Table()
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for note in notes:
+        typer.echo(note)
+
+
+def main() -> None:
+    """Entry point of the ``keygap`` command."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("keygap").setLevel(logging.INFO)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"keygap: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

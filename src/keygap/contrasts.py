@@ -1,0 +1,141 @@
+"""Contrasts: two selections of labelled tokens, compared. Together they make the ladder.
+
+A gap between image and text means little beside two halves of one distribution, which nothing real
+could fail to beat. So each modality is also contrasted with itself in ways that differ in kind, and
+`image_text` is read against those. A new contrast is one function and one line in ``CONTRASTS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+SINK_SHARE = 5.0  # a sink receives this many times the even share of attention
+
+Masks = tuple[np.ndarray, np.ndarray]
+Rung = Literal["between", "same", "kind"]
+
+
+class NotMeasurable(ValueError):
+    """A contrast that these tokens do not have; the reason is for the reader of the table."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two selections of one table of labelled tokens.
+
+    Attributes:
+        name: the column's value.
+        rung: ``between`` the modalities; the ``same`` distribution twice (the paper's baseline); a
+            difference in ``kind`` inside one modality.
+        what: one line for the reader.
+        select: (labels, text roles, seed) -> two boolean masks over the labels' rows.
+    """
+
+    name: str
+    rung: Rung
+    what: str
+    select: Callable[[pd.DataFrame, Sequence[str], int], Masks]
+
+
+def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> np.ndarray:
+    """Text tokens of some roles."""
+    return ((labels["modality"] == "text") & labels["role"].isin(list(roles))).to_numpy()
+
+
+def is_image(labels: pd.DataFrame) -> np.ndarray:
+    return (labels["modality"] == "image").to_numpy()
+
+
+def is_sink(labels: pd.DataFrame) -> np.ndarray:
+    """Tokens that receive at least ``SINK_SHARE`` times the even share of attention."""
+    return (labels["attention"] >= SINK_SHARE).to_numpy()
+
+
+def _rank(seed: int, item: object) -> bytes:
+    """A seeded order that is the same on every machine."""
+    return hashlib.sha256(f"{seed}:{item}".encode()).digest()
+
+
+def _halves(labels: pd.DataFrame, selected: np.ndarray, seed: int) -> Masks:
+    """Two halves by sample: a split by token would leak one image into both."""
+    ids = sorted(labels["sample_id"][selected].unique(), key=lambda item: _rank(seed, item))
+    first = labels["sample_id"].isin(ids[: len(ids) // 2]).to_numpy()
+    return selected & first, selected & ~first
+
+
+def image_text(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    return is_image(labels), is_text(labels, roles)
+
+
+def image_image(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    return _halves(labels, is_image(labels), seed)
+
+
+def text_text(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    return _halves(labels, is_text(labels, roles), seed)
+
+
+def text_vocabulary(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    """Words dealt to two sides in a seeded order, each to the side with fewer tokens so far."""
+    text = is_text(labels, roles)
+    counts = labels["token_id"][text].value_counts()
+    sides: tuple[list[int], list[int]] = ([], [])
+    totals = [0, 0]
+    for token_id in sorted(counts.index, key=lambda item: _rank(seed, item)):
+        side = int(totals[0] > totals[1])
+        sides[side].append(token_id)
+        totals[side] += int(counts[token_id])
+    if not totals[1]:
+        raise NotMeasurable("the text has a single word")
+    first, second = (labels["token_id"].isin(side).to_numpy() for side in sides)
+    return text & first, text & second
+
+
+def image_region(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    """Upper against lower half of each image's rows, without the middle one of an odd number."""
+    placed = is_image(labels) & (labels["patch_row"] >= 0).to_numpy()
+    if not placed.any():
+        raise NotMeasurable("the image tokens have no place in the image")
+    rows = labels[placed].groupby(["sample_id", "image"], observed=True)["patch_row"]
+    last = rows.transform("max").reindex(labels.index).to_numpy()
+    row = labels["patch_row"].to_numpy()
+    upper = placed & (2 * row < last)
+    lower = placed & (2 * row > last)
+    if not upper.any() or not lower.any():
+        raise NotMeasurable("the images have a single row of tokens")
+    return upper, lower
+
+
+def _sinks(labels: pd.DataFrame, among: np.ndarray, whose: str) -> Masks:
+    sinks = is_sink(labels) & among
+    if not sinks.any():
+        raise NotMeasurable(f"no {whose} receives {SINK_SHARE:g} times its even share of attention")
+    return sinks, among & ~sinks
+
+
+def image_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    return _sinks(labels, is_image(labels), "image token")
+
+
+def any_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    return _sinks(labels, np.ones(len(labels), dtype=bool), "token")
+
+
+CONTRASTS = {
+    contrast.name: contrast
+    for contrast in (
+        Contrast("image_text", "between", "image tokens, question tokens", image_text),
+        Contrast("image_image", "same", "image tokens of two halves of the samples", image_image),
+        Contrast("text_text", "same", "question tokens of two halves of the samples", text_text),
+        Contrast("text_vocabulary", "kind", "question tokens: two sets of words", text_vocabulary),
+        Contrast("image_region", "kind", "image tokens: upper, lower patches", image_region),
+        Contrast("image_sink", "kind", "image tokens: attention sinks, the others", image_sink),
+        Contrast("any_sink", "kind", "all tokens: attention sinks, the others", any_sink),
+    )
+}

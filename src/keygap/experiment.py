@@ -1,0 +1,115 @@
+"""An experiment as a file: validated, every choice written out, an unknown key refused.
+
+``experiments/*.yaml`` are these. The models and benchmarks of one experiment are crossed; each
+pair is a run folder of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keygap.contrasts import CONTRASTS
+from keygap.errors import UserError, unknown
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelChoice(_Section):
+    """Which model, and how it is loaded."""
+
+    name: str
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    revision: str | None = None
+    device_map: str | None = None
+
+
+class BenchmarkChoice(_Section):
+    """Which benchmark, and where its files are (None: its own source)."""
+
+    name: str
+    split: str = "test"
+
+
+class Extraction(_Section):
+    """Which vectors are read."""
+
+    samples: int | None = Field(default=200, ge=1)
+    layers: list[str | int] = ["first", "middle", "last"]
+    sites: list[str] = ["k_proj"]
+    batch_size: int = Field(default=8, ge=1)
+
+
+class Measurement(_Section):
+    """How the gap is measured."""
+
+    contrasts: list[str] = list(CONTRASTS)
+    text_roles: list[str] = ["question"]
+    n_permutations: int = Field(default=1000, ge=1)
+    n_bootstraps: int = Field(default=1000, ge=1)
+
+
+class Picture(_Section):
+    """How the t-SNE pictures are made."""
+
+    tokens: int = Field(default=1000, ge=10)
+    perplexity: float = Field(default=30.0, gt=1)
+
+
+class Experiment(_Section):
+    """One study from file to report."""
+
+    name: str
+    models: list[ModelChoice] = Field(min_length=1)
+    benchmarks: list[BenchmarkChoice] = Field(min_length=1)
+    seed: int = 0
+    extraction: Extraction = Extraction()
+    measurement: Measurement = Measurement()
+    picture: Picture = Picture()
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """An experiment file, validated.
+
+    Raises:
+        UserError: no such file, no YAML, an unknown key (the nearest known one is named) or a
+            value that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no experiment file at {path}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no experiment: it must be keys and values")
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, path) from error
+
+
+def _explained(error: ValidationError, path: Path) -> UserError:
+    """The first problem in one line, with the place in the file."""
+    first = error.errors()[0]
+    place = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section: Any = Experiment
+        for step in first["loc"][:-1]:
+            if isinstance(step, str):
+                section = _section_of(section.model_fields[step].annotation)
+        key = first["loc"][-1]
+        return UserError(f"{path}: {unknown('key', key, section.model_fields)} (at {place})")
+    return UserError(f"{path}: {place}: {first['msg']}")
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class of a field, also inside a list."""
+    inner = getattr(annotation, "__args__", None)
+    return inner[0] if inner else annotation

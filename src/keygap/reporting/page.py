@@ -1,0 +1,98 @@
+"""``kg.report``: figures, and one HTML file that needs nothing beside it.
+
+No script and no address of any other file; every text from a dataset or a model is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from keygap.contrasts import CONTRASTS
+from keygap.errors import UserError
+from keygap.reporting import figures
+from keygap.reporting.run import Run, read_run
+from keygap.store import write_text
+
+DPI = 150
+
+
+def report(*folders: str | Path, out: str | Path | None = None) -> Path:
+    """Draw the figures of some runs and write ``report.html``.
+
+    Args:
+        folders: run folders that were measured.
+        out: where the report goes; by default the run folder, or the parent of several.
+
+    Returns:
+        The path of the report. Figures go to ``figures/`` of each run, and of ``out``.
+
+    Raises:
+        UserError: no folder, or one that holds no measured run.
+    """
+    if not folders:
+        raise UserError("a report needs at least one run folder")
+    runs = [read_run(folder) for folder in folders]
+    out = Path(out) if out else runs[0].root if len(runs) == 1 else runs[0].root.parent
+    page = Environment(
+        loader=PackageLoader("keygap.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html")
+    sites = list(dict.fromkeys(site for run in runs for site in run.table.frame["site"]))
+    overview = [
+        picture
+        for site in sites
+        for picture in (
+            _saved(figures.ladder(runs, site), out, f"ladder-{site}"),
+            _saved(figures.planes(runs, site), out, f"tsne-{site}")
+            if any(run.projection is not None for run in runs)
+            else None,
+        )
+        if picture
+    ]
+    summary = pd.concat([run.table.summary() for run in runs], ignore_index=True)
+    path = out / "report.html"
+    write_text(
+        path,
+        page.render(
+            title=", ".join(dict.fromkeys(run.model for run in runs)),
+            contrasts=CONTRASTS.values(),
+            summary=summary,
+            overview=overview,
+            runs=[_section(run) for run in runs],
+        ),
+    )
+    return path
+
+
+def _section(run: Run) -> dict[str, Any]:
+    pictures = []
+    for site in run.table.frame["site"].unique():
+        pictures += [
+            _saved(figures.gap_by_layer(run, site), run.root, f"gap-by-layer-{site}"),
+            _saved(figures.jsd_profile(run, site), run.root, f"jsd-profile-{site}"),
+        ]
+        if (run.table.frame["head"] != "all").any():
+            pictures.append(_saved(figures.heads(run, site), run.root, f"heads-{site}"))
+    whole = run.table.frame[run.table.frame["head"] == "all"]
+    return {"run": run, "pictures": pictures, "rows": whole.to_dict("records")}
+
+
+def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
+    """Write a figure as PNG and SVG; returns its name and the PNG as a data address."""
+    folder = root / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    (folder / f"{name}.png").write_bytes(buffer.getvalue())
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"name": name, "data": f"data:image/png;base64,{data}"}

@@ -1,0 +1,43 @@
+"""What a report reads of one run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keygap.errors import UserError
+from keygap.gap_table import GapTable
+from keygap.store import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A measured run: its manifest and its tables."""
+
+    root: Path
+    manifest: dict[str, Any]
+    table: GapTable
+    projection: pd.DataFrame | None
+
+    @property
+    def model(self) -> str:
+        return str(self.manifest["model"])
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: it holds no run, or one that was not measured.
+    """
+    store = Store(folder)
+    if not (store.root / "gap.csv").is_file():
+        raise UserError(f"{store.root} was not measured: run keygap measure {store.root}")
+    frame = pd.read_csv(store.root / "gap.csv", dtype={"head": str})
+    profile = pd.read_csv(store.root / "jsd.csv")
+    picture = store.root / "projection.parquet"
+    projection = pd.read_parquet(picture) if picture.is_file() else None
+    return Run(store.root, store.manifest, GapTable(frame, profile, ()), projection)

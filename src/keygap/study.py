@@ -1,0 +1,93 @@
+"""One experiment from file to report: extract, measure, project, report, in that order.
+
+Every step reads what the one before wrote, so each is also a command of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from keygap.benchmarks import benchmark
+from keygap.capture import extract
+from keygap.experiment import Experiment
+from keygap.gap_table import GapTable, measure
+from keygap.models import load
+from keygap.reporting import read_run, report
+from keygap.store import Store, write_text
+from keygap.token_plane import project
+
+logger = logging.getLogger("keygap")
+
+
+def run_study(experiment: Experiment, out: str | Path) -> Path:
+    """Run every model on every benchmark and write one report over all.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: what any of the steps raises.
+    """
+    out, folders = Path(out), folders_of(experiment, out)
+    for model in experiment.models:
+        vlm = None
+        for source in experiment.benchmarks:
+            folder = out / folder_name(model.name, source.name)
+            bench = benchmark(source.name, split=source.split)
+            if vlm is None:
+                vlm = load(
+                    model.name,
+                    dtype=model.dtype,
+                    revision=model.revision,
+                    device_map=model.device_map,
+                )
+            store = extract(
+                vlm, bench, folder, seed=experiment.seed, **experiment.extraction.model_dump()
+            )
+            measure_run(store, experiment)
+        del vlm
+        torch.cuda.empty_cache()
+    tables = [read_run(folder).table.frame for folder in folders]
+    write_text(out / "gap.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
+    return report(*folders, out=out)
+
+
+def summary_of(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """Where ``image_text`` stands in every run, one table."""
+    return pd.concat([read_run(folder).table.summary() for folder in folders], ignore_index=True)
+
+
+def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
+    """The run folders of an experiment, models by benchmarks."""
+    return [
+        Path(out) / folder_name(model.name, source.name)
+        for model in experiment.models
+        for source in experiment.benchmarks
+    ]
+
+
+def measure_run(store: Store, experiment: Experiment) -> GapTable:
+    """Measure and project one run, and write both beside its vectors."""
+    table = measure(store, seed=experiment.seed, **experiment.measurement.model_dump())
+    table.save(store.root)
+    for note in table.notes:
+        logger.info(note)
+    plane = project(
+        store,
+        text_roles=experiment.measurement.text_roles,
+        seed=experiment.seed,
+        **experiment.picture.model_dump(),
+    )
+    plane.save(store.root)
+    return table
+
+
+def folder_name(model: str, bench: str) -> str:
+    """A run folder's name out of a model's and a benchmark's: no separators, nothing hidden."""
+    return re.sub(r"[^\w.-]+", "-", f"{model}-{bench}").strip("-.")

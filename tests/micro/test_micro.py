@@ -1,0 +1,100 @@
+"""The embedded model: an ordinary transformers folder, its weights those that ship."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, FastVlmForConditionalGeneration
+
+import keygap as kg
+from keygap.errors import UserError
+from keygap.micro.checkpoint import build, connector_weights
+from keygap.micro.connectors import CONNECTORS
+from keygap.micro.evaluate import KINDS, evaluate
+from keygap.micro.packing import IGNORED, Packer, answer_logits
+from keygap.micro.train import Scaled
+
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_weights_that_ship_are_small_and_half(connector):
+    path = files("keygap.micro") / "weights" / f"{connector}.safetensors"
+    assert path.stat().st_size <= 6 * MEGABYTE
+    assert {tensor.dtype for tensor in connector_weights(connector).values()} == {torch.float16}
+
+
+def test_the_folder_is_an_ordinary_one(vlm):
+    folder = build("linear")
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    assert type(model) is FastVlmForConditionalGeneration
+    shipped = connector_weights("linear")
+    for name, tensor in model.model.multi_modal_projector.state_dict().items():
+        torch.testing.assert_close(tensor, shipped[name].float(), rtol=1e-2, atol=1e-3)
+    assert AutoProcessor.from_pretrained(folder).chat_template
+    assert (folder / "model.safetensors").is_file()
+    assert not list(folder.glob("*.bin"))
+
+
+def test_building_twice_gives_the_same_folder():
+    assert build("linear") == build("linear")
+
+
+def test_an_unknown_connector_names_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean 'micro:qformer'"):
+        build("qforner")
+
+
+def test_a_linear_connector_is_linear_and_described_so(vlm):
+    projector = vlm.model.model.multi_modal_projector
+    a, b = torch.randn(2, 16, 1280).unbind()
+    middle = projector((a + b) / 2)
+    torch.testing.assert_close(middle, (projector(a) + projector(b)) / 2, rtol=1e-3, atol=1e-4)
+    assert vlm.connector.parameters == 1_070_208
+    assert "Linear 1280x576" in str(vlm.connector)
+
+
+@pytest.mark.slow
+def test_every_connector_loads_and_reads(easy_vqa, tmp_path):
+    for connector in CONNECTORS:
+        vlm = kg.load(f"micro:{connector}")
+        store = kg.extract(vlm, easy_vqa, tmp_path / connector, layers=["last"], samples=8)
+        assert len(store.vectors("k_proj", 29, modality="image")) == 8 * 16
+
+
+def test_packing_changes_no_answer(vlm):
+    """Three questions in one sequence get the logits that each gets alone."""
+    packer = Packer(vlm.processor)
+    pairs = [("what shape is it?", "circle"), ("is it red?", "no"), ("is it not blue?", "yes")]
+    tokens = torch.randn(1, 16, 576) * 0.1
+    together, labels = answer_logits(vlm.model, tokens, packer([(0, pairs)]))
+    alone = [answer_logits(vlm.model, tokens, packer([(0, [pair])])) for pair in pairs]
+    torch.testing.assert_close(
+        together, torch.cat([logits for logits, _ in alone]), atol=1e-3, rtol=1e-3
+    )
+    assert torch.equal(labels, torch.cat([label for _, label in alone]))
+    assert (labels != IGNORED).all()
+
+
+@torch.no_grad()
+def test_folding_changes_no_output():
+    features = torch.rand(64, 16, 1280) * 6
+    inner = torch.nn.Sequential(torch.nn.Linear(1280, 8), torch.nn.GELU(), torch.nn.Linear(8, 4))
+    scaled = Scaled(inner, features, scale=0.1)
+    before = scaled(features)
+    state = {name: tensor.float() for name, tensor in scaled.fold().items()}
+    inner.load_state_dict(state)
+    torch.testing.assert_close(inner(features), before, atol=5e-3, rtol=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_accuracy_is_what_the_model_card_says(connector):
+    card = (files("keygap.micro") / "weights" / "README.md").read_text()
+    measured = evaluate(connector).set_index("type")["accuracy"]
+    line = next(line for line in card.splitlines() if line.startswith(f"| micro:{connector} "))
+    said = [float(cell) for cell in line.strip("|").split("|")[1:5]]
+    assert said == pytest.approx([measured[kind] for kind in KINDS], abs=0.003)
+    assert measured["all"] >= (0.80 if connector == "qformer" else 0.88)

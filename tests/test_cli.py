@@ -1,0 +1,106 @@
+"""The command line: exit status 2 and one line for what the user can fix."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from conftest import files_of
+from keygap import cli
+from keygap.errors import UserError
+
+
+def keygap(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Run the command in this process; its exit status, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["keygap", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr()
+    return int(exit_.value.code or 0), said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["extract", "micro:liner"], "unknown model 'micro:liner'; did you mean 'micro:linear'"),
+        (["extract", "./no/such"], "no model folder at ./no/such"),
+        (["extract", "micro:linear", "--benchmark", "easy-vpa"], "did you mean 'easy-vqa'"),
+        (["extract", "micro:linear", "--split", "dev"], "unknown split of easy-vqa 'dev'"),
+        (["extract", "micro:linear", "--layers", "99"], "micro:linear has 30 layers (0 to 29)"),
+        (["extract", "micro:linear", "--layers", "midle"], "unknown layer 'midle'"),
+        (["extract", "micro:linear", "--sites", "kproj"], "did you mean 'k_proj'"),
+        (["extract", "micro:linear", "--dtype", "int3"], "unknown dtype 'int3'"),
+    ],
+)
+def test_bad_extract_is_one_line(monkeypatch, capsys, tmp_path, arguments, line):
+    status, _, said = keygap(monkeypatch, capsys, *arguments, "--out", tmp_path / "run")
+    assert status == 2
+    assert line in said
+    assert said.strip().splitlines()[-1].startswith("keygap: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["measure", "project", "report"])
+def test_a_folder_without_a_run_is_one_line(monkeypatch, capsys, tmp_path, command):
+    status, _, said = keygap(monkeypatch, capsys, command, tmp_path)
+    assert status == 2
+    assert f"{tmp_path} holds no run" in said
+    assert files_of(tmp_path) == {}
+
+
+def test_an_unknown_key_of_an_experiment_is_one_line(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("nmae: x\nmodels: [{name: micro:linear}]\nbenchmarks: [{name: easy-vqa}]\n")
+    status, _, said = keygap(monkeypatch, capsys, "run", path)
+    assert status == 2
+    assert "unknown key 'nmae'; did you mean 'name'" in said or "name" in said
+
+
+def test_measure_project_report(monkeypatch, capsys, store):
+    for command in ("measure", "project", "report"):
+        status, _, said = keygap(monkeypatch, capsys, command, store.root)
+        assert status == 0, said
+    assert {"gap.csv", "jsd.csv", "projection.parquet", "report.html"} <= {
+        path.name for path in store.root.iterdir()
+    }
+    assert list((store.root / "figures").glob("*.svg"))
+
+
+def test_lists(monkeypatch, capsys):
+    assert "easy-vqa" in keygap(monkeypatch, capsys, "benchmarks")[1]
+    assert "micro:qformer" in keygap(monkeypatch, capsys, "models")[1]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_help_needs_no_model_library():
+    """The command answers at once: torch and transformers wait until they are needed."""
+    code = "import sys, keygap.cli; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_non_finite_vectors_are_named(vlm, easy_vqa, tmp_path):
+    import keygap as kg
+
+    weight = vlm.layers[0].attention.k_proj.weight
+    with torch.no_grad():
+        kept = weight[0, 0].item()
+        weight[0, 0] = torch.nan
+    try:
+        store = kg.extract(vlm, easy_vqa, tmp_path / "run", layers=[0], samples=8)
+    finally:
+        with torch.no_grad():
+            weight[0, 0] = kept
+    with pytest.raises(UserError, match=r"vectors of k_proj at layer 0 are NaN.*sample test-"):
+        kg.measure(store)

@@ -1,0 +1,64 @@
+"""Experiment files: validated, and an unknown key names the nearest known one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keygap.errors import UserError
+from keygap.experiment import read_experiment
+from keygap.study import folder_name
+
+GOOD = """
+name: mine
+models: [{name: micro:linear}]
+benchmarks: [{name: easy-vqa}]
+"""
+
+
+def test_every_experiment_of_the_repository_is_valid():
+    files = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+    assert files
+    for path in files:
+        read_experiment(path)
+
+
+def test_defaults_are_filled_in(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    experiment = read_experiment(path)
+    assert experiment.extraction.samples == 200
+    assert experiment.extraction.layers == ["first", "middle", "last"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (GOOD + "sede: 1\n", "unknown key 'sede'; did you mean 'seed'"),
+        (GOOD + "extraction: {smaples: 5}\n", "unknown key 'smaples'; did you mean 'samples'"),
+        (GOOD.replace("{name: micro", "{nam: micro"), "name"),
+        (GOOD + "seed: many\n", "seed: Input should be a valid integer"),
+        ("- a\n- b\n", "it must be keys and values"),
+        ("name: [", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, text, line):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_experiment(path)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="no experiment file at"):
+        read_experiment(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("model", ["org/model", "../../etc", "/abs/path", "micro:linear"])
+def test_a_run_folder_never_leaves_its_parent(model):
+    name = folder_name(model, "easy-vqa")
+    assert "/" not in name
+    assert not name.startswith(".")

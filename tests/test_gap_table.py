@@ -1,0 +1,100 @@
+"""The table: its columns, its planted truth, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import keygap as kg
+from keygap import gap_table
+from keygap.errors import UserError
+from keygap.projection import principal_components, standardise, tsne
+
+
+def test_one_row_per_layer_head_and_contrast(store, table):
+    frame = table.frame
+    assert list(frame.columns) == list(gap_table.COLUMNS)
+    assert not frame.duplicated(["site", "layer", "head", "contrast"]).any()
+    assert set(frame["head"]) == {"all", "0", "1", "2"}
+    per_place = frame.groupby(["layer", "contrast"]).size()
+    assert (per_place == 4).all()
+    numbers = frame.select_dtypes("number")
+    assert np.isfinite(numbers.to_numpy()).all()
+    assert (frame["mmd2_ci_low"] <= frame["mmd2"]).all()
+    assert (frame["mmd2"] <= frame["mmd2_ci_high"]).all()
+    assert frame["p_value"].between(1 / 201, 1).all()
+
+
+def test_image_and_text_differ_and_halves_do_not(table):
+    whole = table.frame.query("head == 'all'").set_index(["layer", "contrast"])
+    for layer in (0, 15, 29):
+        assert whole.loc[(layer, "image_text"), "mmd2"] > 0.1
+        assert whole.loc[(layer, "image_text"), "p_value"] == pytest.approx(1 / 201)
+        for same in ("image_image", "text_text"):
+            assert abs(whole.loc[(layer, same), "mmd2"]) < 0.02
+
+
+def test_a_missing_contrast_is_a_note(table):
+    assert any("layer 0: no image_sink: no image token receives" in note for note in table.notes)
+
+
+def test_saved_and_read_back(table, tmp_path):
+    table.save(tmp_path)
+    read = pd.read_csv(tmp_path / "gap.csv", dtype={"head": str})
+    pd.testing.assert_frame_equal(read, table.frame, check_dtype=False)
+    assert set(pd.read_csv(tmp_path / "jsd.csv")["jsd_dim"]) == {2, 5, 10, 50}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"contrasts": ["image_txt"]}, "did you mean 'image_text'"),
+        ({"sites": ["v_proj"]}, "unknown site 'v_proj'"),
+        ({"layers": [3]}, "unknown layer '3'"),
+        ({"text_roles": ["answer"]}, "the run has no text tokens to compare"),
+    ],
+)
+def test_what_is_not_there_is_one_line(store, arguments, line):
+    with pytest.raises(UserError) as error:
+        kg.measure(store, **arguments)
+    assert line in str(error.value)
+
+
+def test_too_few_samples_is_one_line(vlm, easy_vqa, tmp_path):
+    few = kg.extract(vlm, easy_vqa, tmp_path / "few", layers=[0], samples=3)
+    with pytest.raises(UserError, match=r"too few samples.*3 samples on a side, 4 are needed"):
+        kg.measure(few)
+
+
+def test_standardise_weighs_both_sides_the_same():
+    rng = np.random.default_rng(0)
+    x = rng.normal(2.0, 3.0, (50, 5)).astype(np.float32)
+    y = rng.normal(-1.0, 1.0, (5000, 5)).astype(np.float32)
+    a, b = standardise(x, y)
+    np.testing.assert_allclose(a.mean(0) + b.mean(0), 0, atol=1e-5)
+    second = (a.astype(np.float64) ** 2).mean(0) + (b.astype(np.float64) ** 2).mean(0)
+    np.testing.assert_allclose(second, 2, rtol=1e-5)
+
+
+def test_a_constant_column_becomes_zero():
+    x = np.ones((10, 2), np.float32)
+    a, b = standardise(x, x)
+    assert not a.any()
+    assert not b.any()
+
+
+def test_tsne_keeps_two_far_clusters_apart_and_repeats():
+    rng = np.random.default_rng(0)
+    array = np.concatenate([rng.normal(0, 1, (100, 20)), rng.normal(30, 1, (100, 20))])
+    plane = tsne(principal_components(array, 10, seed=0), perplexity=20, seed=0)
+    assert plane.shape == (200, 2)
+    centres = plane[:100].mean(0), plane[100:].mean(0)
+    spread = max(plane[:100].std(), plane[100:].std())
+    assert np.linalg.norm(centres[0] - centres[1]) > spread
+    np.testing.assert_array_equal(plane, tsne(principal_components(array, 10, seed=0), 20, 0))
+
+
+def test_too_few_tokens_for_tsne_is_one_line():
+    with pytest.raises(UserError, match="too few for t-SNE"):
+        tsne(np.zeros((50, 3)), perplexity=30)
