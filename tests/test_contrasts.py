@@ -75,9 +75,11 @@ def test_sinks_are_those_above_the_share():
     assert (labels["attention"][sinks] >= SINK_SHARE).all()
     assert (labels["attention"][rest] < SINK_SHARE).all()
     assert set(labels["modality"][sinks | rest]) == {"image"}
+    sinks, _ = CONTRASTS["text_sink"].select(labels, ["question"], 0)
+    assert set(labels["role"][sinks]) == {"template"}
 
 
-@pytest.mark.parametrize("name", ["image_sink", "any_sink"])
+@pytest.mark.parametrize("name", ["image_sink", "text_sink"])
 def test_no_sink_is_said_and_not_invented(name):
     with pytest.raises(NotMeasurable, match="5 times its even share"):
         CONTRASTS[name].select(labels_of(), ["question"], 0)

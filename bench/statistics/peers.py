@@ -1,4 +1,4 @@
-"""keygap beside hyppo, alibi-detect and POT: the same number where they compute the same thing, time.
+"""keygap beside hyppo, alibi-detect and POT: the same number where they compute it, and the time.
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install -r bench/statistics/peers.txt
     PYTHONPATH=src /tmp/peers/bin/python bench/statistics/peers.py [--small]

@@ -147,6 +147,21 @@ def models() -> None:
     typer.echo("any Hub id or folder that transformers loads for image-text-to-text")
 
 
+@app.command()
+def check(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
+    """Does keygap read this model correctly? The self-check; exit status 2 if it does not."""
+    import keygap as kg
+    from keygap.models.check import check as check_model
+    from keygap.models.check import frame_of, summary
+
+    vlm = kg.load(model)
+    typer.echo(summary(vlm))
+    findings = check_model(vlm)
+    _print(frame_of(findings), ())
+    if wrong := [finding.check for finding in findings if finding.passed is False]:
+        raise UserError(f"{model} is not read correctly: {', '.join(wrong)}")
+
+
 @micro.command()
 def train(
     connector: Annotated[str, typer.Option(help="linear, mlp or qformer")],

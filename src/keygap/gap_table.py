@@ -7,7 +7,7 @@ would flatter their gap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,19 @@ import numpy as np
 import pandas as pd
 
 from keygap import gap
-from keygap.contrasts import CONTRASTS, Contrast, NotMeasurable
-from keygap.errors import UserError, unknown
+from keygap.cases import Case, cases
+from keygap.contrasts import CONTRASTS, contrast_of
+from keygap.errors import UserError
 from keygap.progress import track
-from keygap.projection import standardise
 from keygap.store import Store, Vectors, write_text
 
-MIN_SAMPLES = 4  # of a side; a test with fewer has no power and no interval
 JSD_DIM = 2  # of gap.csv: with more dimensions the JSD of almost any two kinds of token is ln 2
 COLUMNS = (
-    "model", "connector", "benchmark", "site", "layer", "head", "contrast", "rung",
+    "model", "connector", "benchmark", "site", "layer", "head", "contrast", "rung", "confound",
     "n_samples", "n_a", "n_b",
-    "mmd2", "mmd2_ci_low", "mmd2_ci_high", "mmd", "p_value", "bandwidth",
+    "mmd2", "mmd2_ci_low", "mmd2_ci_high", "mmd", "p_value", "p_holm", "bandwidth",
     "jsd_nats", "jsd_bits", "jsd_ci_low", "jsd_ci_high", "jsd_dim", "jsd_estimator",
+    "highest", "ratio", "ratio_ci_low", "ratio_ci_high",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class GapTable:
     """The gap and its ladder.
 
     Attributes:
-        frame: one row per site, layer, head and contrast (``COLUMNS``).
+        frame: one row per site, layer, head, contrast and confound (``COLUMNS``).
         profile: the JSD of all heads together over PCA dimensions.
         notes: contrasts that could not be measured, and why.
     """
@@ -51,31 +51,42 @@ class GapTable:
         write_text(Path(folder) / "gap.csv", self.frame.to_csv(index=False))
         write_text(Path(folder) / "jsd.csv", self.profile.to_csv(index=False))
 
-    def summary(self) -> pd.DataFrame:
-        """All heads together: where image_text stands on each layer's ladder.
+    @property
+    def main(self) -> pd.DataFrame:
+        """The rows without those that switch a confound."""
+        return self.frame[self.frame["confound"] == ""]
 
-        ``ratio_same``: to the larger of the two halves-by-sample contrasts (the paper's baseline);
-        ``ratio_kind``: to the largest contrast inside one modality, named in ``highest``.
+    def summary(self) -> pd.DataFrame:
+        """All heads together: where ``image_text`` stands on each layer's ladder.
+
+        ``ratio_same``: to the larger of the two halves-by-sample contrasts, the paper's baseline.
+        ``ratio_kind``: to the largest contrast inside one modality, named in ``highest``, with its
+        95 % interval.
         """
-        rows = []
-        whole = self.frame[self.frame["head"] == "all"]
+        rows: list[dict[str, Any]] = []
+        whole = self.main[self.main["head"] == "all"]
         for (model, site, layer), table in whole.groupby(["model", "site", "layer"], sort=False):
-            mmd2 = table.set_index("contrast")["mmd2"]
-            rungs = table.set_index("contrast")["rung"]
-            between = float(mmd2["image_text"])
-            same, kind = mmd2[rungs == "same"], mmd2[rungs == "kind"]
-            row: dict[str, Any] = {
-                "model": model,
-                "site": site,
-                "layer": layer,
-                "image_text": between,
-            }
-            row["same"] = float(same.max())
-            row["ratio_same"] = between / row["same"] if row["same"] > 0 else np.inf
-            row["highest"] = str(kind.idxmax())
-            row["kind"] = float(kind.max())
-            row["ratio_kind"] = between / row["kind"] if row["kind"] > 0 else np.inf
-            rows.append(row)
+            by_name = table.set_index("contrast")
+            if "image_text" not in by_name.index:
+                continue
+            between = by_name.loc["image_text"]
+            same = float(by_name["mmd2"][by_name["rung"] == "same"].max())
+            highest = str(between["highest"])
+            low, high = between["ratio_ci_low"], between["ratio_ci_high"]
+            rows.append(
+                {
+                    "model": model,
+                    "site": site,
+                    "layer": layer,
+                    "image_text": between["mmd2"],
+                    "same": same,
+                    "ratio_same": between["mmd2"] / same if same > 0 else np.inf,
+                    "highest": highest,
+                    "kind": by_name["mmd2"].to_dict().get(highest, np.nan),
+                    "ratio_kind": between["ratio"],
+                    "interval": f"{low:.2f} to {high:.2f}",
+                }
+            )
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
@@ -110,35 +121,55 @@ def measure(
         UserError: an unknown name, no image or text tokens of these roles, fewer than four samples,
             or vectors that are not finite.
     """
-    for name in contrasts:
-        if name not in CONTRASTS:
-            raise unknown("contrast", name, CONTRASTS)
+    chosen = [contrast_of(name) for name in contrasts]
     manifest = store.manifest
     identity = {key: manifest[key] for key in ("model", "connector", "benchmark")}
-    places = store.places(sites, layers)
     rows: list[dict[str, Any]] = []
     profile: list[dict[str, Any]] = []
     notes: list[str] = []
+    places = store.places(sites, layers)
     for site, layer in track(places, len(places), f"gap of {manifest['model']}"):
         vectors = store.vectors(site, layer)
         _refuse_non_finite(vectors, site, layer)
-        for contrast in (CONTRASTS[name] for name in contrasts):
-            place = {**identity, "site": site, "layer": layer}
-            named = {**place, "contrast": contrast.name, "rung": contrast.rung}
-            try:
-                a, b = _sides(vectors, contrast, text_roles, seed)
-            except NotMeasurable as reason:
-                where = f"{manifest['model']}, {site}, layer {layer}"
-                notes.append(f"{where}: no {contrast.name}: {reason}")
+        place = {**identity, "site": site, "layer": layer}
+        here: list[tuple[dict[str, Any], gap.MMDResult]] = []
+        for case in cases(vectors, chosen, text_roles, seed):
+            if isinstance(case, str):
+                notes.append(f"{manifest['model']}, {site}, layer {layer}: {case}")
                 continue
-            for head, x, y in _by_head(a, b):
-                dims = None if head == "all" else (JSD_DIM,)
-                row, curve = _row(a, b, x, y, dims, n_permutations, n_bootstraps, seed)
-                rows.append({**named, "head": head, **row})
-                if head == "all":
+            named = {**place, "contrast": case.contrast.name, "rung": case.contrast.rung}
+            for head, x, y in case.by_head():
+                row, curve, mmd = _row(case, head, x, y, n_permutations, n_bootstraps, seed)
+                here.append(({**named, "confound": case.confound, "head": head, **row}, mmd))
+                if head == "all" and not case.confound:
                     profile += [{**named, **point} for point in curve]
+        _stand_on_ladder(here)
+        rows += [row for row, _ in here]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    for _, index in frame.groupby(["contrast", "confound"]).groups.items():
+        frame.loc[index, "p_holm"] = gap.holm(frame.loc[index, "p_value"].to_numpy())
     return GapTable(frame, pd.DataFrame(profile), tuple(notes))
+
+
+def _stand_on_ladder(here: list[tuple[dict[str, Any], gap.MMDResult]]) -> None:
+    """Give each ``image_text`` row its ratio to the highest contrast inside one modality.
+
+    The interval is that of the ratio over bootstraps of whole samples; contrasts of the same
+    samples share their draws, so what they have in common cancels.
+    """
+    for row, mmd in here:
+        rivals = [
+            (other, result)
+            for other, result in here
+            if other["rung"] == "kind" and other["head"] == row["head"] and result.mmd2 > 0
+        ]
+        if row["rung"] != "between" or not rivals:
+            continue
+        highest, rival = max(rivals, key=lambda pair: pair[1].mmd2)
+        draws = mmd.bootstraps / rival.bootstraps
+        low, high = np.quantile(draws, [0.025, 0.975])
+        row |= {"highest": highest["contrast"], "ratio": mmd.mmd2 / rival.mmd2}
+        row |= {"ratio_ci_low": float(low), "ratio_ci_high": float(high)}
 
 
 def _refuse_non_finite(vectors: Vectors, site: str, layer: int) -> None:
@@ -152,54 +183,18 @@ def _refuse_non_finite(vectors: Vectors, site: str, layer: int) -> None:
         )
 
 
-def _sides(
-    vectors: Vectors, contrast: Contrast, roles: Sequence[str], seed: int
-) -> tuple[Vectors, Vectors]:
-    """Both sides' vectors, of the samples that a paired contrast has on both.
-
-    Raises:
-        NotMeasurable: too few samples on a side.
-        UserError: the run has no image tokens, or no text of these roles, at all.
-    """
-    masks = contrast.select(vectors.labels, roles, seed)
-    if contrast.name == "image_text" and not all(mask.any() for mask in masks):
-        raise UserError(
-            f"the run has no {'image' if masks[1].any() else 'text'} tokens to compare "
-            f"(text roles: {', '.join(roles)})"
-        )
-    a, b = (vectors.where(mask) for mask in masks)
-    if contrast.rung != "same":
-        both = set(a.sample_ids) & set(b.sample_ids)
-        a, b = (side.where(side.labels["sample_id"].isin(both).to_numpy()) for side in (a, b))
-    counts = [side.labels["sample_id"].nunique() for side in (a, b)]
-    if min(counts) < MIN_SAMPLES:
-        short = f"{min(counts)} samples on a side, {MIN_SAMPLES} are needed"
-        if contrast.name == "image_text":
-            raise UserError(f"too few samples to measure: {short}; extract more with --samples")
-        raise NotMeasurable(short)
-    return a, b
-
-
-def _by_head(a: Vectors, b: Vectors) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """All heads together, then each head where there are several: standardised (n, d) arrays."""
-    heads = a.array.shape[1]
-    yield "all", *standardise(a.array.reshape(len(a), -1), b.array.reshape(len(b), -1))
-    if heads > 1:
-        for head in range(heads):
-            yield str(head), *standardise(a.array[:, head], b.array[:, head])
-
-
 def _row(
-    a: Vectors,
-    b: Vectors,
+    case: Case,
+    head: str,
     x: np.ndarray,
     y: np.ndarray,
-    dims: tuple[int, ...] | None,
     n_permutations: int,
     n_bootstraps: int,
     seed: int,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One row of ``gap.csv``, and the JSD at every dimension."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], gap.MMDResult]:
+    """One row of ``gap.csv``, the JSD at every dimension, and the MMD with its bootstraps."""
+    a, b = case.a, case.b
+    dims = None if head == "all" and not case.confound else (JSD_DIM,)
     groups: dict[str, Any] = {"groups_x": a.sample_ids, "groups_y": b.sample_ids, "seed": seed}
     draws: dict[str, Any] = {"n_permutations": n_permutations, "n_bootstraps": n_bootstraps}
     mmd = gap.mmd(x, y, **groups, **draws)
@@ -228,4 +223,4 @@ def _row(
         "bandwidth": mmd.bandwidth,
         **main,
     }
-    return row, curve
+    return row, curve, mmd

@@ -77,7 +77,8 @@ def test_null_reads_zero(rho):
     """Two halves of one distribution; a random token split would find the samples instead."""
     for seed in range(3):
         result = gap.jsd(*sides(seed, rho=rho), **FEW)
-        assert -0.02 < result.raw_nats < 0.02
+        # 40 samples of nearly equal tokens are 40 vectors: a critic can win a fold by luck.
+        assert (-0.05 if rho else -0.02) < result.raw_nats < 0.02
         assert 0.0 <= result.ci[0] <= result.nats <= 0.02
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -25,6 +26,7 @@ from transformers import AttentionInterface
 
 from keygap.benchmarks.sample import BadSample, Sample, image_then_question
 from keygap.capture.hooks import Capture
+from keygap.capture.sites import SITES
 from keygap.errors import UserError
 from keygap.models.labels import Batch, TokenLabels
 from keygap.models.tap import AttentionCall, AttentionTap, calls_attention_function
@@ -65,6 +67,46 @@ def check(vlm: VLM) -> list[Finding]:
     same = _footprint(vlm) == before
     findings.append(Finding("no hook left", same, "" if same else "hooks or taps were left behind"))
     return findings
+
+
+def frame_of(findings: Sequence[Finding]) -> pd.DataFrame:
+    """The findings as a table: check, result, detail."""
+    words = {True: "pass", False: "FAIL", None: "-"}
+    return pd.DataFrame(
+        [(item.check, words[item.passed], item.detail) for item in findings],
+        columns=["check", "result", "detail"],
+    )
+
+
+def summary(vlm: VLM) -> str:
+    """One line: what the model is and where it can be read."""
+    attends = [layer.attends for layer in vlm.layers]
+    kinds = ", ".join(
+        f"{attends.count(kind)} {word}"
+        for kind, word in (
+            ("self", "self-attention"),
+            ("cross", "cross-attention"),
+            ("none", "other"),
+        )
+        if kind in attends
+    )
+    return (
+        f"{vlm.name}: {vlm.architecture}, image and text meet in: {vlm.fusion}; "
+        f"connector: {vlm.connector or 'none'}; layers: {kinds}; sites: {', '.join(sites_of(vlm))}"
+    )
+
+
+def sites_of(vlm: VLM) -> list[str]:
+    """The sites that every layer with attention has."""
+    layers = [layer for layer in vlm.layers if layer.attention is not None]
+    tapped = all(calls_attention_function(layer.attention) for layer in layers if layer.attention)
+    return [
+        name
+        for name, site in SITES.items()
+        if site.kind == "hidden"
+        or (site.kind == "attention" and tapped)
+        or (site.kind == "projection" and all(name in layer.projections for layer in layers))
+    ]
 
 
 def cheap_check(vlm: VLM, batch: Batch) -> None:

@@ -72,10 +72,13 @@ def load(
         )
     try:
         processor = AutoProcessor.from_pretrained(source, **remote)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model {model!r} has no usable processor: {_first_line(error)}") from error
+    try:
         loaded: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
             source, dtype=torch_dtype, device_map=device_map, **remote
         )
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
     if device_map is None:
         loaded.to(device)
@@ -133,6 +136,7 @@ def _image_tokens(
         ids=(ids[0],),
         placeholder=str(spelling or processor.tokenizer.convert_ids_to_tokens(ids[0])),
         in_prompt=fusion != "cross-attention",
+        limit=getattr(model.config.get_text_config(), "max_position_embeddings", None),
         row_ends=any(path.endswith("image_newline") for path, _ in model.named_parameters()),
         side=side // patch if isinstance(side, int) and isinstance(patch, int) else None,
         mixed=connector is not None and connector.queries,

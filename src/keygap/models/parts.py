@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ _PROJECTIONS = {
     "v_proj": ("v_proj", "value", "wv", "to_v"),
 }
 _FUSED = ("qkv_proj", "query_key_value", "qkv", "Wqkv", "wqkv", "c_attn", "att_proj")
+_OTHER_TOWERS = re.compile(r"vis(ion|ual)|image|audio|speech|perceiver|q_?former|(^|\.)vq")
 _MLA = ("kv_b_proj", "kv_a_proj_with_mqa")  # keys come out of a latent: no projection gives them
 
 
@@ -137,7 +139,9 @@ def text_stack(model: PreTrainedModel) -> TextStack:
         lists = [
             (path, blocks)
             for path, blocks in root.named_modules()
-            if isinstance(blocks, nn.ModuleList) and any(attentions(b) for b in blocks)
+            if isinstance(blocks, nn.ModuleList)
+            and not _OTHER_TOWERS.search(path)
+            and any(attentions(block) for block in blocks)
         ]
         if not lists:
             continue

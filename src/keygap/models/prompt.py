@@ -42,12 +42,14 @@ class ImageTokens:
         ids: token ids that vision features replace.
         placeholder: what stands for an image in a prompt's text.
         in_prompt: whether features stand in the prompt, or are attended across to from a mark.
+        limit: the positions that the model knows, where it says so.
         row_ends, side, mixed: see ``ImageFacts``.
     """
 
     ids: tuple[int, ...]
     placeholder: str
     in_prompt: bool = True
+    limit: int | None = None
     row_ends: bool = False
     side: int | None = None
     mixed: bool = False
@@ -290,6 +292,12 @@ class Prompter:
         facts: Sequence[ImageFacts],
         per_tile: int | None,
     ) -> TokenLabels:
+        limit = self.image_tokens.limit
+        if limit and len(token_id) > limit:
+            raise BadSample(
+                f"the prompt has {len(token_id)} positions and the model knows {limit}: smaller or "
+                "fewer images are needed"
+            )
         is_image = np.isin(token_id, self.image_tokens.ids)
         image = _image_of(is_image, span, len(facts))
         if not self.image_tokens.in_prompt:
@@ -363,7 +371,7 @@ def _grids(inputs: BatchFeature, images: int) -> list[tuple[int, int, int] | Non
 
 
 def _sizes(inputs: BatchFeature, images: int) -> list[tuple[int, int] | None]:
-    """Height and width in pixels of each image as the vision tower sees it, where they are given."""
+    """Pixel height and width of each image as the vision tower sees it, where they are given."""
     array = np.asarray(inputs.get("image_sizes", ()))
     if array.shape == (images, 2):
         return [(int(height), int(width)) for height, width in array]

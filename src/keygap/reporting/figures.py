@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keygap.contrasts import CONTRASTS
 from keygap.reporting.run import Run
 
 COLOURS = {
@@ -22,7 +23,7 @@ COLOURS = {
     "text_vocabulary": "#0072B2",
     "image_region": "#009E73",
     "image_sink": "#CC79A7",
-    "any_sink": "#E69F00",
+    "text_sink": "#E69F00",
     "image_image": "#8C8C8C",
     "text_text": "#555555",
     "image": "#D55E00",
@@ -46,7 +47,7 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figur
 
 def _whole(run: Run, site: str) -> pd.DataFrame:
     """Rows of all heads together."""
-    frame = run.table.frame
+    frame = run.table.main
     return frame[(frame["head"] == "all") & (frame["site"] == site)]
 
 
@@ -60,14 +61,15 @@ def ladder(runs: Sequence[Run], site: str) -> Figure:
     """MMD squared of every contrast, all heads together: a row per model, a column per layer."""
     tables = [_whole(run, site) for run in runs]
     layers = max((sorted(table["layer"].unique()) for table in tables), key=len)
+    names = [name for name in CONTRASTS if any(name in set(t["contrast"]) for t in tables)][::-1]
     figure, grid = _figure(len(runs), len(layers), 3.0, 2.0)
     top = max(float(table["mmd2_ci_high"].max()) for table in tables)
     for row, (run, table) in enumerate(zip(runs, tables, strict=True)):
         for column, layer in enumerate(sorted(table["layer"].unique())):
             axes: Axes = grid[row, column]
-            part = table[table["layer"] == layer].iloc[::-1]
-            colours = [COLOURS.get(name, "#000000") for name in part["contrast"]]
-            axes.barh(part["contrast"], part["mmd2"], xerr=_errors(part), color=colours, height=0.7)
+            part = table[table["layer"] == layer].set_index("contrast").reindex(names)
+            colours = [COLOURS.get(name, "#000000") for name in names]
+            axes.barh(names, part["mmd2"], xerr=_errors(part), color=colours, height=0.7)
             axes.set_xlim(min(0.0, float(part["mmd2_ci_low"].min())), top * 1.02)
             axes.set_title(f"{run.model}, layer {layer}")
             axes.tick_params(axis="y", length=0)
@@ -97,7 +99,8 @@ def planes(runs: Sequence[Run], site: str) -> Figure:
                     color=COLOURS[modality], label=modality, rasterized=True,
                 )  # fmt: skip
             axes.set_title(f"{run.model}, layer {layer}")
-    grid[0, 0].legend(markerscale=4, loc="upper right")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, markerscale=4, loc="outside upper right", ncols=2)
     figure.supxlabel("t-SNE keeps neighbours, not distances: separation here is no measure", size=8)
     return figure
 
@@ -122,7 +125,7 @@ def gap_by_layer(run: Run, site: str) -> Figure:
 
 def heads(run: Run, site: str) -> Figure:
     """MMD squared of image_text, layer by head."""
-    table = run.table.frame
+    table = run.table.main
     table = table[(table["site"] == site) & (table["head"] != "all")]
     table = table[table["contrast"] == "image_text"]
     square = table.assign(head=table["head"].astype(int)).pivot(

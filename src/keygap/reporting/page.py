@@ -83,7 +83,14 @@ def _section(run: Run) -> dict[str, Any]:
         if (run.table.frame["head"] != "all").any():
             pictures.append(_saved(figures.heads(run, site), run.root, f"heads-{site}"))
     whole = run.table.frame[run.table.frame["head"] == "all"]
-    return {"run": run, "pictures": pictures, "rows": whole.to_dict("records")}
+    main = whole["confound"] == ""
+    confounds = whole[(whole["rung"] == "between") & (~main | (whole["contrast"] == "image_text"))]
+    return {
+        "run": run,
+        "pictures": pictures,
+        "rows": whole[main].to_dict("records"),
+        "confounds": confounds.to_dict("records"),
+    }
 
 
 def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:

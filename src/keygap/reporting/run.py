@@ -36,7 +36,10 @@ def read_run(folder: str | Path) -> Run:
     store = Store(folder)
     if not (store.root / "gap.csv").is_file():
         raise UserError(f"{store.root} was not measured: run keygap measure {store.root}")
-    frame = pd.read_csv(store.root / "gap.csv", dtype={"head": str})
+    frame = pd.read_csv(
+        store.root / "gap.csv", dtype={"head": str}, keep_default_na=False, na_values=[""]
+    )
+    frame["confound"] = frame["confound"].fillna("")
     profile = pd.read_csv(store.root / "jsd.csv")
     picture = store.root / "projection.parquet"
     projection = pd.read_parquet(picture) if picture.is_file() else None

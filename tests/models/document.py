@@ -1,0 +1,94 @@
+"""Writes docs/models.md from the self-check of every family of the zoo.
+
+python -m tests.models.document
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import transformers
+from tests.models.zoo import ZOO, Entry
+
+from keygap.errors import UserError
+from keygap.models.check import check, sites_of
+from keygap.models.load import wrap
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
+HEAD = """# Models
+
+keygap reads any model that transformers registers for image-text-to-text, unmodified, with no code
+of its own per model. This table is the outcome of `keygap check` on tiny random-weight models, made
+from transformers' own configuration classes and fed by each family's real processor
+(transformers {version}; `python -m tests.models.document` writes it anew).
+
+- *image and text meet in*: `sequence`: image features stand among the prompt's tokens; `early
+  fusion`: as discrete tokens; `encoder`: in the encoder of an encoder-decoder, which is read;
+  `cross-attention`: image features are the keys of layers of their own, so image keys and text keys
+  are never in one layer and are not compared.
+- *connector*: the modules that the tiny model has between vision features and text layers.
+- *chat*: through the family's processor with a chat template, or by plain text where the family was
+  never tuned to chat.
+- Layers without attention (linear attention, convolution, state space) are named and not read.
+
+"""
+
+
+def row(entry: Entry) -> tuple[str, ...]:
+    """One line of the table."""
+    try:
+        vlm = wrap(*entry.build(), name=entry.family)
+        findings = check(vlm)
+    except (UserError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        lines = str(error).splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0][:140]}"
+        return entry.family, "", "", entry.layout, "", "", entry.fails or reason
+    wrong = [finding for finding in findings if finding.passed is False]
+    unsaid = [finding.check for finding in findings if finding.passed is None]
+    result = "passes" + (f" (does not apply: {', '.join(unsaid)})" if unsaid else "")
+    if wrong:
+        result = "fails: " + (
+            entry.fails or "; ".join(f"{each.check}: {each.detail}" for each in wrong)
+        )
+    kinds = Counter(layer.kind for layer in vlm.layers if layer.attends == "none")
+    others = "".join(f"; not in {kind}" for kind in kinds)
+    connector = " > ".join(vlm.connector.modules) if vlm.connector else "none"
+    return (
+        entry.family,
+        vlm.fusion,
+        connector,
+        entry.layout,
+        "template" if entry.template else "plain",
+        ", ".join(sites_of(vlm)) + others,
+        result,
+    )
+
+
+def main() -> None:
+    names = (
+        "architecture",
+        "image and text meet in",
+        "connector",
+        "image layout",
+        "chat",
+        "sites",
+        "result",
+    )
+    rows = sorted(row(entry) for entry in ZOO)
+    passing = sum(line[-1].startswith("passes") for line in rows)
+    templates = sum(line[-1].startswith("passes") and line[4] == "template" for line in rows)
+    lines = [
+        f"{passing} of {len(rows)} families pass, {templates} of them through a chat template.\n",
+        f"| {' | '.join(names)} |",
+        f"|{'---|' * len(names)}",
+        *(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in rows),
+    ]
+    DOCUMENT.parent.mkdir(exist_ok=True)
+    head = HEAD.format(version=transformers.__version__)
+    DOCUMENT.write_text(head + "\n".join(lines) + "\n")
+    print(lines[0])
+
+
+if __name__ == "__main__":
+    main()
