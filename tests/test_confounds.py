@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_contrasts import labels_of
 
 from keygap.confounds import MASSIVE, SELECTIONS, massive_dimensions
 from keygap.contrasts import NotMeasurable
+from test_contrasts import labels_of
 
 
 def with_positions(labels):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keygap.contrasts import CONTRASTS, SINK_SHARE, NotMeasurable
+from keygap.selection import OwnContrast
 
 
 def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False) -> pd.DataFrame:
@@ -77,6 +78,33 @@ def test_sinks_are_those_above_the_share():
     assert set(labels["modality"][sinks | rest]) == {"image"}
     sinks, _ = CONTRASTS["text_sink"].select(labels, ["question"], 0)
     assert set(labels["role"][sinks]) == {"template"}
+
+
+def test_a_contrast_of_ones_own_selects_what_it_says():
+    labels = labels_of().assign(
+        token=lambda frame: "Ġw" + frame["token_id"].astype(str), subject="s", language="en"
+    )
+    own = OwnContrast.model_validate(
+        {
+            "name": "corner_word",
+            "a": {"modality": "image", "rows": [0, 0.5], "columns": [0, 0.25]},
+            "b": {"role": ["question"], "token": ["w100", "w101"]},
+        }
+    ).contrast()
+    a, b = own.select(labels, ["question"], 0)
+    assert set(labels["patch_row"][a]) == {0, 1}
+    assert set(labels["patch_column"][a]) == {0}
+    assert set(labels["token_id"][b]) == {100, 101}
+
+
+@pytest.mark.parametrize(
+    ("b", "reason"),
+    [({"role": ["hint"]}, "side b selects no token"), ({"modality": "image"}, "the same tokens")],
+)
+def test_a_contrast_of_ones_own_that_is_not_there_says_so(b, reason):
+    own = OwnContrast.model_validate({"name": "mine", "a": {"modality": "image"}, "b": b})
+    with pytest.raises(NotMeasurable, match=reason):
+        own.contrast().select(labels_of(), ["question"], 0)
 
 
 @pytest.mark.parametrize("name", ["image_sink", "text_sink"])

@@ -39,6 +39,10 @@ def test_defaults_are_filled_in(tmp_path):
         (GOOD + "extraction: {smaples: 5}\n", "unknown key 'smaples'; did you mean 'samples'"),
         (GOOD.replace("{name: micro", "{nam: micro"), "name"),
         (GOOD + "seed: many\n", "seed: Input should be a valid integer"),
+        (
+            GOOD + "measurement: {contrasts: [{name: x, a: {modalty: text}, b: {}}]}\n",
+            "measurement.contrasts.0",
+        ),
         ("- a\n- b\n", "it must be keys and values"),
         ("name: [", "is no YAML"),
     ],

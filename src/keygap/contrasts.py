@@ -20,7 +20,7 @@ from keygap.errors import unknown
 SINK_SHARE = 5.0  # a sink receives this many times the even share of attention
 
 Masks = tuple[np.ndarray, np.ndarray]
-Rung = Literal["between", "same", "kind"]
+Rung = Literal["between", "same", "kind", "own"]
 
 
 class NotMeasurable(ValueError):
@@ -34,7 +34,7 @@ class Contrast:
     Attributes:
         name: the column's value.
         rung: ``between`` the modalities; the ``same`` distribution twice (the paper's baseline); a
-            difference in ``kind`` inside one modality.
+            difference in ``kind`` inside one modality; the user's ``own``.
         what: one line for the reader.
         select: (labels, text roles, seed) -> two boolean masks over the labels' rows.
         draws: how many seeded selections stand behind it; the median one is measured, because a
@@ -153,12 +153,14 @@ CONTRASTS = {
 }
 
 
-def contrast_of(name: str) -> Contrast:
-    """The contrast of a name.
+def contrast_of(name: str | Contrast) -> Contrast:
+    """The contrast of a name; one that is a contrast already stays as it is.
 
     Raises:
         UserError: there is none.
     """
+    if isinstance(name, Contrast):
+        return name
     if name not in CONTRASTS:
         raise unknown("contrast", name, CONTRASTS)
     return CONTRASTS[name]

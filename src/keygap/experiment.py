@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError, unknown
+from keygap.selection import OwnContrast
 
 
 class _Section(BaseModel):
@@ -48,10 +49,17 @@ class Extraction(_Section):
 class Measurement(_Section):
     """How the gap is measured."""
 
-    contrasts: list[str] = list(CONTRASTS)
+    contrasts: list[str | OwnContrast] = list(CONTRASTS)
     text_roles: list[str] = ["question"]
     n_permutations: int = Field(default=1000, ge=1)
     n_bootstraps: int = Field(default=1000, ge=1)
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of ``measure``."""
+        chosen = [
+            item.contrast() if isinstance(item, OwnContrast) else item for item in self.contrasts
+        ]
+        return {**dict(self), "contrasts": chosen}
 
 
 class Picture(_Section):

@@ -17,7 +17,7 @@ import pandas as pd
 
 from keygap import gap
 from keygap.cases import Case, cases
-from keygap.contrasts import CONTRASTS, contrast_of
+from keygap.contrasts import CONTRASTS, Contrast, contrast_of
 from keygap.errors import UserError
 from keygap.progress import track
 from keygap.store import Store, Vectors, write_text
@@ -98,7 +98,7 @@ def measure(
     *,
     sites: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
-    contrasts: Sequence[str] = tuple(CONTRASTS),
+    contrasts: Sequence[str | Contrast] = tuple(CONTRASTS),
     text_roles: Sequence[str] = ("question",),
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
@@ -110,7 +110,7 @@ def measure(
         store: a finished extraction.
         sites: of the store; None means all it has.
         layers: absolute indices; None means all it has.
-        contrasts: names of ``CONTRASTS``.
+        contrasts: names of ``CONTRASTS``, or contrasts of the caller's own.
         text_roles: what counts as text. The question's own tokens by default: template tokens are
             the same in every prompt.
         n_permutations: label swaps behind a p-value.

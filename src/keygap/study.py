@@ -74,7 +74,7 @@ def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:
     """Measure and project one run, and write both beside its vectors."""
-    table = measure(store, seed=experiment.seed, **experiment.measurement.model_dump())
+    table = measure(store, seed=experiment.seed, **experiment.measurement.options())
     table.save(store.root)
     for note in table.notes:
         logger.info(note)

@@ -9,11 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import transformers
-from tests.models.zoo import ZOO, Entry
 
 from keygap.errors import UserError
 from keygap.models.check import check, sites_of
 from keygap.models.load import wrap
+
+from .zoo import ZOO, Entry
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models

@@ -7,13 +7,14 @@ import weakref
 
 import pytest
 import torch
-from tests.models.zoo import BY_FAMILY, ZOO
 from transformers import AttentionInterface
 
 from keygap.benchmarks import BadSample, Part, Sample
 from keygap.capture.hooks import Capture
 from keygap.models.check import _samples, check, on_device
 from keygap.models.load import wrap
+
+from .zoo import BY_FAMILY, ZOO
 
 FAST = [entry.family for entry in ZOO if not entry.slow and not entry.fails]
 SLOW = [entry.family for entry in ZOO if entry.slow and not entry.fails]

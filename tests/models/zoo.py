@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.models import offline
-from tests.models.tiny import HEAD_DIM, tiny_config, tiny_model
 from transformers import PreTrainedModel, ProcessorMixin
+
+from . import offline
+from .tiny import HEAD_DIM, tiny_config, tiny_model
 
 SQUARE = {"height": 32, "width": 32}
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}

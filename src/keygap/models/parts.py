@@ -328,6 +328,7 @@ def _fused_layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
     random = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0))
     handle = projection.module.register_forward_hook(hook)
     try:
+        assert layer.attention is not None  # it has projections
         with AttentionTap([layer.attention], handler), torch.no_grad(), suppress(_Seen):
             decoder(inputs_embeds=random.to(weight.device, weight.dtype), use_cache=False)
     finally:

@@ -85,9 +85,13 @@ class Store:
 
     @cached_property
     def tokens(self) -> pd.DataFrame:
-        """One row per token, its labels."""
-        table = pq.read_table(self.root / "tokens")
-        return table.to_pandas()
+        """One row per token: its labels, and the subject and language of its sample."""
+        tokens = pq.read_table(self.root / "tokens").to_pandas()
+        samples = self.samples.set_index("sample_id")
+        names = tokens["sample_id"].astype(str)
+        return tokens.assign(
+            subject=names.map(samples["subject"]), language=names.map(samples["language"])
+        )
 
     @cached_property
     def sites(self) -> list[str]:

@@ -1,0 +1,95 @@
+"""A contrast out of an experiment file: two selections of tokens, written as plain values.
+
+    - name: words_of_shape
+      a: {modality: text, role: [question], token: [circle, rectangle, triangle]}
+      b: {modality: text, role: [question], subject: [colour]}
+
+Every field narrows the selection; a field that is left out does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from keygap.contrasts import CONTRASTS, Contrast, Masks, NotMeasurable, is_sink
+
+Share = Annotated[float, Field(ge=0, le=1)]
+WORD_STARTS = "Ġ▁ "  # how byte-level and sentencepiece vocabularies spell a leading space
+
+
+class Selection(BaseModel):
+    """Which tokens. ``rows`` and ``columns`` are shares of the image's height and width."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    modality: Literal["image", "text", "video", "audio"] | None = None
+    role: list[str] | None = None
+    token: list[str] | None = None
+    language: list[str] | None = None
+    subject: list[str] | None = None
+    rows: tuple[Share, Share] | None = None
+    columns: tuple[Share, Share] | None = None
+    sink: bool | None = None
+
+    def mask(self, labels: pd.DataFrame) -> np.ndarray:
+        """A boolean for every row of labels."""
+        keep = np.ones(len(labels), dtype=bool)
+        if self.modality is not None:
+            keep &= (labels["modality"] == self.modality).to_numpy()
+        for column in ("role", "language", "subject"):
+            wanted = getattr(self, column)
+            if wanted is not None:
+                keep &= labels[column].isin(wanted).to_numpy()
+        if self.token is not None:
+            spelled = labels["token"].str.lstrip(WORD_STARTS)
+            keep &= spelled.isin(self.token).to_numpy()
+        for column, window in (("patch_row", self.rows), ("patch_column", self.columns)):
+            if window is not None:
+                keep &= _within(labels, column, window)
+        if self.sink is not None:
+            keep &= is_sink(labels) == self.sink
+        return keep
+
+
+def _within(labels: pd.DataFrame, column: str, window: tuple[float, float]) -> np.ndarray:
+    """Patches whose centre lies in a window of the image, as shares of its side."""
+    place = labels[column].to_numpy()
+    last = labels.groupby(["sample_id", "image"], observed=True)[column].transform("max").to_numpy()
+    centre = (place + 0.5) / np.maximum(last + 1, 1)
+    return (place >= 0) & (centre >= window[0]) & (centre < window[1])
+
+
+class OwnContrast(BaseModel):
+    """A contrast of the user's own. ``kind`` puts it on the ladder as one inside a modality."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^\w[\w-]*$")
+    a: Selection
+    b: Selection
+    rung: Literal["own", "kind"] = "own"
+
+    @model_validator(mode="after")
+    def _name_is_new(self) -> OwnContrast:
+        if self.name in CONTRASTS:
+            raise ValueError(f"{self.name} is the name of a contrast that keygap has")
+        return self
+
+    def contrast(self) -> Contrast:
+        """The contrast that ``measure`` takes."""
+        what = f"{self.a.model_dump(exclude_none=True)}, {self.b.model_dump(exclude_none=True)}"
+        return Contrast(self.name, self.rung, what, self._select)
+
+    def _select(self, labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+        a, b = self.a.mask(labels), self.b.mask(labels)
+        for side, mask in (("a", a), ("b", b)):
+            if not mask.any():
+                raise NotMeasurable(f"side {side} selects no token")
+        if (a & b).any():
+            raise NotMeasurable("both sides select the same tokens")
+        return a, b

@@ -1,0 +1,76 @@
+"""What cannot be read says so in one line, before a benchmark is opened."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+from transformers import AutoTokenizer, LlamaConfig
+
+import keygap as kg
+from keygap.benchmarks import BadSample, Sample, image_then_question
+from keygap.errors import UserError
+from keygap.models.load import wrap
+from keygap.models.parts import text_stack
+
+from .offline import tokenizer_with
+from .zoo import BY_FAMILY
+
+
+def test_a_text_only_model_is_refused(tmp_path):
+    LlamaConfig(hidden_size=32, num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"\(llama\) is not a vision-language model"):
+        kg.load(str(tmp_path))
+
+
+def test_a_model_without_a_processor_is_refused(tmp_path):
+    model, _ = BY_FAMILY["llava"].build()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="processor"):
+        kg.load(str(tmp_path))
+
+
+def test_a_tokenizer_alone_is_no_processor():
+    model, _ = BY_FAMILY["llava"].build()
+    with pytest.raises(UserError, match="has no image side"):
+        wrap(model, tokenizer_with({}), "tiny")
+
+
+def test_a_loaded_model_needs_its_processor():
+    model, _ = BY_FAMILY["llava"].build()
+    with pytest.raises(UserError, match="needs its processor"):
+        kg.load(model)
+
+
+def test_a_saved_model_loads_and_says_what_it_is(tmp_path):
+    model, processor = BY_FAMILY["qwen2_5_vl"].build()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    vlm = kg.load(str(tmp_path), dtype="float32", device="cpu")
+    assert (vlm.architecture, vlm.fusion, len(vlm.layers)) == ("qwen2_5_vl", "sequence", 3)
+    assert vlm.revision is None
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == processor.tokenizer.padding_side
+
+
+def test_the_missing_part_is_named():
+    model, _ = BY_FAMILY["llava"].build()
+    model.model.language_model.layers = None
+    with pytest.raises(UserError, match="no list of text layers with an attention module"):
+        text_stack(model)
+
+
+def test_an_image_too_large_for_the_model_is_a_bad_sample():
+    model, processor = BY_FAMILY["qwen2_5_vl"].build()
+    model.config.text_config.max_position_embeddings = 16
+    vlm = wrap(model, processor, "tiny")
+    question = "What colour is it?"
+    image = Image.new("RGB", (64, 48))
+    sample = Sample("s", (image,), question, image_then_question(question))
+    with pytest.raises((BadSample, UserError), match="the model knows 16"):
+        vlm.prompter([sample])
+
+
+def test_more_images_in_the_prompt_than_in_the_sample():
+    vlm = wrap(*BY_FAMILY["llava"].build(), "tiny")
+    sample = Sample("s", (Image.new("RGB", (32, 32)),), "q?", image_then_question("q?", images=2))
+    with pytest.raises(BadSample, match="names image 2 of 1 images"):
+        vlm.prompter([sample])
