@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keygap.scoring import (
@@ -39,6 +39,7 @@ def test_the_likeliest_letter_is_chosen() -> None:
     assert choose_option({"A": -1.0, "B": -1.0}) == "A"
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(st.sampled_from("ABCDEFGHIJ"), st.floats(-50, 0), min_size=1))
 def test_no_option_is_likelier_than_the_chosen(likelihoods: dict[str, float]) -> None:
     chosen = choose_option(likelihoods)
@@ -93,6 +94,7 @@ def test_a_question_with_copies_missing_is_left_out() -> None:
     assert circular(copies("1", "A", "A") + copies("2", "AB", "AB")) == Accuracy(1, 1)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=1))
 def test_circular_is_never_above_plain(questions: list[list[bool]]) -> None:
     items = [

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from keygap import gap
+    from keygap.answering import Answers, answer
     from keygap.benchmarks import benchmark
     from keygap.capture import extract
     from keygap.errors import UserError
@@ -27,6 +28,8 @@ _HOMES = {
     "VLM": "keygap.models",
     "benchmark": "keygap.benchmarks",
     "extract": "keygap.capture",
+    "answer": "keygap.answering",
+    "Answers": "keygap.answering",
     "Store": "keygap.store",
     "measure": "keygap.gap_table",
     "GapTable": "keygap.gap_table",
@@ -38,10 +41,12 @@ _HOMES = {
 
 __all__ = [
     "VLM",
+    "Answers",
     "GapTable",
     "Projection",
     "Store",
     "UserError",
+    "answer",
     "benchmark",
     "extract",
     "gap",

@@ -57,7 +57,11 @@ def extract(
     model: Model,
     out: Out,
     benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
-    split: str = "test",
+    split: Annotated[str | None, typer.Option(help="Default: the one usually reported.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Local parquet or TSV in the publisher's columns.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Of questions of your own.")] = None,
     layers: Annotated[str, typer.Option(help="first, middle, last, all, numbers: 0,4,last")] = (
         "first,middle,last"
     ),
@@ -73,7 +77,7 @@ def extract(
     """Read vectors of a benchmark's samples out of a model."""
     import keygap as kg
 
-    bench = kg.benchmark(benchmark, split=split)
+    bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     vlm = kg.load(
         model,
         dtype=dtype,
@@ -131,9 +135,9 @@ def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...")]) -> 
 @app.command()
 def benchmarks() -> None:
     """The benchmarks that keygap knows."""
-    from keygap.benchmarks import REGISTRY
+    from keygap.benchmarks import PREFIXES, REGISTRY
 
-    for name in REGISTRY:
+    for name in (*REGISTRY, *(shown for shown, _ in PREFIXES.values())):
         typer.echo(name)
 
 

@@ -34,7 +34,9 @@ class BenchmarkChoice(_Section):
     """Which benchmark, and where its files are (None: its own source)."""
 
     name: str
-    split: str = "test"
+    split: str | None = None
+    data: str | None = None
+    language: str | None = None
 
 
 class Extraction(_Section):
@@ -79,6 +81,7 @@ class Experiment(_Section):
     extraction: Extraction = Extraction()
     measurement: Measurement = Measurement()
     picture: Picture = Picture()
+    answers: bool = Field(default=True, description="score multiple choice beside the gap")
 
 
 def read_experiment(path: str | Path) -> Experiment:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from keygap.answering import answer
 from keygap.benchmarks import benchmark
 from keygap.capture import extract
 from keygap.experiment import Experiment
@@ -39,7 +40,7 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         vlm = None
         for source in experiment.benchmarks:
             folder = out / folder_name(model.name, source.name)
-            bench = benchmark(source.name, split=source.split)
+            bench = benchmark(**source.model_dump())
             if vlm is None:
                 vlm = load(
                     model.name,
@@ -51,6 +52,16 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
                 vlm, bench, folder, seed=experiment.seed, **experiment.extraction.model_dump()
             )
             measure_run(store, experiment)
+            if experiment.answers and not (folder / "accuracy.csv").is_file():
+                size = experiment.extraction
+                answers = answer(
+                    vlm,
+                    bench,
+                    samples=size.samples,
+                    batch_size=size.batch_size,
+                    seed=experiment.seed,
+                )
+                answers.save(folder)
         del vlm
         torch.cuda.empty_cache()
     tables = [read_run(folder).table.frame for folder in folders]
@@ -60,7 +71,7 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
 
 def summary_of(folders: Iterable[str | Path]) -> pd.DataFrame:
     """Where ``image_text`` stands in every run, one table."""
-    return pd.concat([read_run(folder).table.summary() for folder in folders], ignore_index=True)
+    return pd.concat([read_run(folder).summary() for folder in folders], ignore_index=True)
 
 
 def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:

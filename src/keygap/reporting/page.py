@@ -58,7 +58,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         )
         if picture
     ]
-    summary = pd.concat([run.table.summary() for run in runs], ignore_index=True)
+    summary = pd.concat([run.summary() for run in runs], ignore_index=True)
     path = out / "report.html"
     write_text(
         path,

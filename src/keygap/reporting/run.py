@@ -21,10 +21,19 @@ class Run:
     manifest: dict[str, Any]
     table: GapTable
     projection: pd.DataFrame | None
+    accuracy: pd.DataFrame | None
 
     @property
     def model(self) -> str:
         return str(self.manifest["model"])
+
+    def summary(self) -> pd.DataFrame:
+        """The table's summary, with the benchmark and the model's accuracy on it."""
+        frame = self.table.summary()
+        frame.insert(1, "benchmark", self.manifest["benchmark"])
+        overall = None if self.accuracy is None else float(self.accuracy["accuracy"].iloc[0])
+        frame.insert(2, "accuracy", overall)
+        return frame
 
 
 def read_run(folder: str | Path) -> Run:
@@ -43,4 +52,6 @@ def read_run(folder: str | Path) -> Run:
     profile = pd.read_csv(store.root / "jsd.csv")
     picture = store.root / "projection.parquet"
     projection = pd.read_parquet(picture) if picture.is_file() else None
-    return Run(store.root, store.manifest, GapTable(frame, profile, ()), projection)
+    scored = store.root / "accuracy.csv"
+    accuracy = pd.read_csv(scored) if scored.is_file() else None
+    return Run(store.root, store.manifest, GapTable(frame, profile, ()), projection, accuracy)
