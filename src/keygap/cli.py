@@ -209,7 +209,7 @@ def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
         table.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
     for note in notes:
         typer.echo(note)
 

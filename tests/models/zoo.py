@@ -6,264 +6,27 @@ processor writes, sizes that must agree with each other, and the template in who
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from transformers import PreTrainedModel, ProcessorMixin
-
 from . import offline
-from .tiny import HEAD_DIM, tiny_config, tiny_model
-
-SQUARE = {"height": 32, "width": 32}
-MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-QWEN_TOKENS = {
-    "image_token": "<|image_pad|>",
-    "video_token": "<|video_pad|>",
-    "vision_start_token": "<|vision_start|>",
-    "vision_end_token": "<|vision_end|>",
-}
-QWEN_IMAGE = {
-    "patch_size": 8,
-    "merge_size": 2,
-    "size": {"shortest_edge": 256, "longest_edge": 64 * 48},
-}
-QWEN_PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
-GLM_TOKENS = {
-    "image_token": "<|image|>",
-    "video_token": "<|video|>",
-    "image_start_token": "<|begin_of_image|>",
-    "image_end_token": "<|end_of_image|>",
-    "video_start_token": "<|begin_of_video|>",
-    "video_end_token": "<|end_of_video|>",
-}
-GLM_PLACE = "<|begin_of_image|><|image|><|end_of_image|>"
-CLIP_IMAGE = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
-TILE_TOKENS = {
-    "context_image_token": "<IMG_CONTEXT>",
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "video_token": "<video>",
-}
-PINPOINTS = [[32, 64], [64, 32], [64, 64]]
-ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One family.
-
-    Attributes:
-        family: transformers' ``model_type``.
-        layout: how its processor lays an image out.
-        tokens: special tokens by the attribute under which the processor looks for them.
-        more: further special tokens.
-        place: what the template writes for an image.
-        template: the chat template, None for a family that was never tuned to chat.
-        image: arguments of the image processor; ``class`` if not the family's registered one.
-        processor: arguments of the processor.
-        config: what the tiny configuration must say, ``__`` reaching into its parts.
-        feature: the token that image features replace, by attribute or spelling.
-        images: whether one prompt can hold several images.
-        slow: whether it is left to the slow suite.
-        fails: why it does not pass, for those that do not.
-        forced: token ids that the model reads from the config and the config class does not name.
-    """
-
-    family: str
-    layout: str = "square"
-    tokens: dict[str, str] = field(default_factory=lambda: {"image_token": "<image>"})
-    more: tuple[str, ...] = ()
-    place: str = ""
-    template: str | None = offline.CHATML
-    image: dict[str, Any] = field(default_factory=lambda: {"size": SQUARE})
-    processor: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    feature: str = "image_token"
-    video: dict[str, Any] = field(default_factory=dict)
-    images: bool = True
-    slow: bool = False
-    fails: str = ""
-    forced: tuple[str, ...] = ()
-
-    def build(self) -> tuple[PreTrainedModel, ProcessorMixin]:
-        """The model with random weights and its processor."""
-        feature = self.tokens.get(self.feature, self.feature)
-        tokenizer = offline.tokenizer_with(self.tokens, (*self.more, feature))
-        template = self.template
-        if template is not None:
-            template = template.replace("IMAGE", self.place or feature)
-        processor = offline.real_processor(
-            self.family, tokenizer, dict(self.image), dict(self.processor), template, self.video
-        )
-        ids = {"image_token_id": feature, "image_token_index": feature}
-        for name, token in self.tokens.items():
-            base = name.removesuffix("_token")
-            ids.setdefault(f"{base}_token_id", token)
-            ids.setdefault(f"{base}_token_index", token)
-        config = dict(self.config)
-        known = {name: tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()}
-        config |= {name: known[name] for name in self.forced}
-        if "vocabulary_map" in config:  # discrete image tokens are words of the vocabulary
-            config["vocabulary_map"] = tokenizer.get_added_vocab()
-        return tiny_model(tiny_config(self.family, known, **config)), processor
-
-
-LLAVA = {
-    "patch_size": 8,
-    "vision_feature_select_strategy": "default",
-    "num_additional_image_tokens": 1,
-}
-QWEN_VL = {"text_config__rope_parameters": MROPE, "vision_config__spatial_merge_size": 2}
-SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
+from .entry import (
+    CLIP_IMAGE,
+    GLM_PLACE,
+    GLM_TOKENS,
+    LLAVA,
+    MROPE,
+    PINPOINTS,
+    QWEN_IMAGE,
+    QWEN_PLACE,
+    QWEN_TOKENS,
+    QWEN_VL,
+    ROWS,
+    SLIDING,
+    SQUARE,
+    TILE_TOKENS,
+    Entry,
+)
+from .zoo_slow import SLOW
 
 ZOO = [
-    Entry(
-        "mistral_large4",
-        "native resolution, row breaks",
-        tokens={"image_token": "[IMG]"},
-        more=("[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"),
-        template=offline.INSTRUCT,
-        image={"size": {"longest_edge": 64}, "patch_size": {"height": 8, "width": 8}},
-        processor={"patch_size": 8, "spatial_merge_size": 2},
-        config={
-            "spatial_merge_size": 2,
-            "vision_config__image_size": 64,
-            "text_config__num_key_value_heads": 4,
-        },
-        slow=True,
-    ),
-    Entry(
-        "shieldgemma2",
-        "square, begin and end",
-        tokens={
-            "image_token": "<image_soft_token>",
-            "boi_token": "<start_of_image>",
-            "eoi_token": "<end_of_image>",
-        },
-        more=("<start_of_turn>", "<end_of_turn>"),
-        place="<start_of_image>",
-        template=offline.TURNS,
-        image={"size": SQUARE, "class": "Gemma3ImageProcessor"},
-        processor={"image_seq_length": 4, "class": "Gemma3Processor"},
-        config={"mm_tokens_per_image": 4, "text_config__layer_types": SLIDING},
-        slow=True,
-    ),
-    Entry(
-        "llava_next_video",
-        "anyres",
-        tokens={"image_token": "<image>", "video_token": "<video>"},
-        template=offline.VICUNA,
-        image={**CLIP_IMAGE, "image_grid_pinpoints": PINPOINTS},
-        processor=LLAVA,
-        config={"image_grid_pinpoints": PINPOINTS},
-        slow=True,
-    ),
-    Entry(
-        "cosmos3_omni",
-        "native resolution",
-        QWEN_TOKENS,
-        place=QWEN_PLACE,
-        image={**QWEN_IMAGE, "class": "Qwen2VLImageProcessor"},
-        processor={"class": "Qwen3VLProcessor"},
-        config={**QWEN_VL, "vision_config__deepstack_visual_indexes": [0, 1]},
-        slow=True,
-    ),
-    Entry(
-        "hyperclovax_vision_v2",
-        "native resolution",
-        QWEN_TOKENS,
-        place=QWEN_PLACE,
-        image={**QWEN_IMAGE, "class": "Qwen2VLImageProcessor"},
-        config={"vision_config__fullatt_block_indexes": [1]},
-        slow=True,
-    ),
-    Entry(
-        "qwen2_5_omni_thinker",
-        "native resolution",
-        QWEN_TOKENS,
-        place=QWEN_PLACE,
-        image={**QWEN_IMAGE, "class": "Qwen2VLImageProcessor"},
-        processor={"class": "Qwen2_5_VLProcessor"},
-        config={"text_config__rope_parameters": MROPE},
-        forced=("vision_start_token_id", "vision_end_token_id"),
-        slow=True,
-    ),
-    Entry(
-        "qwen3_omni_moe_thinker",
-        "native resolution",
-        QWEN_TOKENS,
-        place=QWEN_PLACE,
-        image={**QWEN_IMAGE, "class": "Qwen2VLImageProcessor"},
-        processor={"class": "Qwen2_5_VLProcessor"},
-        config={"text_config__rope_parameters": MROPE},
-        forced=("vision_start_token_id", "vision_end_token_id"),
-        slow=True,
-    ),
-    Entry(
-        "aria",
-        "tiles, resampler",
-        image={"max_image_size": 980, "min_image_size": 336},  # it takes 490 or 980 pixels only
-        processor={"size_conversion": {490: 4, 980: 4}},
-        config={
-            "vision_config__image_size": 980,
-            "vision_config__patch_size": 98,
-            "projector_patch_to_query_dict": {100: 4},
-            "max_value_projector_patch_to_query_dict": 4,
-        },
-        slow=True,
-    ),
-    Entry(
-        "emu3",
-        "rows, discrete",
-        tokens={
-            "image_token": "<image>",
-            "boi_token": "<|image start|>",
-            "eoi_token": "<|image end|>",
-            "image_wrapper_token": "<|image token|>",
-            "eof_token": "<|extra_201|>",
-        },
-        more=("<|extra_200|>", *(f"<|visual token {n:06d}|>" for n in range(10))),
-        image={"min_pixels": 256, "max_pixels": 1024, "spatial_factor": 8},
-        slow=True,
-        config={
-            "vocabulary_map": {},
-            "vq_config__codebook_size": 10,
-            "vq_config__base_channels": 64,
-            "vq_config__channel_multiplier": [1, 1, 1, 1],
-            "vq_config__num_res_blocks": 1,
-            "vq_config__attn_resolutions": [],
-            "vq_config__embed_dim": 8,
-            "vq_config__latent_channels": 8,
-        },
-    ),
-    Entry(
-        "video_llava",
-        tokens={"image_token": "<image>", "video_token": "<video>"},
-        template=offline.VICUNA,
-        image=CLIP_IMAGE,
-        processor=LLAVA,
-        slow=True,
-    ),
-    Entry(
-        "minicpmv4_6",
-        "tiles",
-        tokens={
-            "image_token": "<|image_pad|>",
-            "video_token": "<|video_pad|>",
-            "image_start_token": "<image>",
-            "image_end_token": "</image>",
-            "slice_start_token": "<slice>",
-            "slice_end_token": "</slice>",
-            "image_id_start_token": "<image_id>",
-            "image_id_end_token": "</image_id>",
-        },
-        image={"patch_size": 8, "scale_resolution": 64, "max_slice_nums": 1},
-        config={
-            "text_config__layer_types": ["linear_attention", "linear_attention", "full_attention"]
-        },
-        fails="its vision tower packs the images of a batch and mixes them at this size",
-        slow=True,
-    ),
     Entry("llava", template=offline.VICUNA, image=CLIP_IMAGE, processor=LLAVA),
     Entry(
         "vipllava",
@@ -491,20 +254,6 @@ ZOO = [
         config={"downsample_factor": 2},
     ),
     Entry(
-        "got_ocr2",
-        tokens={},
-        feature="<imgpad>",
-        place="<img><imgpad></img>",
-        more=("<img>", "</img>", "<imgpad>"),
-        image={"size": {"height": 512, "width": 512}},  # its 256 positions are fixed
-        config={
-            "vision_config__image_size": 512,
-            "vision_config__output_channels": 16,
-            "vision_config__global_attn_indexes": [],
-        },
-        slow=True,
-    ),
-    Entry(
         "blip-2",
         "Q-Former",
         tokens={},
@@ -650,44 +399,6 @@ ZOO = [
         images=False,
     ),
     Entry(
-        "ovis2",
-        tokens={},
-        feature="<IMG_ATOM>",
-        place="<image>",
-        more=("<image>", "<IMG_START>", "<IMG_END>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>"),
-        image={"size": SQUARE, "crop_to_patches": False},
-        processor={"image_seq_length": 4},
-        config={"vision_config__hidden_stride": 2},
-        slow=True,
-    ),
-    Entry(
-        "paddleocr_vl",
-        "native resolution",
-        QWEN_TOKENS,
-        place=QWEN_PLACE,
-        image=QWEN_IMAGE,
-        config=QWEN_VL,
-    ),
-    Entry(
-        "exaone4_5",
-        "native resolution",
-        QWEN_TOKENS,
-        place=QWEN_PLACE,
-        image=QWEN_IMAGE,
-        config={"vision_config__fullatt_block_indexes": [1]},
-    ),
-    Entry(
-        "qianfan_ocr",
-        "tiles",
-        TILE_TOKENS,
-        feature="context_image_token",
-        place="<image>",
-        more=("<image>",),
-        image={"size": SQUARE, "crop_to_patches": True, "max_patches": 4},
-        processor={"image_seq_length": 4},
-        config={"vision_config__image_size": [32, 32], "vision_config__patch_size": [8, 8]},
-    ),
-    Entry(
         "lfm2_vl",
         "native resolution, tiles",
         tokens={
@@ -705,22 +416,6 @@ ZOO = [
         },
         config={"text_config__layer_types": ["conv", "full_attention", "full_attention"]},
     ),
-    Entry(
-        "video_llama_3",
-        "native resolution",
-        QWEN_TOKENS,
-        place="<|image_pad|>",
-        image=QWEN_IMAGE,
-        slow=True,
-    ),
-    Entry(
-        "deepseek_vl_hybrid",
-        tokens={"image_token": "<image_placeholder>"},
-        image={"size": SQUARE, "high_res_size": {"height": 64, "width": 64}, "min_size": 8},
-        processor={"num_image_tokens": 16},
-        config={"high_res_vision_config__image_size": 64},
-        slow=True,
-    ),
+    *SLOW,
 ]
 BY_FAMILY = {entry.family: entry for entry in ZOO}
-assert sum(MROPE["mrope_section"]) == HEAD_DIM // 2  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -75,7 +76,7 @@ def load(
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model {model!r} has no usable processor: {_first_line(error)}") from error
     try:
-        loaded: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=torch_dtype, device_map=device_map, **remote
         )
     except (OSError, ImportError) as error:

@@ -278,7 +278,7 @@ class Prompter:
 
     def _positions_per_tile(self, inputs: BatchFeature, ids: Any, mask: Any) -> int | None:
         """Image positions per view, where the vision tower sees a plain stack of views."""
-        pixels = inputs.get("pixel_values")
+        pixels: Any = inputs.get("pixel_values")
         count = int((np.isin(ids, self.image_tokens.ids) & mask).sum())
         if getattr(pixels, "ndim", 0) != 4 or len(pixels) == 0 or count % len(pixels):
             return None
@@ -310,7 +310,7 @@ class Prompter:
             positions = np.flatnonzero(is_image & (image == number))
             starts = np.flatnonzero(np.diff(positions, prepend=-2) > 1)
             runs = np.diff(np.append(starts, len(positions)))
-            ends = np.append(-1, positions[starts[1:] - 1]) if len(starts) else []
+            ends: Any = np.append(-1, positions[starts[1:] - 1]) if len(starts) else []
             between = [
                 "".join(tokens[max(end + 1, _span_start(span, number)) : positions[start]])
                 for start, end in zip(starts, ends, strict=True)

@@ -72,6 +72,7 @@ def ladder(runs: Sequence[Run], site: str) -> Figure:
             axes.barh(names, part["mmd2"], xerr=_errors(part), color=colours, height=0.7)
             axes.set_xlim(min(0.0, float(part["mmd2_ci_low"].min())), top * 1.02)
             axes.set_title(f"{run.model}, layer {layer}")
+            axes.set_ylim(-0.6, len(names) - 0.4)  # a contrast that is not there keeps its place
             axes.tick_params(axis="y", length=0)
             if column:
                 axes.set_yticklabels([])
