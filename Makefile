@@ -50,7 +50,7 @@ bench: $(STAMP)  ## what capturing costs, as ratios measured in one run
 
 .PHONY: pins
 pins: $(STAMP)  ## compile requirements.txt anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group build --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra micro --group dev --group build --universal \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --excludes requirements-excluded.txt -o requirements.txt
 	echo uv | $(BIN)/uv pip compile - --universal --generate-hashes --no-header --no-annotate \

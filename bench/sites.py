@@ -24,9 +24,9 @@ from PIL import Image
 
 import keygap as kg
 from keygap.benchmarks import Sample, image_then_question
+from keygap.capture.check import on_device
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
-from keygap.models.check import on_device
 
 RESULTS = Path(__file__).parent / "results" / "sites.json"
 

@@ -155,8 +155,8 @@ def models() -> None:
 def check(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
     """Does keygap read this model correctly? The self-check; exit status 2 if it does not."""
     import keygap as kg
-    from keygap.models.check import check as check_model
-    from keygap.models.check import frame_of, summary
+    from keygap.capture.check import check as check_model
+    from keygap.capture.check import frame_of, summary
 
     vlm = kg.load(model)
     typer.echo(summary(vlm))

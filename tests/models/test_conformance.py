@@ -10,8 +10,8 @@ import torch
 from transformers import AttentionInterface
 
 from keygap.benchmarks import BadSample, Part, Sample
+from keygap.capture.check import _samples, check, on_device
 from keygap.capture.hooks import Capture
-from keygap.models.check import _samples, check, on_device
 from keygap.models.load import wrap
 
 from .zoo import BY_FAMILY, ZOO

@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 
 from keygap.benchmarks import BadSample, Benchmark, Entry, Sample, choose
+from keygap.capture.check import cheap_check
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.sites import site_of
 from keygap.errors import UserError
@@ -91,6 +92,8 @@ def extract(
         if any(entries[place].id not in done for place in part)
     ]
     before = len(parts) - len(missing)
+    if not done:
+        _check_labels(vlm, benchmark, chosen)
     with Capture(vlm, names, indices, attention=True) as capture:
         what = f"{vlm.name} on {benchmark.name}"
         for number, part in track(missing, len(parts), what, done=before):
@@ -99,6 +102,21 @@ def extract(
             writer.write_part(number, rows, tokens, vectors)
     writer.write_manifest(_manifest(vlm, asked, writer.rows))
     return Store(out)
+
+
+def _check_labels(vlm: VLM, benchmark: Benchmark, places: Sequence[int]) -> None:
+    """The cheap part of the self-check, on the first sample that can be used.
+
+    Raises:
+        UserError: the positions labelled image are not those that pixels change.
+    """
+    for place in places:
+        try:
+            batch = vlm.prompter([benchmark.sample(place)])
+        except BadSample:
+            continue
+        cheap_check(vlm, batch)
+        return
 
 
 def _run_part(
