@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import keygap as kg
-from conftest import bench_of, made_sample
 from keygap.answering import _likelihoods, first_tokens
 from keygap.benchmarks import Part
 from keygap.errors import UserError
+from made import bench_of, made_sample
 
 
 def test_likelihoods_are_the_models_own(vlm, easy_vqa):

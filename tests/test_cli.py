@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from conftest import files_of
 from keygap import cli
 from keygap.errors import UserError
+from made import files_of
 
 
 def keygap(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

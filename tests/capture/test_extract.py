@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import keygap as kg
-from conftest import LAYERS, SAMPLES, bench_of, files_of, made_sample
 from keygap.errors import UserError
+from made import LAYERS, SAMPLES, bench_of, files_of, made_sample
 
 
 def truncated_image() -> Image.Image:

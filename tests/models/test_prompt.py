@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import made_sample
 from keygap.benchmarks import BadSample, Part
+from made import made_sample
 
 
 def test_image_labels_count_the_vision_features(vlm, good_samples):
