@@ -4,7 +4,7 @@ Rounds of each variant take turns, so that a drift of the machine's speed hits a
 figure is the median over rounds of the ratio to the bare pass of the same round. Absolute times
 are printed for orientation only.
 
-    python bench/capture.py [--model micro:linear] [--rounds 9]
+    python bench/capture.py [--model micro:linear] [--rounds 7]
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def measured(run: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="micro:linear")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--batches", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
 

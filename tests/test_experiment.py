@@ -8,7 +8,7 @@ import pytest
 
 from keygap.errors import UserError
 from keygap.experiment import read_experiment
-from keygap.study import folder_name
+from keygap.study import folder_name, run_study
 
 GOOD = """
 name: mine
@@ -59,6 +59,22 @@ def test_what_is_wrong_is_one_line(tmp_path, text, line):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="no experiment file at"):
         read_experiment(tmp_path / "none.yaml")
+
+
+def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    with pytest.raises(UserError, match=r"holds something else \(mine.yaml\)"):
+        run_study(read_experiment(tmp_path / "mine.yaml"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_folder_with_another_study_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "experiment.yaml").write_text("name: other\n")
+    with pytest.raises(UserError, match="holds another experiment"):
+        run_study(read_experiment(tmp_path / "mine.yaml"), out)
 
 
 @pytest.mark.parametrize("model", ["org/model", "../../etc", "/abs/path", "micro:linear"])

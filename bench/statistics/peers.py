@@ -1,7 +1,7 @@
 """keygap beside hyppo, alibi-detect and POT: the same number where they compute it, and the time.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install -r bench/statistics/peers.txt
-    PYTHONPATH=src /tmp/peers/bin/python bench/statistics/peers.py [--small]
+    python -m venv .venv-peers && .venv-peers/bin/pip install -r bench/statistics/peers.txt
+    PYTHONPATH=src .venv-peers/bin/python bench/statistics/peers.py [--small]
 
 An environment of its own, because none of them is a dependency of keygap. Every vector is a sample
 of its own for the agreement (the peers know no samples); for speed keygap gets the same vectors in

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 
 from keygap.answering import answer
 from keygap.benchmarks import benchmark
 from keygap.capture import extract
+from keygap.errors import UserError
 from keygap.experiment import Experiment
 from keygap.gap_table import GapTable, measure
 from keygap.models import load
 from keygap.reporting import read_run, report
 from keygap.store import Store, write_text
+from keygap.store.writer import EXPERIMENT
 from keygap.token_plane import project
 
 logger = logging.getLogger("keygap")
@@ -36,6 +39,8 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         UserError: what any of the steps raises.
     """
     out, folders = Path(out), folders_of(experiment, out)
+    asked = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    _refuse_other(out, folders, asked)
     for model in experiment.models:
         vlm = None
         for source in experiment.benchmarks:
@@ -66,7 +71,28 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         torch.cuda.empty_cache()
     tables = [read_run(folder).table.frame for folder in folders]
     write_text(out / "gap.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
+    write_text(out / EXPERIMENT, asked)
     return report(*folders, out=out)
+
+
+def _refuse_other(out: Path, folders: Iterable[Path], asked: str) -> None:
+    """Refuse a folder that holds another study, or anything that is not of this one.
+
+    Raises:
+        UserError: it does.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder with --out")
+    ours = {folder.name for folder in folders} | {EXPERIMENT, "gap.csv", "figures", "report.html"}
+    strange = sorted({path.name for path in out.iterdir()} - ours)
+    if strange:
+        raise UserError(
+            f"{out} holds something else ({strange[0]}): name another folder with --out"
+        )
+    if (out / EXPERIMENT).is_file() and (out / EXPERIMENT).read_text() != asked:
+        raise UserError(f"{out} holds another experiment: name another folder with --out")
 
 
 def summary_of(folders: Iterable[str | Path]) -> pd.DataFrame:
