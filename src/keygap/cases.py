@@ -102,6 +102,12 @@ def _sides(
     if contrast.rung == "same":
         return _enough(*(vectors.where(mask) for mask in masks))
     if contrast.rung == "between" and not all(mask.any() for mask in masks):
+        kinds = vectors.labels["modality"].unique()
+        if len(kinds) == 1:
+            raise NotMeasurable(
+                f"image and text meet in cross-attention, and at this layer every token is "
+                f"{kinds[0]}: there is nothing to compare"
+            )
         raise UserError(
             f"the run has no {'image' if masks[1].any() else 'text'} tokens to compare "
             f"(text roles: {', '.join(roles)})"

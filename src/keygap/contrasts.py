@@ -54,7 +54,8 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> np.ndarray:
 
 
 def is_image(labels: pd.DataFrame) -> np.ndarray:
-    return (labels["modality"] == "image").to_numpy()
+    """Image tokens; a learned row end holds nothing of the image and is none."""
+    return ((labels["modality"] == "image") & (labels["role"] != "separator")).to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> np.ndarray:

@@ -47,7 +47,8 @@ class GapTable:
     notes: tuple[str, ...]
 
     def save(self, folder: str | Path) -> None:
-        """Write ``gap.csv`` and ``jsd.csv``, whole or not at all."""
+        """Write ``gap.csv``, ``jsd.csv`` and ``notes.txt``, each whole or not at all."""
+        write_text(Path(folder) / "notes.txt", "".join(f"{note}\n" for note in self.notes))
         write_text(Path(folder) / "gap.csv", self.frame.to_csv(index=False))
         write_text(Path(folder) / "jsd.csv", self.profile.to_csv(index=False))
 
@@ -63,6 +64,7 @@ class GapTable:
         ``ratio_kind``: to the largest contrast inside one modality, named in ``highest``, with its
         95 % interval.
         """
+        columns = ["model", "site", "layer", "image_text", "same", "ratio_same", "highest", "kind"]
         rows: list[dict[str, Any]] = []
         whole = self.main[self.main["head"] == "all"]
         for (model, site, layer), table in whole.groupby(["model", "site", "layer"], sort=False):
@@ -87,7 +89,7 @@ class GapTable:
                     "interval": f"{low:.2f} to {high:.2f}",
                 }
             )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=[*columns, "ratio_kind", "interval"])
 
     def _repr_html_(self) -> str:
         return self.summary().to_html(index=False, float_format=lambda value: f"{value:.3f}")

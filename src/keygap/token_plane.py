@@ -21,6 +21,7 @@ from keygap.projection import principal_components, standardise, tsne
 from keygap.store import Store
 
 PCA_DIM = 50
+COLUMNS = ["modality", "role", "token", "sample_id", "position", "patch_row", "patch_column"]
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,13 @@ def project(
         for mask in (is_image(vectors.labels), is_text(vectors.labels, text_roles)):
             rows = np.flatnonzero(mask)
             sides.append(np.sort(rng.choice(rows, min(tokens, len(rows)), replace=False)))
+        if vectors.labels["modality"].nunique() == 1:
+            continue  # image and text are never keys of one layer: nothing to put side by side
         rows = np.concatenate(sides)
         flat = vectors.array[rows].reshape(len(rows), -1)
         scaled = np.concatenate(standardise(flat[: len(sides[0])], flat[len(sides[0]) :]))
         plane = tsne(principal_components(scaled, PCA_DIM, seed), perplexity, seed)
         labels = vectors.labels.iloc[rows].reset_index(drop=True)
-        columns = [
-            "modality",
-            "role",
-            "token",
-            "sample_id",
-            "position",
-            "patch_row",
-            "patch_column",
-        ]
-        frames.append(labels[columns].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
-    return Projection(pd.concat(frames, ignore_index=True))
+        frames.append(labels[COLUMNS].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
+    empty = pd.DataFrame(columns=[*COLUMNS, "site", "layer", "x", "y"])
+    return Projection(pd.concat(frames, ignore_index=True) if frames else empty)

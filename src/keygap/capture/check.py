@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from keygap.benchmarks.sample import BadSample, Sample, image_then_question
+from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
 from keygap.errors import UserError
@@ -148,10 +149,6 @@ def _samples() -> list[Sample]:
 
 def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
     patches = sum(int((_patches(labels)).sum()) for labels in batch.labels)
-    if vlm.fusion == "cross-attention":
-        return None, "image features stand in no prompt: they are the keys of layers " + ", ".join(
-            str(layer.index) for layer in vlm.layers if layer.attends == "cross"
-        )
     inputs = on_device(vlm, batch)
     pixels = [n for n, v in inputs.items() if "pixel" in n or "patches" in n]
     pixels = [n for n in pixels if torch.is_tensor(inputs[n]) and inputs[n].is_floating_point()]
@@ -163,6 +160,8 @@ def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
     else:
         moved = {name: inputs[name] + _noise(inputs[name], generator) for name in pixels}
         other_inputs = {**inputs, **moved}
+    if vlm.fusion == "cross-attention":
+        return _features(vlm, inputs, other_inputs)
     with Capture(vlm, ["hidden"], [0]) as capture:
         one, other = (capture(i)["hidden", 0].squeeze(-2) for i in (inputs, other_inputs))
     wrong = []
@@ -176,6 +175,38 @@ def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
         wrong.append(int((changed != expected).sum()))
     detail = f"{patches} image positions in {len(batch.labels)} prompts"
     return sum(wrong) == 0, detail if not sum(wrong) else f"{sum(wrong)} positions differ; {detail}"
+
+
+def _features(vlm: VLM, inputs: dict[str, Any], other_inputs: dict[str, Any]) -> tuple[bool, str]:
+    """Keys of a cross-attention layer: pixels change all labelled ones, padding counts nothing."""
+    layer = vlm.layers[vlm.indices("cross")[0]]
+    with Capture(vlm, ["key"], [layer.index]) as capture:
+        one, other = (capture(i)["key", layer.index] for i in (inputs, other_inputs))
+    visible = visible_features(inputs, one.shape[1])
+    changed = (one != other).flatten(2).any(-1)
+    still = int((visible & ~changed).sum())
+
+    outputs: list[Tensor] = []
+
+    def handler(call: AttentionCall) -> Any:
+        padding = ~visible[:, None, :, None].expand_as(call.key)
+        outputs.append(replace(call, key=call.key.masked_fill(padding, 1.0)).proceed()[0])
+        outputs.append((result := call.proceed())[0])
+        return result
+
+    assert layer.attention is not None  # it attends across
+    with torch.no_grad(), AttentionTap([layer.attention], handler):
+        vlm.forward(inputs)
+    looking = image_mask(inputs).flatten(2).any(-1)  # text before an image looks at nothing real
+    moved, plain = (output[looking] for output in outputs)
+    detail = f"{int(visible.sum())} image features are the keys of layers " + ", ".join(
+        map(str, vlm.indices("cross"))
+    )
+    if still:
+        return False, f"{still} of them do not change with the pixels; {detail}"
+    if not torch.equal(plain, moved):
+        return False, f"there are others that text attends to; {detail}"
+    return True, detail
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -80,7 +80,8 @@ def _section(run: Run) -> dict[str, Any]:
             _saved(figures.gap_by_layer(run, site), run.root, f"gap-by-layer-{site}"),
             _saved(figures.jsd_profile(run, site), run.root, f"jsd-profile-{site}"),
         ]
-        if (run.table.frame["head"] != "all").any():
+        by_head = run.table.main[run.table.main["head"] != "all"]
+        if (by_head[by_head["site"] == site]["contrast"] == "image_text").any():
             pictures.append(_saved(figures.heads(run, site), run.root, f"heads-{site}"))
     whole = run.table.frame[run.table.frame["head"] == "all"]
     main = whole["confound"] == ""

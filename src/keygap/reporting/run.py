@@ -52,6 +52,10 @@ def read_run(folder: str | Path) -> Run:
     profile = pd.read_csv(store.root / "jsd.csv")
     picture = store.root / "projection.parquet"
     projection = pd.read_parquet(picture) if picture.is_file() else None
+    if projection is not None and projection.empty:
+        projection = None  # no layer has keys of both modalities
     scored = store.root / "accuracy.csv"
     accuracy = pd.read_csv(scored) if scored.is_file() else None
-    return Run(store.root, store.manifest, GapTable(frame, profile, ()), projection, accuracy)
+    said = store.root / "notes.txt"
+    notes = tuple(said.read_text().splitlines()) if said.is_file() else ()
+    return Run(store.root, store.manifest, GapTable(frame, profile, notes), projection, accuracy)
