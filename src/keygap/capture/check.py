@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from keygap.benchmarks.sample import BadSample, Sample, image_then_question
+from keygap.capture.attention import attention_weights
 from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
@@ -277,40 +278,14 @@ def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
     Raises:
         NotImplementedError: the mask has a form that only its implementation reads.
     """
-    query, key, value = (getattr(call, name).float() for name in ("query", "key", "value"))
-    group = query.shape[1] // key.shape[1]
-    key, value = (states.repeat_interleave(group, 1) for states in (key, value))
-    scores = query @ key.transpose(-1, -2) * call.scaling
-    if (cap := call.keywords.get("softcap")) is not None:
-        scores = torch.tanh(scores / cap) * cap
-    for name in ("position_bias", "attention_bias"):
-        if call.keywords.get(name) is not None:
-            scores = scores + call.keywords[name].float()
-    mask = call.mask
-    if torch.is_tensor(mask) and mask.ndim == 4:
-        mask = mask[..., : key.shape[2]]
-        far = torch.finfo(torch.float32).min
-        scores = (
-            scores.masked_fill(~mask, far) if mask.dtype == torch.bool else scores + mask.float()
+    if call.mask is not None and not (torch.is_tensor(call.mask) and call.mask.ndim == 4):
+        raise NotImplementedError(
+            f"the mask of {type(call.mask).__name__} form cannot be recomputed"
         )
-    elif mask is not None:
-        raise NotImplementedError(f"the mask of {type(mask).__name__} form cannot be recomputed")
-    elif _causal_call(call):
-        queries, keys = scores.shape[-2:]
-        ones = torch.ones(queries, keys, dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(~ones.tril(keys - queries), -torch.inf)
-    sinks = call.keywords.get("s_aux")
-    if sinks is not None:  # one more column that takes attention and gives nothing
-        column = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, column], -1)
-    weights = scores.softmax(-1)[..., : key.shape[2]]
-    return (weights @ value).transpose(1, 2)
-
-
-def _causal_call(call: AttentionCall) -> bool:
-    given = call.keywords.get("is_causal")
-    causal = getattr(call.module, "is_causal", True) if given is None else given
-    return bool(causal) and call.query.shape[2] > 1
+    everywhere = torch.arange(call.query.shape[2], device=call.query.device)
+    weights, _ = attention_weights(call, everywhere.expand(len(call.query), -1))
+    group = call.query.shape[1] // call.key.shape[1]
+    return (weights @ call.value.repeat_interleave(group, 1).float()).transpose(1, 2)
 
 
 def _causal(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:

@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from keygap.capture.attention import received
-from keygap.capture.features import visible_features
 from keygap.capture.sites import Site, site_of
 from keygap.errors import UserError
 from keygap.models.parts import DecoderLayer, Projection
@@ -136,17 +135,7 @@ class Capture:
         def handler(call: AttentionCall) -> Any:
             layer = owners[id(call.module)]
             if self.attention:
-                visible = None
-                if layer.attends == "cross":
-                    visible = visible_features(self._inputs, call.key.shape[2]).to(call.key.device)
-                shares = received(
-                    call.query,
-                    call.key,
-                    call.scaling,
-                    self._inputs.get("attention_mask"),
-                    causal=not self.vlm.bidirectional,
-                    visible=visible,
-                )
+                shares = received(call, self._inputs.get("attention_mask"))
                 self._keep(("attention", layer.index), shares)
             for site in sites:
                 states = getattr(call, site.source)
