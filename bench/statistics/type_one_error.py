@@ -85,13 +85,11 @@ def rejections(pool: Executor, case: tuple[object, ...], seeds: range) -> float:
     """Share of rejections at 0.05 over the seeds, which is also recorded as a row."""
     columns = [[value] * len(seeds) for value in case]
     p_values = pool.map(one_null, *columns, seeds, chunksize=10)
-    row = {
-        **dict(zip(NAMES, case, strict=True)),
-        "simulations": len(seeds),
-        "rejected at 0.05": float(np.mean([p <= ALPHA for p in p_values])),
-    }
+    rejected = float(np.mean([p <= ALPHA for p in p_values]))
+    row = dict(zip(NAMES, case, strict=True))
+    row |= {"simulations": len(seeds), "rejected at 0.05": rejected}
     record("type_one_error", row, (*NAMES, "simulations"))
-    return row["rejected at 0.05"]
+    return rejected
 
 
 if __name__ == "__main__":
