@@ -48,6 +48,32 @@ def test_saved_and_read_back(table, tmp_path):
     assert set(pd.read_csv(tmp_path / "jsd.csv")["jsd_dim"]) == {2, 5, 10, 50}
 
 
+def test_the_null_band_holds_zero_and_not_the_gap(table):
+    whole = table.main.query("contrast == 'image_text'")
+    assert (whole["mmd2_null_low"] < 0).all()
+    assert (whole["mmd2_null_high"] > 0).all()
+    assert (whole["mmd2_null_high"] < 0.5 * whole["mmd2"]).all()
+
+
+def test_saturation_is_marked(table):
+    marked = table.profile.dropna(subset="jsd_saturates_at")
+    first = marked[marked["jsd_dim"] == marked["jsd_saturates_at"]]
+    assert (first["jsd_nats"] >= 0.95 * np.log(2)).all()
+    before = marked[marked["jsd_dim"] < marked["jsd_saturates_at"]]
+    assert (before["jsd_nats"] < 0.95 * np.log(2)).all()
+    assert set(table.profile.query("jsd_saturates_at.isna()")["contrast"]) >= {"text_text"}
+
+
+def test_non_finite_vectors_name_the_layer_and_the_sample(store, tmp_path, monkeypatch):
+    vectors = store.vectors("k_proj", 15)
+    broken = vectors.array.copy()
+    broken[100, 1, 7] = np.nan
+    monkeypatch.setattr(type(store), "vectors", lambda *_: type(vectors)(broken, vectors.labels))
+    sample = vectors.labels["sample_id"].iloc[100]
+    with pytest.raises(UserError, match=f"k_proj at layer 15 are NaN.*in sample {sample} at pos"):
+        kg.measure(store, layers=[15])
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
