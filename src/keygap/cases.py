@@ -102,10 +102,14 @@ def _sides(
     if contrast.rung == "same":
         return _enough(*(vectors.where(mask) for mask in masks))
     if contrast.rung == "between" and not all(mask.any() for mask in masks):
-        raise UserError(
-            f"the run has no {'image' if masks[1].any() else 'text'} tokens to compare "
-            f"(text roles: {', '.join(roles)})"
-        )
+        if masks[0].any():
+            labels = vectors.labels
+            there = sorted(labels["role"][labels["modality"] == "text"].unique())
+            raise UserError(
+                f"the run has no text tokens to compare: none of role {', '.join(roles)}, only of "
+                f"{', '.join(there)}; choose with --text-roles (text_roles in an experiment)"
+            )
+        raise UserError("the run has no image tokens to compare")
     try:
         return _paired(vectors, masks)
     except NotMeasurable as reason:

@@ -59,10 +59,15 @@ BENCH = [
 ]
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
-    """An encoded image; its middle is red where the mode has colours."""
+def picture(
+    mode: str = "RGB",
+    size: tuple[int, int] = (24, 16),
+    kind: str = "PNG",
+    colour: tuple[int, int, int] = (200, 30, 30),
+) -> bytes:
+    """An encoded image; its middle is red, or another colour, where the mode has colours."""
     image = Image.new("RGB", size, "white")
-    image.paste((200, 30, 30), (size[0] // 4, 0, size[0] // 2, size[1]))
+    image.paste(colour, (size[0] // 4, 0, size[0] // 2, size[1]))
     if mode == "RGBA":
         image.putalpha(Image.new("L", size, 0))  # all transparent
     elif mode != "RGB":

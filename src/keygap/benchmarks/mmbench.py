@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from keygap.benchmarks.choices import checked_answer, option_lines, text_of
-from keygap.benchmarks.files import HubFiles, hub_files, local_files
+from keygap.benchmarks.files import HubFiles, hub_files, local_files, origin
 from keygap.benchmarks.images import image_of
 from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
 from keygap.benchmarks.tables import Row, Tables
@@ -59,7 +59,7 @@ class MMBench:
         if split not in SPLITS:
             raise unknown("split of mmbench", split, SPLITS)
         self.name = "mmbench" + "-cn" * (edition == "cn") + "-circular" * circular
-        self.split = split
+        self.split, self.data = split, origin(data)
         self._edition = edition
         self._circular = circular
         hub = HubFiles(DATASET, REVISION, f"{edition}/{split}-*.parquet")

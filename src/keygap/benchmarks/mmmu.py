@@ -18,7 +18,7 @@ from keygap.benchmarks.choices import (
     parse_options,
     text_of,
 )
-from keygap.benchmarks.files import HubFiles, hub_files, local_files
+from keygap.benchmarks.files import HubFiles, hub_files, local_files, origin
 from keygap.benchmarks.markers import interleaved
 from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Sample, unique_ids
 from keygap.benchmarks.tables import Tables
@@ -48,7 +48,7 @@ class MMMU:
     def __init__(self, split: str = "validation", data: str | Path | None = None) -> None:
         if split not in SPLITS:
             raise unknown("split of mmmu", split, SPLITS)
-        self.split = split
+        self.split, self.data = split, origin(data)
         hub = HubFiles(DATASET, REVISION, f"*/{split}-*.parquet")
         files = hub_files(hub) if data is None else local_files(data, (split, SPLITS))
         needs = ("id", "question", "options", "answer", "question_type", "image_1")

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from keygap.benchmarks.choices import checked_answer, option_lines, parse_options, text_of
-from keygap.benchmarks.files import HubFiles, hub_files, local_files
+from keygap.benchmarks.files import HubFiles, hub_files, local_files, origin
 from keygap.benchmarks.images import image_of
 from keygap.benchmarks.markers import interleaved
 from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
@@ -49,7 +49,7 @@ class MMMUPro:
         if split != "test":
             raise unknown("split of mmmu-pro", split, ("test",))
         self.name = "mmmu-pro" if config == "10" else f"mmmu-pro-{config}"
-        self.split = split
+        self.split, self.data = split, origin(data)
         self._vision = config == "vision"
         # the configurations' folders have spaces and brackets in their names
         hub = HubFiles(DATASET, REVISION, f"{CONFIGS[config]}/test-*.parquet")

@@ -84,7 +84,11 @@ class Entry:
 
 
 class Benchmark(Protocol):
-    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples."""
+    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples.
+
+    One that several files or languages can stand behind also says which, as ``data`` and
+    ``language``, so that a run of one is not continued with another.
+    """
 
     name: str
     split: str
