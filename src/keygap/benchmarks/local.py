@@ -25,6 +25,7 @@ from PIL import Image
 
 from keygap.benchmarks.choices import (
     checked_answer,
+    lettered,
     open_answer,
     option_lines,
     option_texts,
@@ -160,7 +161,7 @@ def _sample(
         raise BadSample(f"language {language!r} is none of {', '.join(CHOICE)}")
     hint = text_of(row.get("hint"))
     options = option_texts(row["options"]) if row.get("options") else ()
-    letters = LETTERS[: len(options)]
+    letters = lettered(options)
     answer = open_answer(row.get("answer"))
     if options:
         if answer is not None and answer not in letters and options.count(answer) == 1:

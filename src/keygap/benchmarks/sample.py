@@ -158,7 +158,9 @@ def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
     names: dict[str, None] = {}
     for number, value in enumerate(ids):
         name = str(value) if value not in (None, "") else f"{fallback}-{number}"
-        names[name if name not in names else f"{name}#{number}"] = None
+        while name in names:
+            name = f"{name}#{number}"
+        names[name] = None
     return list(names)
 
 
