@@ -102,16 +102,19 @@ def _sides(
     if contrast.rung == "same":
         return _enough(*(vectors.where(mask) for mask in masks))
     if contrast.rung == "between" and not all(mask.any() for mask in masks):
-        kinds = vectors.labels["modality"].unique()
-        if len(kinds) == 1:
+        labels = vectors.labels
+        if len(kinds := labels["modality"].unique()) == 1:
             raise NotMeasurable(
                 f"image and text meet in cross-attention, and at this layer every token is "
                 f"{kinds[0]}: there is nothing to compare"
             )
-        raise UserError(
-            f"the run has no {'image' if masks[1].any() else 'text'} tokens to compare "
-            f"(text roles: {', '.join(roles)})"
-        )
+        if masks[0].any():
+            there = sorted(labels["role"][labels["modality"] == "text"].unique())
+            raise UserError(
+                f"the run has no text tokens to compare: none of role {', '.join(roles)}, only of "
+                f"{', '.join(there)}; choose with --text-roles (text_roles in an experiment)"
+            )
+        raise UserError("the run has no image tokens to compare")
     try:
         return _paired(vectors, masks)
     except NotMeasurable as reason:

@@ -1,20 +1,23 @@
 """An experiment as a file: validated, every choice written out, an unknown key refused.
 
 ``experiments/*.yaml`` are these. The models and benchmarks of one experiment are crossed; each
-pair is a run folder of its own.
+pair is a run folder of its own. Paths of data are relative to the file's folder.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError, unknown
+from keygap.published import Published
 from keygap.selection import OwnContrast
+
+OWN_FILES = ("jsonl", "folder")  # benchmarks whose name is a path
 
 
 class _Section(BaseModel):
@@ -37,6 +40,27 @@ class BenchmarkChoice(_Section):
     split: str | None = None
     data: str | None = None
     language: str | None = None
+
+    def beside(self, folder: Path) -> BenchmarkChoice:
+        """The same with its paths, relative ones from this folder, written out whole.
+
+        Raises:
+            UserError: there is nothing at one of them.
+        """
+        changes: dict[str, str] = {}
+        if self.data is not None:
+            changes["data"] = _found(folder, self.data)
+        prefix, _, path = self.name.partition(":")
+        if prefix in OWN_FILES and path:
+            changes["name"] = f"{prefix}:{_found(folder, path)}"
+        return self.model_copy(update=changes)
+
+
+def _found(folder: Path, name: str) -> str:
+    path = (folder / name).resolve()
+    if not path.exists():
+        raise UserError(f"there are no data at {path}; a path is relative to the experiment file")
+    return str(path)
 
 
 class Extraction(_Section):
@@ -82,6 +106,7 @@ class Experiment(_Section):
     measurement: Measurement = Measurement()
     picture: Picture = Picture()
     answers: bool = Field(default=True, description="score multiple choice beside the gap")
+    published: Published | None = None
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -101,26 +126,32 @@ def read_experiment(path: str | Path) -> Experiment:
     if not isinstance(values, dict):
         raise UserError(f"{path} is no experiment: it must be keys and values")
     try:
-        return Experiment.model_validate(values)
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise _explained(error, path) from error
+    places = [place.beside(path.parent) for place in experiment.benchmarks]
+    return experiment.model_copy(update={"benchmarks": places})
 
 
 def _explained(error: ValidationError, path: Path) -> UserError:
-    """The first problem in one line, with the place in the file."""
-    first = error.errors()[0]
+    """One problem in one line, with the place in the file.
+
+    A key that is not known comes first: where one is misspelt, the right one is missing too.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = ".".join(str(step) for step in first["loc"])
-    if first["type"] == "extra_forbidden":
-        section: Any = Experiment
-        for step in first["loc"][:-1]:
-            if isinstance(step, str):
-                section = _section_of(section.model_fields[step].annotation)
-        key = first["loc"][-1]
-        return UserError(f"{path}: {unknown('key', key, section.model_fields)} (at {place})")
-    return UserError(f"{path}: {place}: {first['msg']}")
+    if first["type"] != "extra_forbidden":
+        return UserError(f"{path}: {place}: {first['msg']}")
+    *steps, key = first["loc"]
+    section: type[BaseModel] = Experiment
+    for step in steps:
+        if step in section.model_fields:  # the others are places in lists, and names of types
+            section = _section(section.model_fields[str(step)].annotation) or section
+    return UserError(f"{path}: {unknown('key', key, section.model_fields)} (at {place})")
 
 
-def _section_of(annotation: Any) -> Any:
-    """The section class of a field, also inside a list."""
-    inner = getattr(annotation, "__args__", None)
-    return inner[0] if inner else annotation
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section class in a field's type, also inside a list or a choice."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _section(inner))), None)

@@ -84,7 +84,11 @@ class Entry:
 
 
 class Benchmark(Protocol):
-    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples."""
+    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples.
+
+    One that several files or languages can stand behind also says which, as ``data`` and
+    ``language``, so that a run of one is not continued with another.
+    """
 
     name: str
     split: str
@@ -154,7 +158,9 @@ def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
     names: dict[str, None] = {}
     for number, value in enumerate(ids):
         name = str(value) if value not in (None, "") else f"{fallback}-{number}"
-        names[name if name not in names else f"{name}#{number}"] = None
+        while name in names:
+            name = f"{name}#{number}"
+        names[name] = None
     return list(names)
 
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 import torch
 
 from keygap.benchmarks import BadSample, Benchmark, Entry, Sample, choose
-from keygap.capture.check import cheap_check
+from keygap.capture.batches import labelled, opened
+from keygap.capture.check import cheap_check, on_device
 from keygap.capture.features import feature_labels, visible_features
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.sites import SITES, site_of
@@ -76,6 +77,9 @@ def extract(
         "revision": vlm.revision,
         "benchmark": benchmark.name,
         "split": benchmark.split,
+        # two of one name are told apart by their files and language, where they have any
+        "data": getattr(benchmark, "data", None),
+        "language": getattr(benchmark, "language", None),
         "samples": samples,
         "seed": seed,
         "layers": indices,
@@ -128,18 +132,16 @@ def _run_part(
     tokens: list[pa.Table] = []
     vectors: dict[Key, list[pa.Table]] = {}
     for start in range(0, len(places), batch_size):
-        usable: list[Sample] = []
-        for place in places[start : start + batch_size]:
-            try:
-                usable.append(benchmark.sample(place))
-            except BadSample as reason:
-                rows[entries[place].id] = _failed_row(entries[place], reason)
-        batch, failures = _labelled(capture.vlm, usable)
-        usable = [sample for sample in usable if sample.id not in failures]
-        rows |= failures
+        group = places[start : start + batch_size]
+        samples, broken = opened(benchmark, group)
+        usable, batch, refused = labelled(capture.vlm, samples)
+        bad = broken | refused
+        for entry in (entries[place] for place in group):
+            if entry.id in bad:
+                rows[entry.id] = _failed_row(entry, bad[entry.id])
         if batch is None:
             continue
-        read = capture(_to_device(batch, capture.vlm))
+        read = capture(on_device(capture.vlm, batch))
         features = _features(capture, batch, read)
         for place, (sample, labels) in enumerate(zip(usable, batch.labels, strict=True)):
             rows[sample.id] = _sample_row(sample, labels, features[place] if features else None)
@@ -154,27 +156,8 @@ def _run_part(
     return ordered, pa.concat_tables(tokens).unify_dictionaries() if tokens else None, joined
 
 
-def _labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[Batch | None, dict[str, Any]]:
-    """A batch of those samples that can be used, and the rows of those that cannot."""
-    failures: dict[str, Any] = {}
-    try:
-        return (vlm.prompter(samples) if samples else None), failures
-    except BadSample:  # which one? each alone tells
-        for sample in samples:
-            try:
-                vlm.prompter([sample])
-            except BadSample as reason:
-                failures[sample.id] = _failed_row(sample, reason)
-    good = [sample for sample in samples if sample.id not in failures]
-    return (vlm.prompter(good) if good else None), failures
-
-
-def _failed_row(item: Sample | Entry, reason: BadSample) -> dict[str, Any]:
-    return {"sample_id": item.id, "subject": item.subject, "failure": str(reason)}
-
-
-def _to_device(batch: Batch, vlm: VLM) -> dict[str, torch.Tensor]:
-    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
+def _failed_row(entry: Entry, reason: str) -> dict[str, Any]:
+    return {"sample_id": entry.id, "subject": entry.subject, "failure": reason}
 
 
 def _features(capture: Capture, batch: Batch, read: dict[Key, torch.Tensor]) -> list[TokenLabels]:

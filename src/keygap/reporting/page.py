@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError
 from keygap.reporting import figures, shape, switches
+from keygap.reporting.published import comparison
 from keygap.reporting.run import Run, read_run
 from keygap.store import write_text
 
@@ -66,6 +67,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
             title=", ".join(dict.fromkeys(run.model for run in runs)),
             contrasts=CONTRASTS.values(),
             summary=summary,
+            comparison=comparison(runs),
             overview=overview,
             runs=[_section(run) for run in runs],
         ),
