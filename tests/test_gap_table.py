@@ -126,3 +126,38 @@ def test_tsne_keeps_two_far_clusters_apart_and_repeats():
 def test_too_few_tokens_for_tsne_is_one_line():
     with pytest.raises(UserError, match="too few for t-SNE"):
         tsne(np.zeros((50, 3)), perplexity=30)
+
+
+def test_a_few_tokens_of_each_sample_say_nearly_what_all_of_them_say(store, table):
+    options = {
+        "contrasts": ["image_text", "image_region"],
+        "n_permutations": 50,
+        "n_bootstraps": 50,
+    }
+    few = kg.measure(store, tokens_per_sample=4, **options)
+    again = kg.measure(store, tokens_per_sample=4, **options)
+    assert few.frame.equals(again.frame)
+    thinned, whole = (
+        t.main[t.main["head"] == "all"].set_index(["layer", "contrast"]) for t in (few, table)
+    )
+    for place, row in thinned.iterrows():
+        everything = whole.loc[place]
+        assert row["n_a"] == min(4 * row["n_samples"], everything["n_a"])
+        assert row["n_samples"] == everything["n_samples"]
+        # samples are the unit: leaving tokens out costs less than an interval is wide
+        width = everything["mmd2_ci_high"] - everything["mmd2_ci_low"]
+        assert abs(row["mmd2"] - everything["mmd2"]) < width
+
+
+def test_matched_positions_stay_matched_when_tokens_are_left_out(store):
+    rows = [
+        kg.measure(
+            store,
+            contrasts=["image_text"],
+            tokens_per_sample=limit,
+            n_permutations=1,
+            n_bootstraps=1,
+        ).frame.query("confound == 'position_matched'")
+        for limit in (2, None)
+    ]
+    assert rows[0]["n_a"].tolist() == rows[1]["n_a"].tolist() == rows[0]["n_b"].tolist()

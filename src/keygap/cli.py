@@ -106,12 +106,18 @@ def extract(
 def measure(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
+    tokens_per_sample: Annotated[int, typer.Option(min=2, help="At most, of each side.")] = 64,
     seed: int = 0,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv."""
     import keygap as kg
 
-    table = kg.measure(kg.Store(folder), text_roles=_listed(text_roles), seed=seed)
+    table = kg.measure(
+        kg.Store(folder),
+        text_roles=_listed(text_roles),
+        tokens_per_sample=tokens_per_sample,
+        seed=seed,
+    )
     table.save(folder)
     _print(table.summary(), table.notes)
 

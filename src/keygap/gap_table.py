@@ -108,6 +108,7 @@ def measure(
     layers: Sequence[int] | None = None,
     contrasts: Sequence[str | Contrast] = tuple(CONTRASTS),
     text_roles: Sequence[str] = ("question",),
+    tokens_per_sample: int | None = 64,
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
     seed: int = 0,
@@ -121,6 +122,9 @@ def measure(
         contrasts: names of ``CONTRASTS``, or contrasts of the caller's own.
         text_roles: what counts as text. The question's own tokens by default: template tokens are
             the same in every prompt.
+        tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
+            by the seed; None takes all. Samples are the unit: an image of 576 tokens says little
+            more than 64 of them do, at many times the cost.
         n_permutations: label swaps behind a p-value.
         n_bootstraps: resamplings of whole samples.
         seed: of everything random here.
@@ -142,7 +146,7 @@ def measure(
         _refuse_non_finite(vectors, site, layer)
         place = {**identity, "site": site, "layer": layer}
         here: list[tuple[dict[str, Any], gap.MMDResult]] = []
-        for case in cases(vectors, chosen, text_roles, seed):
+        for case in cases(vectors, chosen, text_roles, tokens_per_sample, seed):
             if isinstance(case, str):
                 notes.append(f"{manifest['model']}, {site}, layer {layer}: {case}")
                 continue

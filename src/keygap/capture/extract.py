@@ -30,7 +30,7 @@ from keygap.progress import track
 from keygap.store import Store, StoreWriter
 from keygap.store.schema import TOKENS, vectors_schema
 
-PART_SAMPLES = 64  # samples of one part on disk: what a killed run loses at most
+PART_READS = 192  # samples x layers x sites of one part: what a killed run loses, and memory holds
 BAD_SHARE = 0.05  # more failures than this stop a run
 
 
@@ -88,7 +88,7 @@ def extract(
         "batch_size": batch_size,
     }
     writer = StoreWriter(Path(out), asked)
-    per_part = batch_size * max(1, PART_SAMPLES // batch_size)
+    per_part = batch_size * max(1, PART_READS // (len(indices) * len(names) * batch_size))
     parts = [chosen[start : start + per_part] for start in range(0, len(chosen), per_part)]
     done = writer.done
     missing = [

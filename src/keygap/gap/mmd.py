@@ -115,7 +115,7 @@ def mmd(
             make joint draws).
         level: Of the interval: leave-one-sample-out, Student (see `PairSums.interval`).
         seed: Of the median's subsample, the swaps and the bootstraps.
-        device: Where the kernel is evaluated, "cpu" or "cuda".
+        device: Where the kernel is evaluated, "cpu" or "cuda"; None: a GPU if there is one.
 
     Raises:
         UserError: bad vectors or ids (see `inputs.two_sides`), vectors that are all equal, an
