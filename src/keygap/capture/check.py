@@ -49,12 +49,18 @@ def check(vlm: VLM) -> list[Finding]:
     """The whole self-check, on pictures and questions of its own.
 
     Raises:
-        UserError: the model makes no prompt of an image and a text.
+        UserError: the model makes no prompt of an image and a text, or does not run on one.
     """
     samples = _samples()
     batch = vlm.prompter(samples)
-    with torch.no_grad():  # transformers itself sets some hooks on the first pass, and keeps them
-        vlm.forward(on_device(vlm, batch))
+    try:
+        with torch.no_grad():  # transformers itself sets hooks on the first pass, and keeps them
+            vlm.forward(on_device(vlm, batch))
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise UserError(
+            f"{vlm.name}: the model does not run on what its own processor makes: {reason}"
+        ) from error
     before = _footprint(vlm)
     steps: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
         ("labels are what pixels change", lambda: _labels(vlm, batch)),
@@ -162,9 +168,11 @@ def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
         other_inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     else:
         moved = {name: inputs[name] + _noise(inputs[name], generator) for name in pixels}
+        for name in {"flattened_patches"} & set(moved):  # begin with each patch's row and column
+            moved[name][..., :2] = inputs[name][..., :2]
         other_inputs = {**inputs, **moved}
     with Capture(vlm, ["hidden"], [0]) as capture:
-        one, other = (capture(i)["hidden", 0].squeeze(-2) for i in (inputs, other_inputs))
+        one, other = (capture(i)["hidden", 0].flatten(2) for i in (inputs, other_inputs))
     wrong = []
     for row, labels in enumerate(batch.labels):
         size = len(labels)
@@ -268,11 +276,14 @@ def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
         queries, keys = scores.shape[-2:]
         ones = torch.ones(queries, keys, dtype=torch.bool, device=scores.device)
         scores = scores.masked_fill(~ones.tril(keys - queries), -torch.inf)
-    sinks = call.keywords.get("s_aux")
+    sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
     if sinks is not None:  # one more column that takes attention and gives nothing
-        column = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        sinks = sinks if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
+        column = sinks.float().expand(*scores.shape[:3], 1)
         scores = torch.cat([scores, column], -1)
     weights = scores.softmax(-1)[..., : key.shape[2]]
+    if torch.is_tensor(mask) and mask.dtype == torch.bool:  # padding that may look at nothing
+        weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return (weights @ value).transpose(1, 2)
 
 
@@ -310,7 +321,10 @@ def _causal(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
 
 
 def _logits(vlm: VLM, inputs: dict[str, Any]) -> Tensor:
-    return vlm.forward(inputs).logits.float()
+    """Logits from one seed: a model may draw random numbers (a diffusion model its canvas)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return vlm.forward(inputs).logits.float()
 
 
 # --- batches and traces -----------------------------------------------------------------------
@@ -321,16 +335,35 @@ def _batched(vlm: VLM, samples: Sequence[Sample], batch: Batch) -> tuple[bool | 
     sites = ["k_proj"] if all("k_proj" in layer.projections for layer in layers) else []
     if all(calls_attention_function(layer.attention) for layer in layers if layer.attention):
         sites.append("key")
-    worst = 0.0
+    worst: dict[str, float] = {}
+    first = layers[0].index
+    sites.append("hidden")
     with Capture(vlm, sites, [layer.index for layer in layers]) as capture:
         together = capture(on_device(vlm, batch))
         for row, sample in enumerate(samples):
             alone = capture(on_device(vlm, vlm.prompter([sample])))
-            for key, vectors in alone.items():
+            for (site, layer), vectors in alone.items():
+                if site == "hidden" and layer != first:
+                    continue
                 size = min(vectors.shape[1], len(batch.labels[row]))
-                one, many = vectors[0, :size].float(), together[key][row, :size].float()
-                worst = max(worst, float((one - many).abs().max() / one.abs().max()))
-    return worst <= NOISE[vlm.dtype], f"{', '.join(sites)}, worst {worst:.1e}"
+                one, many = vectors[0, :size].float(), together[site, layer][row, :size].float()
+                error = float((one - many).abs().max() / one.abs().max())
+                name = f"{site} of layer {layer}"
+                worst[name] = max(worst.get(name, 0.0), error)
+    keys = {name: error for name, error in worst.items() if not name.startswith("hidden")} or worst
+    detail = f"{', '.join(sites[:-1]) or 'hidden'}, worst {max(keys.values()):.1e}"
+    noise = NOISE[vlm.dtype]
+    if max(keys.values()) <= noise:
+        return True, detail
+    if worst[f"hidden of layer {first}"] > noise:
+        why = "image features of a sample depend on the other samples of its batch"
+    elif (
+        worst.get(f"k_proj of layer {first}", 1.0) <= noise < worst.get(f"key of layer {first}", 0)
+    ):
+        why = "the model counts positions of its rotary embedding on through a batch"
+    else:
+        why = "padding reaches attention"
+    return False, f"{why}: read with a batch size of 1; {detail}"
 
 
 def _footprint(vlm: VLM) -> list[Any]:
