@@ -17,7 +17,7 @@ from keygap.models.load import wrap
 
 from .entry import Entry
 from .zoo import ZOO
-from .zoo_slow import UNSETTLED
+from .zoo_refused import REFUSED, UNSETTLED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models
@@ -44,17 +44,14 @@ def row(entry: Entry) -> tuple[str, ...]:
     try:
         vlm = wrap(*entry.build(), name=entry.family)
         findings = check(vlm)
-    except (UserError, RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        lines = str(error).splitlines() or [""]
-        reason = f"{type(error).__name__}: {lines[0][:140]}"
-        return entry.family, "", "", entry.layout, "", "", entry.fails or reason
+    except UserError as error:
+        reason = str(error).removeprefix(f"{entry.family}: ")
+        return entry.family, "", "", entry.layout, "", "", f"refused: {reason}"
     wrong = [finding for finding in findings if finding.passed is False]
     unsaid = [finding.check for finding in findings if finding.passed is None]
     result = "passes" + (f" (does not apply: {', '.join(unsaid)})" if unsaid else "")
     if wrong:
-        result = "fails: " + (
-            entry.fails or "; ".join(f"{each.check}: {each.detail}" for each in wrong)
-        )
+        result = "fails: " + "; ".join(f"{each.check}: {each.detail}" for each in wrong)
     kinds = Counter(layer.kind for layer in vlm.layers if layer.attends == "none")
     others = "".join(f"; not in {kind}" for kind in kinds)
     connector = " > ".join(vlm.connector.modules) if vlm.connector else "none"
@@ -79,14 +76,16 @@ def main() -> None:
         "sites",
         "result",
     )
-    rows = sorted(row(entry) for entry in ZOO)
-    rows += [(name, "", "", "", "", "", f"not settled: {why}") for name, why in UNSETTLED.items()]
+    rows = sorted(row(entry) for entry in (*ZOO, *REFUSED))
+    rows += [(name, "", "", "", "", "", why) for name, why in UNSETTLED.items()]
     passing = sum(line[-1].startswith("passes") for line in rows)
     templates = sum(line[-1].startswith("passes") and line[4] == "template" for line in rows)
+    refused = sum(line[-1].startswith("refused") for line in rows)
     lines = [
-        f"{passing} of the {len(rows)} families tried pass, {templates} of them through a chat "
-        f"template; transformers registers {len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)}, and "
-        "the others were not tried.\n",
+        f"Of the {len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)} families that transformers "
+        f"registers, {len(rows)} were tried: {passing} pass, {templates} of them through a chat "
+        f"template, and {refused} are refused, because their design has no image keys beside text "
+        "keys.\n",
         f"| {' | '.join(names)} |",
         f"|{'---|' * len(names)}",
         *(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in rows),

@@ -55,14 +55,16 @@ class Entry:
         more: further special tokens.
         place: what the template writes for an image.
         template: the chat template, None for a family that was never tuned to chat.
-        image: arguments of the image processor; ``class`` if not the family's registered one.
+        image: arguments of the image processor; ``class`` if not the family's registered one;
+            None for a family whose processor has none.
         processor: arguments of the processor.
         config: what the tiny configuration must say, ``__`` reaching into its parts.
         feature: the token that image features replace, by attribute or spelling.
         images: whether one prompt can hold several images.
         slow: whether it is left to the slow suite.
-        fails: why it does not pass, for those that do not.
+        fails: what the self-check or the refusal says, for those that do not pass.
         forced: token ids that the model reads from the config and the config class does not name.
+        named: further token ids of the config, by name, and their tokens.
     """
 
     family: str
@@ -71,7 +73,7 @@ class Entry:
     more: tuple[str, ...] = ()
     place: str = ""
     template: str | None = offline.CHATML
-    image: dict[str, Any] = field(default_factory=lambda: {"size": SQUARE})
+    image: dict[str, Any] | None = field(default_factory=lambda: {"size": SQUARE})
     processor: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     feature: str = "image_token"
@@ -80,6 +82,7 @@ class Entry:
     slow: bool = False
     fails: str = ""
     forced: tuple[str, ...] = ()
+    named: dict[str, str] = field(default_factory=dict)
 
     def build(self) -> tuple[PreTrainedModel, ProcessorMixin]:
         """The model with random weights and its processor."""
@@ -89,7 +92,12 @@ class Entry:
         if template is not None:
             template = template.replace("IMAGE", self.place or feature)
         processor = offline.real_processor(
-            self.family, tokenizer, dict(self.image), dict(self.processor), template, self.video
+            self.family,
+            tokenizer,
+            None if self.image is None else dict(self.image),
+            dict(self.processor),
+            template,
+            self.video,
         )
         ids = {"image_token_id": feature, "image_token_index": feature}
         for name, token in self.tokens.items():
@@ -97,6 +105,7 @@ class Entry:
             ids.setdefault(f"{base}_token_id", token)
             ids.setdefault(f"{base}_token_index", token)
         config = dict(self.config)
+        ids |= self.named
         known = {name: tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()}
         config |= {name: known[name] for name in self.forced}
         if "vocabulary_map" in config:  # discrete image tokens are words of the vocabulary
@@ -110,5 +119,25 @@ LLAVA = {
     "num_additional_image_tokens": 1,
 }
 QWEN_VL = {"text_config__rope_parameters": MROPE, "vision_config__spatial_merge_size": 2}
+LINEAR = ["linear_attention", "linear_attention", "full_attention"]
+GEMMA = {
+    "image_token": "<image_soft_token>",
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "audio_token": "<audio_soft_token>",
+    "boa_token": "<start_of_audio>",
+    "eoa_token": "<end_of_audio>",
+}
+TURN = ("<start_of_turn>", "<end_of_turn>")
+MINICPM = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "image_start_token": "<image>",
+    "image_end_token": "</image>",
+    "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>",
+    "image_id_start_token": "<image_id>",
+    "image_id_end_token": "</image_id>",
+}
 SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
 assert sum(MROPE["mrope_section"]) == HEAD_DIM // 2  # type: ignore[arg-type]

@@ -83,19 +83,20 @@ def tokenizer_with(tokens: dict[str, str], more: tuple[str, ...] = ()) -> PreTra
 def real_processor(
     family: str,
     tokenizer: PreTrainedTokenizerFast,
-    image: dict[str, Any],
+    image: dict[str, Any] | None,
     arguments: dict[str, Any],
     template: str | None,
     video: dict[str, Any] | None = None,
 ) -> ProcessorMixin:
     """A family's own processor class around its own image processor class, at small sizes."""
     processor_class = getattr(transformers, arguments.pop("class", None) or _processor(family))
-    image_class = image.pop("class", None) or _image_processor(family)
-    image_processor = getattr(transformers, image_class)(**image)
-    for name in ("image_seq_length",):  # an attribute that some processors look for there
-        if name in image:
-            setattr(image_processor, name, image[name])
     given = dict(arguments)
+    if image is not None:
+        image_class = image.pop("class", None) or _image_processor(family)
+        given["image_processor"] = getattr(transformers, image_class)(**image)
+        for name in ("image_seq_length",):  # an attribute that some processors look for there
+            if name in image:
+                setattr(given["image_processor"], name, image[name])
     named = inspect.signature(processor_class.__init__).parameters
     if "video_processor" in named:
         names = VIDEO_PROCESSOR_MAPPING_NAMES.get(family) or {
@@ -109,7 +110,7 @@ def real_processor(
         given["feature_extractor"] = transformers.Gemma3nAudioFeatureExtractor()
     if template is not None and "chat_template" in named:
         given["chat_template"] = template
-    processor = processor_class(image_processor=image_processor, tokenizer=tokenizer, **given)
+    processor = processor_class(tokenizer=tokenizer, **given)
     if template is not None and not processor.chat_template:
         processor.chat_template = template
     return processor

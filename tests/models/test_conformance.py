@@ -12,9 +12,11 @@ from transformers import AttentionInterface
 from keygap.benchmarks import BadSample, Part, Sample
 from keygap.capture.check import _samples, check, on_device
 from keygap.capture.hooks import Capture
+from keygap.errors import UserError
 from keygap.models.load import wrap
 
 from .zoo import BY_FAMILY, ZOO
+from .zoo_refused import REFUSED
 
 FAST = [entry.family for entry in ZOO if not entry.slow and not entry.fails]
 SLOW = [entry.family for entry in ZOO if entry.slow and not entry.fails]
@@ -38,6 +40,24 @@ def test_family_passes_its_self_check(family):
 @pytest.mark.parametrize("family", SLOW)
 def test_further_family_passes_its_self_check(family):
     assert_reads(family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [entry.family for entry in ZOO if entry.fails])
+def test_what_fails_says_why(family):
+    wrong = [finding.detail for finding in check(vlm_of(family)) if finding.passed is False]
+    assert wrong
+    assert all(BY_FAMILY[family].fails in detail for detail in wrong)
+
+
+@pytest.mark.parametrize("family", [entry.family for entry in REFUSED])
+def test_what_cannot_be_compared_is_refused_in_one_line(family):
+    with pytest.raises(UserError) as refusal:
+        check(vlm_of(family))
+    message = str(refusal.value)
+    assert BY_FAMILY[family].fails in message
+    assert family in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("sites", [["k_proj", "key", "hidden"], ["q_proj", "query", "value"]])

@@ -44,11 +44,14 @@ def attention_weights(
         scores = scores + _rows(call.mask, places)[..., : scores.shape[-1]].float()
     else:
         scores = scores.masked_fill(~seen, torch.finfo(torch.float32).min)
-    if (sinks := call.keywords.get("s_aux")) is not None:
-        # one more column that takes attention and gives nothing
-        column = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, column], -1)
-    return scores.softmax(-1)[..., : key.shape[2]], seen
+    sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
+    if sinks is not None:  # one more column that takes attention and gives nothing
+        sinks = sinks if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
+        scores = torch.cat([scores, sinks.float().expand(*scores.shape[:3], 1)], -1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
+    if torch.is_tensor(call.mask) and call.mask.dtype == torch.bool:  # padding may see nothing
+        weights = weights.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+    return weights, seen
 
 
 def visible(call: AttentionCall, places: Int[Tensor, "b q"]) -> Bool[Tensor, "b 1 q s"]:

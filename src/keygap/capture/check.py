@@ -51,12 +51,18 @@ def check(vlm: VLM) -> list[Finding]:
     """The whole self-check, on pictures and questions of its own.
 
     Raises:
-        UserError: the model makes no prompt of an image and a text.
+        UserError: the model makes no prompt of an image and a text, or does not run on one.
     """
     samples = _samples()
     batch = vlm.prompter(samples)
-    with torch.no_grad():  # transformers itself sets some hooks on the first pass, and keeps them
-        vlm.forward(on_device(vlm, batch))
+    try:
+        with torch.no_grad():  # transformers itself sets hooks on the first pass, and keeps them
+            vlm.forward(on_device(vlm, batch))
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        raise UserError(
+            f"{vlm.name}: the model does not run on what its own processor makes: {reason}"
+        ) from error
     before = _footprint(vlm)
     steps: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
         ("labels are what pixels change", lambda: _labels(vlm, batch)),
@@ -160,11 +166,13 @@ def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
         other_inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     else:
         moved = {name: inputs[name] + _noise(inputs[name], generator) for name in pixels}
+        for name in {"flattened_patches"} & set(moved):  # begin with each patch's row and column
+            moved[name][..., :2] = inputs[name][..., :2]
         other_inputs = {**inputs, **moved}
     if vlm.fusion == "cross-attention":
         return _features(vlm, inputs, other_inputs)
     with Capture(vlm, ["hidden"], [0]) as capture:
-        one, other = (capture(i)["hidden", 0].squeeze(-2) for i in (inputs, other_inputs))
+        one, other = (capture(i)["hidden", 0].flatten(2) for i in (inputs, other_inputs))
     wrong = []
     for row, labels in enumerate(batch.labels):
         size = len(labels)
@@ -316,7 +324,10 @@ def _causal(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
 
 
 def _logits(vlm: VLM, inputs: dict[str, Any]) -> Tensor:
-    return vlm.forward(inputs).logits.float()
+    """Logits from one seed: a model may draw random numbers (a diffusion model its canvas)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return vlm.forward(inputs).logits.float()
 
 
 # --- batches and traces -----------------------------------------------------------------------
@@ -327,16 +338,35 @@ def _batched(vlm: VLM, samples: Sequence[Sample], batch: Batch) -> tuple[bool | 
     sites = ["k_proj"] if all("k_proj" in layer.projections for layer in layers) else []
     if all(calls_attention_function(layer.attention) for layer in layers if layer.attention):
         sites.append("key")
-    worst = 0.0
+    worst: dict[str, float] = {}
+    first = layers[0].index
+    sites.append("hidden")
     with Capture(vlm, sites, [layer.index for layer in layers]) as capture:
         together = capture(on_device(vlm, batch))
         for row, sample in enumerate(samples):
             alone = capture(on_device(vlm, vlm.prompter([sample])))
-            for key, vectors in alone.items():
+            for (site, layer), vectors in alone.items():
+                if site == "hidden" and layer != first:
+                    continue
                 size = min(vectors.shape[1], len(batch.labels[row]))
-                one, many = vectors[0, :size].float(), together[key][row, :size].float()
-                worst = max(worst, float((one - many).abs().max() / one.abs().max()))
-    return worst <= NOISE[vlm.dtype], f"{', '.join(sites)}, worst {worst:.1e}"
+                one, many = vectors[0, :size].float(), together[site, layer][row, :size].float()
+                error = float((one - many).abs().max() / one.abs().max())
+                name = f"{site} of layer {layer}"
+                worst[name] = max(worst.get(name, 0.0), error)
+    keys = {name: error for name, error in worst.items() if not name.startswith("hidden")} or worst
+    detail = f"{', '.join(sites[:-1]) or 'hidden'}, worst {max(keys.values()):.1e}"
+    noise = NOISE[vlm.dtype]
+    if max(keys.values()) <= noise:
+        return True, detail
+    if worst[f"hidden of layer {first}"] > noise:
+        why = "image features of a sample depend on the other samples of its batch"
+    elif (
+        worst.get(f"k_proj of layer {first}", 1.0) <= noise < worst.get(f"key of layer {first}", 0)
+    ):
+        why = "the model counts positions of its rotary embedding on through a batch"
+    else:
+        why = "padding reaches attention"
+    return False, f"{why}: read with a batch size of 1; {detail}"
 
 
 def _footprint(vlm: VLM) -> list[Any]:

@@ -127,9 +127,17 @@ class Capture:
     def _hidden_hook(self, site: Site, layer: DecoderLayer) -> Any:
         def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             hidden = arguments[0] if arguments else keywords["hidden_states"]
-            self._keep((site.name, layer.index), hidden.unsqueeze(-2))
+            self._keep((site.name, layer.index), self._streams(hidden))
 
         return hook
+
+    def _streams(self, hidden: Tensor) -> Tensor:
+        """The residual as (batch, tokens, streams, width): one stream, in most models."""
+        if hidden.ndim == 3:
+            return hidden.unsqueeze(-2)
+        # several streams (hyper-connections, AltUp) stand before the batch or after the tokens
+        prompts = len(self._inputs["input_ids"])
+        return hidden if len(hidden) == prompts else hidden.movedim(0, 2)
 
     def _attention_handler(self, owners: dict[int, DecoderLayer], sites: list[Site]) -> Any:
         def handler(call: AttentionCall) -> Any:

@@ -18,7 +18,7 @@ _CONNECTOR = re.compile(
     r"|visual_projection|pooling_layer|vqmodel|visual_embeddings_table|visual_embedding|^vit_large"
 )
 _ELSEWHERE = re.compile(r"audio|speech|video_tower")
-_QUERIES = re.compile(r"quer(y|ies)|latents?(_query)?")
+_QUERIES = re.compile(r"(latent_)?quer(y|ies)(_tokens?|_embeds?|_\d.*)?|latents?(_quer(y|ies))?")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def describe(model: PreTrainedModel, layers: nn.Module | None = None) -> Connect
         path=", ".join(path for path, _ in parts),
         modules=tuple(modules),
         parameters=sum(parameters_of(module) for _, module in parts),
-        queries=_has_queries(model, parts),
+        queries=_has_queries(model, layers),
     )
 
 
@@ -72,16 +72,19 @@ def _outermost(model: nn.Module, layers: nn.Module | None) -> Iterator[tuple[str
         yield from search(model, "")
 
 
-def _has_queries(model: nn.Module, parts: list[tuple[str, nn.Module]]) -> bool:
-    """Whether there are learned queries: a bare parameter of that name, in it or beside it."""
-    parents = {path.rpartition(".")[0] for path, _ in parts}
-    beside = [model.get_submodule(path).named_parameters(recurse=False) for path in parents]
-    inside = [module.named_parameters() for _, module in parts]
-    return any(
-        _QUERIES.fullmatch(name.rsplit(".", 1)[-1].removesuffix("_tokens")) is not None
-        for parameters in (*beside, *inside)
-        for name, _ in parameters
-    )
+def _has_queries(model: nn.Module, layers: nn.Module | None) -> bool:
+    """Whether learned queries stand anywhere outside the text stack: a parameter of that name.
+
+    The query projection of an attention is a linear layer, and none.
+    """
+    text = set() if layers is None else {id(parameter) for parameter in layers.parameters()}
+    for path, parameter in model.named_parameters():
+        owner, _, name = path.rpartition(".")
+        if isinstance(model.get_submodule(owner), nn.Embedding):
+            name = owner.rpartition(".")[2]
+        if id(parameter) not in text and _QUERIES.fullmatch(name) and not _ELSEWHERE.search(path):
+            return True
+    return False
 
 
 def _summary(module: nn.Module) -> list[str]:

@@ -1,22 +1,26 @@
 """Which patch of which view of its image an image position is.
 
 Processors lay images out in few ways, told apart by what they leave behind and not by the model:
-grid sizes among the model inputs (native resolution); row breaks or tile names between the
-positions; or one run of positions, which is then a square, several square tiles of one size, or a
-grid with a learned separator after every row. Where none of these fits, positions keep no row and
-no column: nothing is guessed.
+grid sizes among the model inputs (native resolution); tile names between the positions; a learned
+separator after every row; or a stack of views, one after the other, whose parts of the image were
+read off a chart (``views``). Where none of these fits exactly, positions keep no row and no column:
+nothing is guessed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 
 import numpy as np
 
+from keygap.benchmarks.sample import BadSample
+from keygap.models.views import View, tile_grid
+
 PATCH, SEPARATOR, THUMBNAIL = "", "separator", "thumbnail"
+_NO_ROWS = "the ends of an image's rows cannot be told from its patches"
 _TILE = re.compile(r"row_(\d+)_col_(\d+)")
 
 
@@ -36,8 +40,10 @@ class ImageFacts:
     Attributes:
         height, width: in pixels, as the user gave it.
         grid: frames, rows and columns of vision patches, where the processor says so.
-        tiles: how many views of the image the vision tower sees, where the processor says so.
+        views: what each view shows, in the order of the vision tower, where that can be read.
+        count: how many positions the views take, where they were read.
         row_ends: whether the model has a learned separator that ends rows.
+        begin, end: how many learned separators stand before and after all else.
         side: rows of patches of one view, where the vision tower's configuration says so.
         pixels: height and width that the vision tower sees, where the processor says so.
         mixed: whether the connector mixes patches, so that no position is a patch.
@@ -46,8 +52,11 @@ class ImageFacts:
     height: int
     width: int
     grid: tuple[int, int, int] | None = None
-    tiles: int | None = None
+    views: tuple[View, ...] | None = None
+    count: int | None = None
     row_ends: bool = False
+    begin: int = 0
+    end: int = 0
     side: int | None = None
     pixels: tuple[int, int] | None = None
     mixed: bool = False
@@ -60,40 +69,41 @@ def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
         runs: lengths of its unbroken runs of positions.
         between: the text before the first run, and before each further one.
         facts: what else is known.
+
+    Raises:
+        BadSample: the model puts learned separators among the patches, and which they are is
+            not known.
     """
+    if facts.views and facts.count != sum(runs):  # the processor cut this image in another way
+        facts = replace(facts, views=None)
+    extra = facts.begin + facts.end
+    if extra and len(runs) == 1 and runs[0] > extra:
+        inner = replace(facts, begin=0, end=0, count=runs[0] - extra)
+        framed = places_of([runs[0] - extra], between, inner)
+        return _joined([_separators(facts.begin), framed, _separators(facts.end)])
+    places = _laid_out(runs, between, facts)
+    if facts.mixed:  # positions keep their role, and are no patch
+        return Places(places.role, np.full_like(places.row, -1), np.full_like(places.row, -1))
+    return places
+
+
+def _laid_out(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) -> Places:
     count = sum(runs)
-    if facts.mixed:
-        return _unknown(count)
-    if facts.grid is not None and (size := _merged(facts.grid, count)) is not None:
-        return _grid(*size)
-    if len(runs) > 1:
-        tiles = [_TILE.search(text) for text in between]
-        if any(tiles):
-            return _named_tiles(runs, tiles)
-        alike, side = len(set(runs)) == 1, square_side(runs[0])
-        if alike and len(set(between[1:])) == 1 and facts.tiles != len(runs):
-            return _grid(len(runs), runs[0])
-        if alike and side:
-            return _tiles(len(runs), side, facts)
-        return _unknown(count)
+    if facts.grid is not None:
+        return _native(facts.grid, runs, facts.row_ends)
+    tiles = [_TILE.search(text) for text in between]
+    if any(tiles):
+        return _named_tiles(runs, tiles)
     if facts.row_ends:
         return _with_row_ends(count, facts)
-    if facts.tiles and count % facts.tiles == 0 and (side := square_side(count // facts.tiles)):
-        return _tiles(facts.tiles, side, facts)
-    if side := square_side(count):
-        return _grid(side, side)
-    if facts.pixels:  # rows that end with a token of their own (Emu3)
-        height, width = facts.pixels
-        sizes = {(height // d, width // d) for d in range(1, min(height, width) + 1)}
-        fitting = [size for size in sizes if size[0] * (size[1] + 1) == count]
-        if len(fitting) == 1:
-            return _rows(*fitting[0])
-    return _unknown(count)
+    if facts.pixels and (size := _with_end_tokens(count, facts.pixels)):
+        return _rows(*size)
+    return _of_views(runs, facts.views) if facts.views else _unknown(count)
 
 
-def _unknown(count: int) -> Places:
+def _unknown(count: int, role: str = PATCH) -> Places:
     minus = np.full(count, -1)
-    return Places(np.full(count, PATCH, dtype=object), minus, minus.copy())
+    return Places(np.full(count, role, dtype=object), minus, minus.copy())
 
 
 def square_side(count: int) -> int:
@@ -116,16 +126,21 @@ def _joined(parts: Sequence[Places]) -> Places:
     )
 
 
-def _merged(grid: tuple[int, int, int], count: int) -> tuple[int, int] | None:
-    """Rows and columns after n x n vision patches were merged into one, None if that never fits."""
+def _native(grid: tuple[int, int, int], runs: Sequence[int], row_ends: bool) -> Places:
+    """A grid of vision patches, merged n x n: row by row, each row with its end or without."""
+    count = sum(runs)
     frames, rows, columns = grid
-    patches = frames * rows * columns
-    if count == 0 or patches % count:
-        return None
-    merge = isqrt(patches // count)
-    if merge * merge * count != patches or rows % merge or columns % merge:
-        return None
-    return frames * rows // merge, columns // merge
+    for merge in range(1, min(rows, columns) + 1):
+        if rows % merge or columns % merge:
+            continue
+        size = frames * rows // merge, columns // merge
+        if count == size[0] * size[1]:
+            return _grid(*size)
+        if row_ends and count == size[0] * (size[1] + 1):
+            return _rows(*size)
+    if row_ends:
+        raise BadSample(_NO_ROWS)
+    return _unknown(count)
 
 
 def _named_tiles(runs: Sequence[int], tiles: Sequence[re.Match[str] | None]) -> Places:
@@ -142,50 +157,111 @@ def _named_tiles(runs: Sequence[int], tiles: Sequence[re.Match[str] | None]) -> 
     return _joined(parts)
 
 
-def _tiles(tiles: int, side: int, facts: ImageFacts) -> Places:
-    """Square tiles row by row, in the grid nearest to the image's shape, a thumbnail at the end."""
-    if tiles == 1:
-        return _grid(side, side)
-    _, columns = _tile_grid(tiles - 1, facts)
-    parts = [
-        _grid(side, side, PATCH, tile // columns * side, tile % columns * side)
-        for tile in range(tiles - 1)
-    ]
-    return _joined([*parts, _grid(side, side, THUMBNAIL)])
+def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
+    """Views one after the other, of equally many positions each.
+
+    Those that show a part of the image are tiles; beside tiles, one that shows the whole is a
+    thumbnail. Runs of positions must be the views, or the rows of the only one.
+    """
+    count = sum(runs)
+    if all(view.whole for view in views):  # one picture, at one size or at several
+        size = _patches(views[0], count)
+        if size and (len(runs) == 1 or list(runs) == [size[1]] * size[0]):
+            return _grid(*size)
+        return _unknown(count)
+    each, rest = divmod(count, len(views))
+    size = None if rest else _patches(views[0], each)
+    tiles = [view for view in views if not view.whole]
+    cells = tile_grid(tiles)
+    alike = len({(view.height, view.width) for view in views}) == 1
+    if size is None or cells is None or not alike or any(run % each for run in runs):
+        return _unknown(count)
+    rows, columns = size
+    remaining = iter(cells)
+    parts = []
+    for view in views:
+        if view.whole:
+            parts.append(_grid(rows, columns, THUMBNAIL))
+        else:
+            row, column = next(remaining)
+            parts.append(_grid(rows, columns, PATCH, row * rows, column * columns))
+    return _joined(parts)
 
 
-def _tile_grid(tiles: int, facts: ImageFacts) -> tuple[int, int]:
-    wanted = facts.width / facts.height
-    sizes = [(rows, tiles // rows) for rows in range(1, tiles + 1) if tiles % rows == 0]
-    return min(sizes, key=lambda size: abs(wanted - size[1] / size[0]))
+def _patches(view: View, count: int) -> tuple[int, int] | None:
+    """Rows and columns of square patches that divide a view into this many, None if none do."""
+    rows = isqrt(count * view.height // view.width)
+    for number in (rows, rows + 1):
+        if number and count % number == 0 and number * view.width * number == count * view.height:
+            return number, count // number
+    return None
 
 
 def _with_row_ends(count: int, facts: ImageFacts) -> Places:
-    """A square base view, then a grid whose rows each end with a separator (anyres).
+    """A base view, then a grid whose rows each end with a separator (anyres).
 
-    Rows and columns are those for which both add up to ``count``; where several do, those nearest
-    to the image's shape.
+    The grid is that of all tiles, less the padding along one axis, or made smaller in proportion
+    where the model bounds it.
+
+    Raises:
+        BadSample: not exactly one size adds up.
     """
-    if side := square_side(count):
-        return _grid(side, side)
-    if side := square_side(count - 1):  # the base view alone, and one separator
-        return _joined([_grid(side, side), _separators(1)])
-    wanted = facts.width / facts.height
-    best: tuple[float, int, int, int] | None = None
-    for side in [facts.side] if facts.side else range(2, isqrt(count) + 1):
-        rest = count - side * side
-        for rows in range(1, rest // 2 + 1):
-            columns = rest // rows - 1
-            fits = rest % rows == 0 and columns >= 1
-            # the grid was cropped along one axis only: the other is a whole number of views
-            if fits and (rows % side == 0 or columns % side == 0):
-                off = abs(np.log(wanted * rows / columns))
-                if best is None or off < best[0]:
-                    best = (off, side, rows, columns)
-    if best is None or best[0] > np.log(1 + 1 / min(best[2:])) + 0.1:
-        return _unknown(count)
-    _, side, rows, columns = best
+    views = facts.views or ()
+    if len(views) == 1:  # the base view alone: with one separator or none, or one after each row
+        for ends in (0, 1):
+            if size := _patches(views[0], count - ends):
+                return _joined([_grid(*size), _separators(ends)])
+        if size := _patches(views[0], count - isqrt(count)):
+            return _rows(*size)
+    cells = tile_grid([view for view in views if not view.whole])
+    if not cells:
+        raise BadSample(_NO_ROWS)
+    tiles = max(row for row, _ in cells) + 1, max(column for _, column in cells) + 1
+    found = _anyres(count, facts.side, tiles, facts) if facts.side else []
+    if not found:  # a connector may merge the patches of a view
+        sides = range(2, isqrt(count))
+        found = [size for side in sides for size in _anyres(count, side, tiles, facts)]
+    if not found and facts.side:
+        found = _anyres(count, facts.side, tiles, facts, bounded=True)
+    if len(found) != 1:
+        raise BadSample(_NO_ROWS)
+    side, rows, columns = found[0]
     return _joined([_grid(side, side, THUMBNAIL), _rows(rows, columns)])
+
+
+def _anyres(
+    count: int, side: int, tiles: tuple[int, int], facts: ImageFacts, bounded: bool = False
+) -> list[tuple[int, int, int]]:
+    """Side of the base view, rows and columns that leave ``count``, each row with its end.
+
+    One axis is that of all tiles, the other as the image's shape has it, but for an odd patch of
+    padding more or less; where the model bounds the grid, both are smaller and in that shape.
+    """
+    most = tiles[0] * side, tiles[1] * side
+    rest = count - side * side
+    shape = facts.height / facts.width
+    found = []
+    for rows in range(1, min(most[0], rest // 2) + 1):
+        columns = rest // rows - 1
+        if rest % rows or not 1 <= columns <= most[1]:
+            continue
+        if bounded:
+            fits = abs(rows - columns * shape) < 1 + shape
+        else:
+            fits = (rows == most[0] and abs(columns - rows / shape) < 2) or (
+                columns == most[1] and abs(rows - columns * shape) < 2
+            )
+        if fits:
+            found.append((side, rows, columns))
+    return found
+
+
+def _with_end_tokens(count: int, pixels: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of a picture whose rows end with a token of their own (Emu3)."""
+    height, width = pixels
+    sizes = {(height // d, width // d) for d in range(1, min(height, width) + 1)}
+    fitting = [size for size in sizes if size[0] * (size[1] + 1) == count]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _rows(rows: int, columns: int) -> Places:
@@ -197,5 +273,4 @@ def _rows(rows: int, columns: int) -> Places:
 
 
 def _separators(count: int) -> Places:
-    minus = np.full(count, -1)
-    return Places(np.full(count, SEPARATOR, dtype=object), minus, minus.copy())
+    return _unknown(count, SEPARATOR)

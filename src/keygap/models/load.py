@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers import (
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector, describe
-from keygap.models.parts import TextStack, text_stack
+from keygap.models.images import POSITION_MASK
+from keygap.models.parts import TextStack, attends_across, text_stack
 from keygap.models.prompt import ImageTokens, Prompter
 from keygap.models.vlm import VLM
 
@@ -96,6 +98,12 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
             "tokenizer, so prompts with images cannot be made"
         )
     stack = text_stack(model)
+    if across := attends_across(stack):
+        raise UserError(
+            f"{name}: its text layers attend across to image features in modules of their own "
+            f"({across}), and no position of the prompt stands for the image: image keys and text "
+            "keys are never in one attention, so they cannot be compared"
+        )
     connector, fusion = describe(model, stack.decoder), _fusion(model, stack)
     return VLM(
         name=name,
@@ -126,17 +134,28 @@ def _image_tokens(
         for attribute in ("image_token_id", "image_token_index", "image_patch_id")
         if isinstance(value := getattr(source, attribute, None), int)
     ]
-    if not ids:
-        raise UserError(f"{name}: neither its configuration nor its processor names an image token")
+    arguments = inspect.signature(model.forward).parameters
+    if not ids and POSITION_MASK not in arguments:
+        raise UserError(
+            f"{name}: neither its configuration nor its processor names an image token, so no "
+            "position of its prompts is known to stand for the image, and image keys cannot be "
+            "told from text keys"
+        )
     spelling = getattr(processor, "image_token", None)
+    if ids and not spelling:
+        spelling = processor.tokenizer.convert_ids_to_tokens(ids[0])
     vision = getattr(model.config, "vision_config", None)
     side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    learned = {path.rpartition(".")[2] for path, _ in model.named_parameters()}
     return ImageTokens(
-        ids=(ids[0],),
-        placeholder=str(spelling or processor.tokenizer.convert_ids_to_tokens(ids[0])),
+        ids=tuple(ids[:1]),
+        placeholder=str(spelling or ""),
         in_prompt=fusion != "cross-attention",
+        types="mm_token_type_ids" in arguments,
         limit=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        row_ends=any(path.endswith("image_newline") for path, _ in model.named_parameters()),
+        row_ends="image_newline" in learned,
+        begin=int("image_begin" in learned),
+        end=len(learned & {"image_end", "view_separator"}),
         side=side // patch if isinstance(side, int) and isinstance(patch, int) else None,
         mixed=connector is not None and connector.queries,
     )

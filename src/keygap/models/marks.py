@@ -110,6 +110,7 @@ class MarkedTokenizer:
                 "not a fast tokenizer), so text cannot be labelled"
             )
         self._tokenizer = copy.copy(tokenizer)
+        self._tokenizer.padding_side = "right"
         self.calls: list[Marked] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -166,11 +167,14 @@ def _majority(span: tuple[int, int], values: list[Any], default: Any) -> Any:
     return max(covered, key=covered.count) if covered else default
 
 
-def aligned(ids: np.ndarray, calls: Sequence[Marked]) -> tuple[np.ndarray, np.ndarray]:
+def aligned(
+    ids: np.ndarray, calls: Sequence[Marked], ignore: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Roles and images of a prompt's ids out of what the tokenizer was asked for.
 
     A processor may tokenize a prompt in pieces and put ids of its own between them: the longest
-    pieces are placed first, and what no piece covers is template.
+    pieces are placed first, and what no piece covers is template. What it writes at image positions
+    need not be what it asked for: ``ignore`` says where those are.
 
     Returns:
         roles and images, each of the length of ``ids``.
@@ -180,11 +184,14 @@ def aligned(ids: np.ndarray, calls: Sequence[Marked]) -> tuple[np.ndarray, np.nd
     free = np.ones(len(ids), dtype=bool)
     for call in sorted(calls, key=lambda call: -len(call.ids)):
         size = len(call.ids)
-        for start in range(len(ids) - size + 1 if size else 0):
-            here = slice(start, start + size)
-            if free[here].all() and np.array_equal(ids[here], call.ids):
-                roles[here], images[here], free[here] = call.roles, call.images, False
-                break
-        if not free.any():
-            break
+        places = [slice(at, at + size) for at in range(len(ids) - size + 1 if size else 0)]
+        places = [here for here in places if free[here].all()]
+        fitting = [here for here in places if np.array_equal(ids[here], call.ids)] or [
+            here
+            for here in places
+            if ((ids[here] == call.ids) | ignore[here]).all() and not ignore[here].all()
+        ]
+        if fitting:
+            here = fitting[0]
+            roles[here], images[here], free[here] = call.roles, call.images, False
     return roles, images

@@ -9,7 +9,6 @@ attention, convolution, state space) has those blocks named as such, and nothing
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -36,6 +35,7 @@ _PROJECTIONS = {
 }
 _FUSED = ("qkv_proj", "query_key_value", "qkv", "Wqkv", "wqkv", "c_attn", "att_proj")
 _OTHER_TOWERS = re.compile(r"vis(ion|ual)|image|audio|speech|perceiver|q_?former|(^|\.)vq")
+_ACROSS = re.compile(r"cross|encoder_attn|encoder_decoder|enc_dec")  # attention to other states
 _MLA = ("kv_b_proj", "kv_a_proj_with_mqa")  # keys come out of a latent: no projection gives them
 
 
@@ -135,7 +135,7 @@ def text_stack(model: PreTrainedModel) -> TextStack:
         UserError: says which part was not found.
     """
     name = type(model).__name__
-    for root in _roots(model):
+    for place, root in _roots(model):
         lists = [
             (path, blocks)
             for path, blocks in root.named_modules()
@@ -148,19 +148,47 @@ def text_stack(model: PreTrainedModel) -> TextStack:
         depth = min(path.count(".") for path, _ in lists)
         shallow = [(path, blocks) for path, blocks in lists if path.count(".") == depth]
         encoder = [item for item in shallow if "encoder" in item[0].split(".")]
-        _, blocks = (encoder or sorted(shallow, key=lambda item: -len(item[1])))[0]
+        path, blocks = (encoder or sorted(shallow, key=lambda item: -len(item[1])))[0]
         config = _config_of(root, model)
-        layers = tuple(_layer(index, block, config) for index, block in enumerate(blocks))
-        return TextStack(root, _calibrated(root, layers), is_encoder=bool(encoder))
+        found = [attentions(block) for block in blocks]
+        # linear attention has a key projection too, and no attention to keys
+        if any(calls_attention_function(module) for own in found for _, module in own):
+            found = [[item for item in own if calls_attention_function(item[1])] for own in found]
+        layers = tuple(
+            _layer(index, block, own, config)
+            for index, (block, own) in enumerate(zip(blocks, found, strict=True))
+        )
+        is_encoder = _in_encoder(f"{place}.{path}", model.config)
+        return TextStack(root, _calibrated(root, layers), is_encoder)
     raise UserError(
         f"{name}: no list of text layers with an attention module was found beside the text "
         "embedding, so keygap cannot read this architecture"
     )
 
 
-def attentions(block: nn.Module) -> list[nn.Module]:
-    """The modules of a block that attend, in order."""
-    return [module for module in block.modules() if _attends(module)]
+def _in_encoder(path: str, config: Any) -> bool:
+    """Whether a list of blocks is the encoder of an encoder-decoder."""
+    coders = [part for part in path.split(".") if part.endswith(("encoder", "decoder"))]
+    return bool(config.is_encoder_decoder and coders and coders[0].endswith("encoder"))
+
+
+def attends_across(stack: TextStack) -> str:
+    """Where a text stack attends to other states beside its layers' own attention; empty: nowhere.
+
+    A layer that has nothing but attention across is a layer of the stack itself (Mllama).
+    """
+    if stack.is_encoder:  # its decoder does, and is not read
+        return ""
+    own = {id(module) for module in stack.attention_modules}
+    for path, module in stack.decoder.named_modules():
+        if _attends(module) and id(module) not in own and _ACROSS.search(path):
+            return path
+    return ""
+
+
+def attentions(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules of a block that attend, and their paths, in order."""
+    return [(path, module) for path, module in block.named_modules() if _attends(module)]
 
 
 def _attends(module: nn.Module) -> bool:
@@ -169,7 +197,7 @@ def _attends(module: nn.Module) -> bool:
     return _child(module, _PROJECTIONS["k_proj"]) is not None and hasattr(module, "layer_idx")
 
 
-def _roots(model: PreTrainedModel) -> Iterator[nn.Module]:
+def _roots(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
     """Where to look for the list: ever larger surroundings of the text embedding."""
     try:
         embedding: nn.Module | None = model.get_input_embeddings()
@@ -178,25 +206,27 @@ def _roots(model: PreTrainedModel) -> Iterator[nn.Module]:
     paths = [path for path, module in model.named_modules() if module is embedding]
     if not paths:
         decoder = model.get_decoder()
-        yield decoder if decoder is not None else model
+        yield "decoder", decoder if decoder is not None else model
         return
     parents = paths[0].split(".")[:-1]
     for length in range(len(parents), -1, -1):
-        yield model.get_submodule(".".join(parents[:length]))
+        path = ".".join(parents[:length])
+        yield path, model.get_submodule(path)
 
 
-def _layer(index: int, block: nn.Module, config: Any) -> DecoderLayer:
-    found = attentions(block)
+def _layer(
+    index: int, block: nn.Module, found: list[tuple[str, nn.Module]], config: Any
+) -> DecoderLayer:
     if not found:
         kinds = [type(m).__name__ for n, m in block.named_children() if "norm" not in n]
         return DecoderLayer(index, block, None, "none", 0, 0, 0, kind=", ".join(kinds[:1]))
-    attention = found[0]
-    heads, key_heads, head_dim = _shape(attention, config)
+    path, attention = found[0]
+    heads, key_heads, head_dim = _shape(attention, _of_layer(config, index), index)
     return DecoderLayer(
         index=index,
         block=block,
         attention=attention,
-        attends="cross" if _is_cross(attention) else "self",
+        attends="cross" if _ACROSS.search(path) else "self",
         heads=heads,
         key_heads=key_heads,
         head_dim=head_dim,
@@ -205,26 +235,29 @@ def _layer(index: int, block: nn.Module, config: Any) -> DecoderLayer:
     )
 
 
-def _is_cross(attention: nn.Module) -> bool:
-    """Whether keys come from other states than queries: then they are an argument of their own."""
-    names = set(inspect.signature(inspect.unwrap(type(attention).forward)).parameters)
-    return bool(names & {"cross_attention_states", "encoder_hidden_states"})
+def _of_layer(config: Any, index: int) -> Any:
+    """The configuration of one layer, where layers differ in their sizes."""
+    own = getattr(config, "per_layer_config", None)
+    return own[index] if own else config
 
 
-def _shape(attention: nn.Module, config: Any) -> tuple[int, int, int]:
+def _shape(attention: nn.Module, config: Any, index: int) -> tuple[int, int, int]:
     """Query heads, key heads and head width, from widths where they say it, else the config."""
     own: Any = attention
+    configs = (_of_layer(getattr(own, "config", None), index), config)
     head_dim = getattr(own, "head_dim", None)
-    heads = _first(own, config, ("num_heads", "num_attention_heads", "n_heads"))
+    heads = _first((own, *configs), ("num_heads", "num_attention_heads", "n_heads"))
     if head_dim is None:
-        head_dim = _first(own, config, ("qk_head_dim", "key_value_proj_dim", "head_dim", "d_kv"))
+        head_dim = _first(
+            (own, *configs), ("qk_head_dim", "key_value_proj_dim", "head_dim", "d_kv")
+        )
     if head_dim is None and heads:
         head_dim = config.hidden_size // heads
     if head_dim is None:
         raise UserError(f"{type(own).__name__}: no head width was found, so keys have no heads")
     head_dim = int(head_dim)
     query, key = (_child(own, _PROJECTIONS[name]) for name in ("q_proj", "k_proj"))
-    key_heads = _first(own, config, ("num_key_value_heads", "num_kv_heads")) or heads
+    key_heads = _first((own, *configs), ("num_key_value_heads", "num_kv_heads")) or heads
     if key is not None:
         key_heads = width_of(key) // head_dim
     if query is not None and key is not None:
@@ -235,8 +268,8 @@ def _shape(attention: nn.Module, config: Any) -> tuple[int, int, int]:
     return int(heads), int(key_heads), head_dim
 
 
-def _first(module: Any, config: Any, names: tuple[str, ...]) -> Any:
-    for source in (module, getattr(module, "config", None), config):
+def _first(sources: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+    for source in sources:
         for name in names:
             value = getattr(source, name, None)
             if isinstance(value, int) and value > 0:

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from keygap.benchmarks.sample import BadSample, Part, Sample, as_rgb
 from keygap.errors import UserError
+from keygap.models.images import grids_of, image_of, image_positions, sizes_of
 from keygap.models.labels import MODALITIES, ROLES, Batch, TokenLabels
 from keygap.models.layout import ImageFacts, places_of
 from keygap.models.marks import (
@@ -30,6 +32,7 @@ from keygap.models.marks import (
     with_image_marks,
     without_marks,
 )
+from keygap.models.views import View, chart, views_of
 
 __all__ = ["MODALITIES", "ROLES", "Batch", "Prompter", "TokenLabels"]
 
@@ -39,18 +42,22 @@ class ImageTokens:
     """What the model says of its image positions.
 
     Attributes:
-        ids: token ids that vision features replace.
+        ids: token ids that vision features replace; none where an input of the model says so.
         placeholder: what stands for an image in a prompt's text.
         in_prompt: whether features stand in the prompt, or are attended across to from a mark.
+        types: whether the model reads each position's modality from its inputs.
         limit: the positions that the model knows, where it says so.
-        row_ends, side, mixed: see ``ImageFacts``.
+        row_ends, begin, end, side, mixed: see ``ImageFacts``.
     """
 
     ids: tuple[int, ...]
     placeholder: str
     in_prompt: bool = True
+    types: bool = False
     limit: int | None = None
     row_ends: bool = False
+    begin: int = 0
+    end: int = 0
     side: int | None = None
     mixed: bool = False
 
@@ -63,6 +70,11 @@ class Prompter:
         self.image_tokens = image_tokens
         self._processor = copy.copy(processor)  # the caller's own processor stays as it was
         self._nested = True  # images in one list for each prompt, or all in one
+        self._image_marks = (
+            True  # unless the processor insists on what stands next to a placeholder
+        )
+        self._one_image = ""  # a prompt of one image, to see charts with
+        self._views: dict[Any, tuple[tuple[View, ...] | None, int]] = {}
         self._marked = MarkedTokenizer(processor.tokenizer)
         for name, part in vars(processor).items():
             if isinstance(part, PreTrainedTokenizerBase):  # a Q-Former may have one of its own
@@ -144,11 +156,12 @@ class Prompter:
         parts = (Part("image"), Part("text", text="What colour?"))
         picture = Image.new("RGB", (96, 64), (200, 30, 30))
         reasons = []
-        for form, self._nested in ((f, nested) for f in forms for nested in (True, False)):
+        for form, self._image_marks, self._nested in product(forms, (True, False), (True, False)):
             try:
                 text = form(
                     [(p, marked(p.text, p.role) if p.kind == "text" else "") for p in parts]
                 )
+                self._one_image = text
                 if text_parts(text) == 1:
                     labels = self._batch([text], [[picture]]).labels[0]
                     if (labels.role == "question").any():
@@ -217,43 +230,61 @@ class Prompter:
     # --- model inputs and labels --------------------------------------------------------------
 
     def _batch(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Batch:
-        placeholder = self.image_tokens.placeholder
-        if placeholder:
-            texts = [with_image_marks(text, placeholder) for text in texts]
         self._marked.calls = []
         try:
-            inputs = self._processor(
-                text=list(texts),
-                images=[list(p) for p in images]
-                if self._nested
-                else [i for p in images for i in p],
-                padding=True,
-                return_tensors="pt",
-                # templates spell their own first token
-                add_special_tokens=not self._starts_with_bos(without_marks(texts[0])),
-            )
+            inputs = self._inputs(texts, images)
         except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"the processor refuses the sample: {first}") from error
         calls, self._marked.calls = self._marked.calls, []
         ids = inputs["input_ids"].numpy()
         mask = inputs["attention_mask"].bool().numpy()
+        is_image = image_positions(inputs, ids, self.image_tokens.ids)
         sizes = [[picture.size for picture in pictures] for pictures in images]
         count = sum(map(len, images))
-        grids, seen = _grids(inputs, count), _sizes(inputs, count)
-        per_tile = self._positions_per_tile(inputs, ids, mask)
+        grids, seen = grids_of(inputs, count), sizes_of(inputs, count)
         labels, place = [], 0
         for row, own in enumerate(sizes):
             # one call for each prompt, or pieces in no order that is known
             own_calls = calls[row : row + 1] if len(calls) == len(sizes) else calls
-            roles, spans = aligned(ids[row][mask[row]], own_calls)
+            here = mask[row]
+            roles, spans = aligned(ids[row][here], own_calls, ignore=is_image[row][here])
             facts = [
-                self._facts(size, grids[place + number], seen[place + number])
+                self._facts(size, len(own), grids[place + number], seen[place + number])
                 for number, size in enumerate(own)
             ]
             place += len(own)
-            labels.append(self._labels(ids[row][mask[row]], roles, spans, facts, per_tile))
+            labels.append(self._labels(ids[row][here], is_image[row][here], roles, spans, facts))
         return Batch(inputs, tuple(labels))
+
+    def _inputs(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> BatchFeature:
+        placeholder = self.image_tokens.placeholder
+        if placeholder and self._image_marks:
+            texts = [with_image_marks(text, placeholder) for text in texts]
+        return self._processor(
+            text=list(texts),
+            images=[list(p) for p in images] if self._nested else [i for p in images for i in p],
+            padding=True,
+            return_tensors="pt",
+            **({"return_mm_token_type_ids": True} if self.image_tokens.types else {}),
+            # templates spell their own first token
+            add_special_tokens=not self._starts_with_bos(without_marks(texts[0])),
+        )
+
+    def _views_of(self, size: tuple[int, int], images: int) -> tuple[tuple[View, ...] | None, int]:
+        """What each view of an image of this size shows among so many, and its positions.
+
+        Read off charts, once for each size; a processor may cut fewer tiles of several images.
+        """
+        if (size, images) not in self._views:
+            text = self._one_image
+            if images > 1:
+                text = self._form([(Part("image"), "")] * images + [(Part("text"), "?")])
+            inputs = self._inputs([text], [[chart(*size)] * images])
+            self._marked.calls = []
+            positions = image_positions(inputs, inputs["input_ids"].numpy(), self.image_tokens.ids)
+            self._views[size, images] = views_of(inputs, images), int(positions.sum()) // images
+        return self._views[size, images]
 
     def _starts_with_bos(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
@@ -262,35 +293,35 @@ class Prompter:
     def _facts(
         self,
         size: tuple[int, int],
+        images: int,
         grid: tuple[int, int, int] | None,
         pixels: tuple[int, int] | None,
     ) -> ImageFacts:
         known = self.image_tokens
+        views, count = None, None
+        if grid is None and known.in_prompt:
+            views, count = self._views_of(size, images)
         return ImageFacts(
             height=size[1],
             width=size[0],
             grid=grid,
+            views=views,
+            count=count,
             row_ends=known.row_ends,
+            begin=known.begin,
+            end=known.end,
             side=known.side,
             pixels=pixels,
             mixed=known.mixed,
         )
 
-    def _positions_per_tile(self, inputs: BatchFeature, ids: Any, mask: Any) -> int | None:
-        """Image positions per view, where the vision tower sees a plain stack of views."""
-        pixels: Any = inputs.get("pixel_values")
-        count = int((np.isin(ids, self.image_tokens.ids) & mask).sum())
-        if getattr(pixels, "ndim", 0) != 4 or len(pixels) == 0 or count % len(pixels):
-            return None
-        return count // len(pixels)
-
     def _labels(
         self,
         token_id: np.ndarray,
+        is_image: np.ndarray,
         role: np.ndarray,
         span: np.ndarray,
         facts: Sequence[ImageFacts],
-        per_tile: int | None,
     ) -> TokenLabels:
         limit = self.image_tokens.limit
         if limit and len(token_id) > limit:
@@ -298,8 +329,8 @@ class Prompter:
                 f"the prompt has {len(token_id)} positions and the model knows {limit}: smaller or "
                 "fewer images are needed"
             )
-        is_image = np.isin(token_id, self.image_tokens.ids)
-        image = _image_of(is_image, span, len(facts))
+        alike = len({(known.height, known.width) for known in facts}) == 1
+        image = image_of(is_image, span, len(facts), alike)
         if not self.image_tokens.in_prompt:
             is_image = np.zeros(len(token_id), dtype=bool)
         tokens = np.asarray(self.tokenizer.convert_ids_to_tokens(token_id.tolist()), dtype=object)
@@ -315,8 +346,6 @@ class Prompter:
                 "".join(tokens[max(end + 1, _span_start(span, number)) : positions[start]])
                 for start, end in zip(starts, ends, strict=True)
             ]
-            if per_tile and len(positions) % per_tile == 0:
-                known = ImageFacts(**{**known.__dict__, "tiles": len(positions) // per_tile})
             places = places_of([int(run) for run in runs], between, known)
             role[positions] = places.role
             row[positions], column[positions] = places.row, places.column
@@ -334,45 +363,3 @@ class Prompter:
 def _span_start(span: np.ndarray, image: int) -> int:
     found = np.flatnonzero(span == image)
     return int(found[0]) if len(found) else 0
-
-
-def _image_of(is_image: np.ndarray, span: np.ndarray, images: int) -> np.ndarray:
-    """The image of every position, -1 outside; by marks, else by equal shares.
-
-    Raises:
-        BadSample: an image without positions, positions without an image, or no equal shares.
-    """
-    if (span[is_image] >= 0).all() and is_image.any():
-        counts = [int((is_image & (span == number)).sum()) for number in range(images)]
-        if int(span.max()) >= images or not all(counts):
-            raise BadSample(
-                f"{images} images, but the prompt has positions for {int(span.max()) + 1}"
-            )
-        return np.where(span >= 0, span, -1)
-    count = int(is_image.sum())
-    if count == 0 or count % images:
-        raise BadSample(f"{count} image positions cannot be shared by {images} images")
-    image = np.full(len(is_image), -1)
-    image[is_image] = np.arange(count) // (count // images)
-    return image
-
-
-def _grids(inputs: BatchFeature, images: int) -> list[tuple[int, int, int] | None]:
-    """Frames, rows and columns of each image's vision patches, where the processor gives them."""
-    for name, value in inputs.items():
-        if "video" in name or not ("grid" in name or "spatial_shapes" in name):
-            continue
-        array = np.asarray(value)
-        if array.shape == (images, 3):
-            return [(int(t), int(h), int(w)) for t, h, w in array]
-        if array.shape == (images, 2):
-            return [(1, int(h), int(w)) for h, w in array]
-    return [None] * images
-
-
-def _sizes(inputs: BatchFeature, images: int) -> list[tuple[int, int] | None]:
-    """Pixel height and width of each image as the vision tower sees it, where they are given."""
-    array = np.asarray(inputs.get("image_sizes", ()))
-    if array.shape == (images, 2):
-        return [(int(height), int(width)) for height, width in array]
-    return [None] * images

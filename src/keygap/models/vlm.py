@@ -76,7 +76,19 @@ class VLM:
 
     def forward(self, inputs: Mapping[str, Any]) -> Any:
         """One pass of the whole model, without a cache, on inputs that are on its device."""
-        return self.model(**inputs, **self._no_cache)
+        return self.model(**inputs, **self._no_cache, **self._decoder_start(inputs))
+
+    def _decoder_start(self, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """What the decoder of an encoder-decoder begins with; nothing for other models."""
+        config = self.model.config
+        named = inspect.signature(self.model.forward).parameters
+        if not config.is_encoder_decoder or "decoder_input_ids" not in named:
+            return {}
+        ids = inputs["input_ids"]
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is None:
+            start = self.model.generation_config.decoder_start_token_id or 0
+        return {"decoder_input_ids": ids.new_full((len(ids), 1), start)}
 
     @cached_property
     def _no_cache(self) -> dict[str, bool]:
