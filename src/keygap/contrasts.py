@@ -54,8 +54,9 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> np.ndarray:
 
 
 def is_image(labels: pd.DataFrame) -> np.ndarray:
-    """Image tokens; a learned row end holds nothing of the image and is none."""
-    return ((labels["modality"] == "image") & (labels["role"] != "separator")).to_numpy()
+    """Tokens of images and of videos' frames; a learned row end holds nothing of one."""
+    visual = labels["modality"].isin(["image", "video"])
+    return (visual & (labels["role"] != "separator")).to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> np.ndarray:

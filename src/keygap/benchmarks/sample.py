@@ -23,12 +23,12 @@ Role = Literal["system", "template", "question", "option", "hint", "answer"]
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a prompt in the order in which the model reads it: text of a role, or an image.
+    """One piece of a prompt as the model reads it: text of a role, an image, or a video.
 
-    ``image`` is the index into ``Sample.images``; ``text`` is empty then.
+    ``image`` is the index into ``Sample.images``, or ``Sample.videos``; ``text`` is empty then.
     """
 
-    kind: Literal["text", "image"]
+    kind: Literal["text", "image", "video"]
     role: Role = "question"
     text: str = ""
     image: int = 0
@@ -55,6 +55,7 @@ class Sample:
     language: str = "en"
     subject: str = ""
     meta: dict[str, str] = field(default_factory=dict)
+    videos: tuple[tuple[Image.Image, ...], ...] = ()  # each as the frames that are shown
 
     def __post_init__(self) -> None:
         """Refuse text that no file and no tokenizer takes: half of a surrogate pair.

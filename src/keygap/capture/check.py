@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from keygap.benchmarks.sample import BadSample, Sample, image_then_question
+from keygap.benchmarks.sample import BadSample, Part, Sample, image_then_question
 from keygap.capture.attention import attention_weights
 from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
@@ -34,6 +34,7 @@ from keygap.models.labels import Batch, TokenLabels
 from keygap.models.tap import AttentionCall, AttentionTap, calls_attention_function
 from keygap.models.vlm import VLM
 
+FRAMES = 4  # pictures of the self-check's video
 # Differences between two ways of computing the same, relative to the largest value.
 NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
@@ -67,6 +68,7 @@ def check(vlm: VLM) -> list[Finding]:
     steps: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
         ("labels are what pixels change", lambda: _labels(vlm, batch)),
         ("several images in one prompt", lambda: _several_images(vlm)),
+        ("frames of a video", lambda: _video(vlm)),
         ("attention recomputed", lambda: _attention(vlm, batch)),
         ("a changed key changes the logits", lambda: _causal(vlm, batch)),
         ("batched equals single", lambda: _batched(vlm, samples, batch)),
@@ -223,7 +225,7 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _patches(labels: TokenLabels) -> np.ndarray:
-    return (labels.modality == "image") & (labels.role != "separator")
+    return (labels.modality != "text") & (labels.role != "separator")
 
 
 @torch.no_grad()
@@ -241,6 +243,25 @@ def _several_images(vlm: VLM) -> tuple[bool | None, str]:
     if vlm.fusion != "cross-attention" and found != {0, 1}:
         return False, f"positions of images {sorted(found)} instead of 0 and 1"
     return _labels(vlm, batch)
+
+
+@torch.no_grad()
+def _video(vlm: VLM) -> tuple[bool | None, str]:
+    """Pixels of a video change the positions labelled as its, and no other."""
+    (one, _) = _samples()
+    generator = np.random.default_rng(1)
+    frames = generator.integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
+    video = tuple(Image.fromarray(frame) for frame in frames)
+    prompt = (Part("video"), one.prompt[1])
+    sample = replace(one, images=(), videos=(video,), prompt=prompt)
+    try:
+        batch = vlm.prompter([sample])
+        vlm.forward(on_device(vlm, batch))
+    except (BadSample, RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        return None, f"not for this model: {(str(error).splitlines() or [''])[0][:120]}"
+    passed, detail = _labels(vlm, batch)
+    known = batch.labels[0].frame
+    return passed, f"{detail}, {known.max() + 1 or 'unknown'} frames of {FRAMES} pictures"
 
 
 # --- attention --------------------------------------------------------------------------------

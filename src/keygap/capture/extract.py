@@ -176,7 +176,7 @@ def _features(capture: Capture, batch: Batch, read: dict[Key, torch.Tensor]) -> 
 def _sample_row(
     sample: Sample, labels: TokenLabels, features: TokenLabels | None
 ) -> dict[str, Any]:
-    image = sum(int((part.modality == "image").sum()) for part in (labels, features) if part)
+    image = sum(int((part.modality != "text").sum()) for part in (labels, features) if part)
     return {
         "sample_id": sample.id,
         "subject": sample.subject,

@@ -90,6 +90,7 @@ def feature_labels(
         modality=np.full(size, "image"),
         role=np.full(size, ""),
         image=image.astype(np.int32),
+        frame=np.full(size, -1, np.int32),
         patch_row=patch_row,
         patch_column=patch_column,
     )

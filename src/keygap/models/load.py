@@ -150,6 +150,8 @@ def _image_tokens(
     return ImageTokens(
         ids=tuple(ids[:1]),
         placeholder=str(spelling or ""),
+        video_ids=_video_ids(model, processor),
+        video_placeholder=str(getattr(processor, "video_token", None) or ""),
         in_prompt=fusion != "cross-attention",
         types="mm_token_type_ids" in arguments,
         limit=getattr(model.config.get_text_config(), "max_position_embeddings", None),
@@ -159,6 +161,16 @@ def _image_tokens(
         side=side // patch if isinstance(side, int) and isinstance(patch, int) else None,
         mixed=connector is not None and connector.queries,
     )
+
+
+def _video_ids(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[int, ...]:
+    ids = [
+        value
+        for source in (model.config, processor)
+        for attribute in ("video_token_id", "video_token_index")
+        if isinstance(value := getattr(source, attribute, None), int)
+    ]
+    return tuple(ids[:1])
 
 
 def _fusion(model: PreTrainedModel, stack: TextStack) -> str:

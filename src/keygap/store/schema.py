@@ -33,7 +33,8 @@ TOKENS = pa.schema(
         ("token", pa.string()),
         ("modality", LABEL),
         ("role", LABEL),
-        ("image", pa.int32()),  # -1 where a token is not of an image
+        ("image", pa.int32()),  # -1 where a token is not of an image or video
+        ("frame", pa.int32()),  # -1 where a token is not of a video
         ("patch_row", pa.int32()),
         ("patch_column", pa.int32()),
     ]
