@@ -69,6 +69,16 @@ def test_measure_project_report(monkeypatch, capsys, store):
     assert list((store.root / "figures").glob("*.svg"))
 
 
+@pytest.mark.parametrize("command", ["measure", "project"])
+def test_text_that_is_not_there_is_one_line(monkeypatch, capsys, store, command):
+    before = files_of(store.root)
+    arguments = (command, store.root, "--text-roles", "hint,option")
+    status, _, said = keygap(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert "none of role hint, option, only of question, template; choose with --text-roles" in said
+    assert files_of(store.root) == before
+
+
 def test_lists(monkeypatch, capsys):
     assert "easy-vqa" in keygap(monkeypatch, capsys, "benchmarks")[1]
     assert "micro:qformer" in keygap(monkeypatch, capsys, "models")[1]
