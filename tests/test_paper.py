@@ -142,12 +142,12 @@ def test_failures_and_unscored_questions_are_in_the_report(study: Path) -> None:
 def test_a_report_made_later_has_the_published_numbers_too(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "study")
     folders = sorted((tmp_path / "study").glob("micro-linear-*"))[:2]
-    assert "0.408" in kg.report(*folders).read_text()
-    assert "0.408" in kg.report(folders[0]).read_text()
+    assert "arXiv 2510.26721" in kg.report(*folders).read_text()
+    assert "arXiv 2510.26721" in kg.report(folders[0]).read_text()
     (tmp_path / "study/experiment.yaml").unlink()
     page = kg.report(*folders).read_text()
     assert "Between the modalities" in page
-    assert "0.408" not in page
+    assert "arXiv 2510.26721" not in page
     assert "Between the modalities" not in kg.report(folders[0]).read_text()
 
 
@@ -181,6 +181,7 @@ def test_the_papers_own_experiment_names_what_exists() -> None:
     same = ("sites", "layers")
     assert micro.measurement.contrasts == experiment.measurement.contrasts
     assert micro.measurement.text_roles == experiment.measurement.text_roles
+    assert micro.measurement.tokens_per_sample == experiment.measurement.tokens_per_sample
     assert all(
         getattr(micro.extraction, key) == getattr(experiment.extraction, key) for key in same
     )

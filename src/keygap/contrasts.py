@@ -54,7 +54,8 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> np.ndarray:
 
 
 def is_image(labels: pd.DataFrame) -> np.ndarray:
-    return (labels["modality"] == "image").to_numpy()
+    """Image tokens; a learned row end holds nothing of the image and is none."""
+    return ((labels["modality"] == "image") & (labels["role"] != "separator")).to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> np.ndarray:
@@ -154,11 +155,17 @@ CONTRASTS = {
 
 
 def refuse_one_sided(labels: pd.DataFrame, roles: Sequence[str]) -> None:
-    """Refuse tokens that are all of one modality: there is nothing to compare, or to draw.
+    """Refuse tokens of which image and text cannot be compared: one side is empty.
 
     Raises:
+        NotMeasurable: all tokens of a layer are of one modality.
         UserError: no image token, or no text token of these roles; names the roles that there are.
     """
+    if len(kinds := labels["modality"].unique()) == 1:
+        raise NotMeasurable(
+            f"image and text meet in cross-attention, and at this layer every token is {kinds[0]}: "
+            "there is nothing to compare"
+        )
     if not is_image(labels).any():
         raise UserError("the run has no image tokens to compare")
     if not is_text(labels, roles).any():

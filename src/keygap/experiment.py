@@ -71,6 +71,7 @@ class Measurement(_Section):
 
     contrasts: list[str | OwnContrast] = list(CONTRASTS)
     text_roles: list[str] = ["question"]
+    tokens_per_sample: int | None = Field(default=64, ge=2)
     n_permutations: int = Field(default=1000, ge=1)
     n_bootstraps: int = Field(default=1000, ge=1)
 

@@ -21,7 +21,7 @@ from keygap.projection import principal_components, standardise, tsne
 from keygap.store import Store
 
 PCA_DIM = 50
-LABELS = ["modality", "role", "token", "sample_id", "position", "patch_row", "patch_column"]
+COLUMNS = ["modality", "role", "token", "sample_id", "position", "patch_row", "patch_column"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def project(
     frames = []
     for site, layer in track(places, len(places), f"t-SNE of {store.experiment['model']}"):
         vectors = store.vectors(site, layer)
+        if vectors.labels["modality"].nunique() == 1:
+            continue  # image and text are never keys of one layer: nothing to put side by side
         refuse_one_sided(vectors.labels, text_roles)
         rng = np.random.default_rng(seed)
         sides = []
@@ -82,5 +84,6 @@ def project(
         scaled = np.concatenate(standardise(flat[: len(sides[0])], flat[len(sides[0]) :]))
         plane = tsne(principal_components(scaled, PCA_DIM, seed), perplexity, seed)
         labels = vectors.labels.iloc[rows].reset_index(drop=True)
-        frames.append(labels[LABELS].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
-    return Projection(pd.concat(frames, ignore_index=True))
+        frames.append(labels[COLUMNS].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
+    empty = pd.DataFrame(columns=[*COLUMNS, "site", "layer", "x", "y"])
+    return Projection(pd.concat(frames, ignore_index=True) if frames else empty)

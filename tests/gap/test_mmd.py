@@ -253,5 +253,5 @@ def test_type_one_error(samples, n_tokens, rho, paired):
 def test_coverage(samples, shift, paired):
     from interval_coverage import one_interval
 
-    held = [one_interval(8, samples, 8, 0.5, shift, paired, i) for i in range(400)]
+    held = [one_interval(8, samples, 8, 0.5, shift, paired, i)[0] for i in range(400)]
     assert 0.92 <= np.mean(held) <= 0.985

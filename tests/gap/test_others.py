@@ -92,6 +92,16 @@ def test_moments_find_what_was_planted(paired):
     assert result.higher > 0.9
 
 
+def test_moments_stay_where_both_sides_vary():
+    """Keys of a first layer are one vector for each word: a covariance of those has few axes."""
+    x, y, groups_x, groups_y = sides(9, samples=60, d=8, shift=1.0, counts=(10, 10))
+    words = y[:4][np.random.default_rng(0).integers(0, 4, len(y))]  # four points span three axes
+    result = gap.moments(x, words, groups_x, groups_y)
+    assert result.dims <= 3
+    assert result.mean + result.covariance + result.higher == pytest.approx(1.0)
+    assert gap.moments(x, y, groups_x, groups_y).dims == 8
+
+
 def test_moments_without_a_gap_have_no_shares():
     results = [gap.moments(*sides(seed, samples=10)) for seed in range(8)]
     negative = [result for result in results if result.mmd2_total <= 0]

@@ -120,12 +120,12 @@ def test_layers_without_attention_are_named_and_not_chosen():
         vlm.layer_indices([0])
 
 
-def test_cross_attention_says_which_layers_hold_what():
+def test_a_layer_name_stands_for_one_of_each_kind():
     vlm = vlm_of("mllama")
     assert [layer.attends for layer in vlm.layers] == ["self", "cross", "self", "cross"]
-    assert vlm.layer_indices(["all"]) == [0, 2]
-    with pytest.raises(ValueError, match="attends across to image features"):
-        vlm.layer_indices(["first", 1])
+    assert vlm.layer_indices(["first"]) == [0, 1]
+    assert vlm.layer_indices(["last", 0]) == [0, 2, 3]
+    assert vlm.layer_indices(["all"]) == [0, 1, 2, 3]
 
 
 def places(family: str, number: int = 0) -> list[tuple[str, int, int]]:

@@ -70,7 +70,7 @@ def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
         tiles = [_TILE.search(text) for text in between]
         if any(tiles):
             return _named_tiles(runs, tiles)
-        alike, side = len(set(runs)) == 1, _side(runs[0])
+        alike, side = len(set(runs)) == 1, square_side(runs[0])
         if alike and len(set(between[1:])) == 1 and facts.tiles != len(runs):
             return _grid(len(runs), runs[0])
         if alike and side:
@@ -78,9 +78,9 @@ def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
         return _unknown(count)
     if facts.row_ends:
         return _with_row_ends(count, facts)
-    if facts.tiles and count % facts.tiles == 0 and (side := _side(count // facts.tiles)):
+    if facts.tiles and count % facts.tiles == 0 and (side := square_side(count // facts.tiles)):
         return _tiles(facts.tiles, side, facts)
-    if side := _side(count):
+    if side := square_side(count):
         return _grid(side, side)
     if facts.pixels:  # rows that end with a token of their own (Emu3)
         height, width = facts.pixels
@@ -96,7 +96,7 @@ def _unknown(count: int) -> Places:
     return Places(np.full(count, PATCH, dtype=object), minus, minus.copy())
 
 
-def _side(count: int) -> int:
+def square_side(count: int) -> int:
     """The side of a square of this many patches, 0 if there is none."""
     side = isqrt(count)
     return side if side * side == count else 0
@@ -131,7 +131,7 @@ def _merged(grid: tuple[int, int, int], count: int) -> tuple[int, int] | None:
 def _named_tiles(runs: Sequence[int], tiles: Sequence[re.Match[str] | None]) -> Places:
     parts = []
     for length, tile in zip(runs, tiles, strict=True):
-        side = _side(length)
+        side = square_side(length)
         if not side:
             parts.append(_unknown(length))
         elif tile is None:
@@ -166,9 +166,9 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     Rows and columns are those for which both add up to ``count``; where several do, those nearest
     to the image's shape.
     """
-    if side := _side(count):
+    if side := square_side(count):
         return _grid(side, side)
-    if side := _side(count - 1):  # the base view alone, and one separator
+    if side := square_side(count - 1):  # the base view alone, and one separator
         return _joined([_grid(side, side), _separators(1)])
     wanted = facts.width / facts.height
     best: tuple[float, int, int, int] | None = None

@@ -77,12 +77,10 @@ def load(
         raise UserError(f"model {model!r} has no usable processor: {_first_line(error)}") from error
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=torch_dtype, device_map=device_map, **remote
+            source, dtype=torch_dtype, device_map=device_map or device, **remote
         )
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError) as error:
         raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
-    if device_map is None:
-        loaded.to(device)
     return wrap(loaded, processor, name=model)
 
 

@@ -299,8 +299,12 @@ def _calibrated(decoder: nn.Module, layers: tuple[DecoderLayer, ...]) -> tuple[D
         layer for layer in layers if any(p.layout is not None for p in layer.projections.values())
     ]
     first = next(iter(fused), None)
-    if first is None or first.projections["v_proj"].module.weight.device.type == "meta":
+    if first is None:
         return layers
+    module = first.projections["v_proj"].module
+    offloaded = hasattr(module, "_hf_hook")  # accelerate brings the weight in when it is called
+    if module.weight.device.type == "meta" and not offloaded:
+        return layers  # a model without weights: nothing can be run
     layout = _fused_layout(decoder, first)
     result = []
     for layer in layers:
@@ -330,7 +334,8 @@ def _fused_layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
     try:
         assert layer.attention is not None  # it has projections
         with AttentionTap([layer.attention], handler), torch.no_grad(), suppress(_Seen):
-            decoder(inputs_embeds=random.to(weight.device, weight.dtype), use_cache=False)
+            place = "cpu" if weight.device.type == "meta" else weight.device
+            decoder(inputs_embeds=random.to(place, weight.dtype), use_cache=False)
     finally:
         handle.remove()
     layouts: tuple[Layout, ...] = ("blocks", "heads")
@@ -349,5 +354,6 @@ class _Seen(Exception):
 
 
 def parameters_of(module: nn.Module) -> int:
-    """The number of parameters; a quantised weight counts what it stands for."""
-    return sum(math.prod(getattr(p, "quant_shape", p.shape)) for p in module.parameters())
+    """The number of parameters; one packed into 4 bits counts what it stands for."""
+    states = [(p, getattr(p, "quant_state", None)) for p in module.parameters()]
+    return sum(math.prod(p.shape if state is None else state.shape) for p, state in states)

@@ -1,7 +1,8 @@
 """The columns on disk. Plain parquet: pandas, Polars, DuckDB and datasets open it unaided.
 
 Rows of ``tokens`` and of every ``vectors`` part stand in the same order: samples as they were run,
-positions ascending, padding left out.
+positions ascending, padding left out. Image features that stand in no prompt (the keys of
+cross-attention layers) follow their prompt's tokens; a layer has the rows of what is read there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ TOKENS = pa.schema(
 def vectors_schema(heads: int, head_dim: int) -> pa.Schema:
     """Columns of one site at one layer; heads and head_dim stand in the file's metadata too.
 
-    ``attention`` is the attention that the position receives at this layer over its even share.
+    ``attention`` is the attention that the position receives at this layer over its even share; NaN
+    where a position is asked from and never looked at (queries of a cross-attention layer).
     """
     return pa.schema(
         [
