@@ -14,6 +14,7 @@ from keygap.errors import UserError
 from keygap.gap_table import GapTable
 from keygap.reporting.published import comparison
 from keygap.reporting.run import Run
+from keygap.shape_table import ShapeTable
 
 CITED = {
     "source": "somebody",
@@ -44,7 +45,8 @@ def run(root: Path, model: str, n_layers: int, values: dict[str, float], **more:
         for head, confound in (("all", ""), ("0", ""), ("all", "with_template"))
     ]
     manifest = {"model": model, "benchmark": "mmmu", "connector": "an MLP", "n_layers": n_layers}
-    table = GapTable(pd.DataFrame(rows), pd.DataFrame(), ())
+    empty = pd.DataFrame()
+    table = GapTable(pd.DataFrame(rows), empty, (), ShapeTable(empty, empty))
     return Run(root / model, manifest | more, table, None, None)
 
 
