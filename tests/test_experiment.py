@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import fixtures
+from keygap.benchmarks import benchmark
 from keygap.errors import UserError
 from keygap.experiment import read_experiment
 from keygap.study import folder_name, run_study
@@ -89,14 +90,18 @@ def test_paths_of_data_are_relative_to_the_experiment_file(tmp_path, monkeypatch
     for place in (tmp_path, tmp_path / "mine"):
         monkeypatch.chdir(place)
         first, second = read_experiment(os.path.relpath(path)).benchmarks
-        assert (first.data, second.name) == (str(files), f"jsonl:{files / 'own.jsonl'}")
+        assert first.data == str(files)
+        # what the user wrote stays the name; the file is found from wherever the study is run
+        assert (second.name, second.data) == ("jsonl:files/own.jsonl", str(files / "own.jsonl"))
+        bench = benchmark(**second.model_dump())
+        assert (bench.name, bench.index()) == (second.name, [])
 
 
 @pytest.mark.parametrize("bench", ["{name: mmmu, data: none}", "{name: 'folder:none'}"])
 def test_missing_data_are_one_line(tmp_path, bench):
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD.replace("{name: easy-vqa}", bench))
-    with pytest.raises(UserError, match=rf"there are no data at {tmp_path}/none; a path is rel"):
+    with pytest.raises(UserError, match=rf"no data at {tmp_path}/none: a path is relative"):
         read_experiment(path)
 
 

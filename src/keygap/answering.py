@@ -181,7 +181,8 @@ def first_tokens(
             if token in taken:
                 raise UserError(
                     f"the answers {taken[token]!r} and {candidate!r} begin with the same token, so "
-                    "their likelihood as the next token cannot tell them apart"
+                    "their likelihood as the next token cannot tell them apart; leave accuracy out "
+                    "with answers: false in an experiment"
                 )
             taken[token] = candidate
         found[candidate] = sorted(ids)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from keygap import gap
 from keygap.confounds import CONFOUNDS, SELECTIONS, massive_dimensions
-from keygap.contrasts import Contrast, Masks, NotMeasurable
+from keygap.contrasts import Contrast, Masks, NotMeasurable, refuse_one_sided
 from keygap.errors import UserError
 from keygap.projection import standardise
 from keygap.store import Vectors
@@ -129,20 +129,8 @@ def _sides(
 ) -> tuple[Vectors, Vectors]:
     if contrast.rung == "same":
         return _enough(*(vectors.where(mask) for mask in masks))
-    if contrast.rung == "between" and not all(mask.any() for mask in masks):
-        labels = vectors.labels
-        if len(kinds := labels["modality"].unique()) == 1:
-            raise NotMeasurable(
-                f"image and text meet in cross-attention, and at this layer every token is "
-                f"{kinds[0]}: there is nothing to compare"
-            )
-        if masks[0].any():
-            there = sorted(labels["role"][labels["modality"] == "text"].unique())
-            raise UserError(
-                f"the run has no text tokens to compare: none of role {', '.join(roles)}, only of "
-                f"{', '.join(there)}; choose with --text-roles (text_roles in an experiment)"
-            )
-        raise UserError("the run has no image tokens to compare")
+    if contrast.rung == "between":
+        refuse_one_sided(vectors.labels, roles)
     try:
         return _paired(vectors, masks)
     except NotMeasurable as reason:

@@ -126,12 +126,14 @@ def measure(
 def project(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     tokens: Annotated[int, typer.Option(help="At most, of each modality.")] = 2000,
+    text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
     seed: int = 0,
 ) -> None:
     """Standardise, PCA to 50, t-SNE to 2: projection.parquet."""
     import keygap as kg
 
-    kg.project(kg.Store(folder), tokens=tokens, seed=seed).save(folder)
+    roles = _listed(text_roles)
+    kg.project(kg.Store(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
 
 
 @app.command()

@@ -42,25 +42,19 @@ class BenchmarkChoice(_Section):
     language: str | None = None
 
     def beside(self, folder: Path) -> BenchmarkChoice:
-        """The same with its paths, relative ones from this folder, written out whole.
+        """The same with the place of its data, where relative from this folder, in full.
 
         Raises:
-            UserError: there is nothing at one of them.
+            UserError: there is nothing.
         """
-        changes: dict[str, str] = {}
-        if self.data is not None:
-            changes["data"] = _found(folder, self.data)
         prefix, _, path = self.name.partition(":")
-        if prefix in OWN_FILES and path:
-            changes["name"] = f"{prefix}:{_found(folder, path)}"
-        return self.model_copy(update=changes)
-
-
-def _found(folder: Path, name: str) -> str:
-    path = (folder / name).resolve()
-    if not path.exists():
-        raise UserError(f"there are no data at {path}; a path is relative to the experiment file")
-    return str(path)
+        data = self.data or (path if prefix in OWN_FILES else None)
+        if not data:
+            return self
+        place = (folder / data).resolve()
+        if not place.exists():
+            raise UserError(f"no data at {place}: a path is relative to the experiment file")
+        return self.model_copy(update={"data": str(place)})
 
 
 class Extraction(_Section):

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import yaml
 
-from keygap.answering import answer
+from keygap.answering import answer, first_tokens
 from keygap.benchmarks import Benchmark, benchmark, choose
 from keygap.capture import extract
 from keygap.capture.batches import opened
@@ -57,6 +57,8 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
                     revision=model.revision,
                     device_map=model.device_map,
                 )
+            if experiment.answers and hasattr(bench, "answers"):
+                first_tokens(vlm.prompter.tokenizer, bench.answers())  # or it stops here, not later
             store = extract(
                 vlm, bench, folder, seed=experiment.seed, **experiment.extraction.model_dump()
             )

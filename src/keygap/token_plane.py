@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from keygap.contrasts import is_image, is_text
+from keygap.contrasts import is_image, is_text, refuse_one_sided
 from keygap.progress import track
 from keygap.projection import principal_components, standardise, tsne
 from keygap.store import Store
@@ -65,19 +65,20 @@ def project(
         seed: of the draw, the PCA and t-SNE.
 
     Raises:
-        UserError: too few tokens for the perplexity.
+        UserError: no image or text tokens of these roles, or too few for the perplexity.
     """
     places = store.places(sites, layers)
     frames = []
     for site, layer in track(places, len(places), f"t-SNE of {store.experiment['model']}"):
         vectors = store.vectors(site, layer)
+        if vectors.labels["modality"].nunique() == 1:
+            continue  # image and text are never keys of one layer: nothing to put side by side
+        refuse_one_sided(vectors.labels, text_roles)
         rng = np.random.default_rng(seed)
         sides = []
         for mask in (is_image(vectors.labels), is_text(vectors.labels, text_roles)):
             rows = np.flatnonzero(mask)
             sides.append(np.sort(rng.choice(rows, min(tokens, len(rows)), replace=False)))
-        if vectors.labels["modality"].nunique() == 1:
-            continue  # image and text are never keys of one layer: nothing to put side by side
         rows = np.concatenate(sides)
         flat = vectors.array[rows].reshape(len(rows), -1)
         scaled = np.concatenate(standardise(flat[: len(sides[0])], flat[len(sides[0]) :]))

@@ -49,6 +49,7 @@ class JsonLines:
     Args:
         path: the file.
         language: of rows that do not say.
+        data: where the file is, if ``path`` is only what it is called.
 
     Raises:
         UserError: no such file, or a language without a template.
@@ -56,12 +57,14 @@ class JsonLines:
 
     split = "all"
 
-    def __init__(self, path: str | Path, language: str = "en") -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, language: str = "en", data: str | Path | None = None
+    ) -> None:
+        self.path = Path(data or path)
         if not self.path.is_file():
             raise UserError(f"no file of questions at {self.path}")
         self.name = f"jsonl:{path}"
-        self.data, self.language = origin(path), _known(language)
+        self.data, self.language = origin(self.path), _known(language)
 
     @cached_property
     def _rows(self) -> tuple[list[Entry], array[int]]:
@@ -108,6 +111,7 @@ class ImageFolder:
     Args:
         path: the folder.
         language: of the questions; a .json file may say another.
+        data: where the folder is, if ``path`` is only what it is called.
 
     Raises:
         UserError: no such folder, no image in it, or a language without a template.
@@ -115,12 +119,14 @@ class ImageFolder:
 
     split = "all"
 
-    def __init__(self, path: str | Path, language: str = "en") -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, language: str = "en", data: str | Path | None = None
+    ) -> None:
+        self.path = Path(data or path)
         if not self.path.is_dir():
             raise UserError(f"no folder of images at {self.path}")
         self.name = f"folder:{path}"
-        self.data, self.language = origin(path), _known(language)
+        self.data, self.language = origin(self.path), _known(language)
         files = (p.relative_to(self.path) for p in self.path.rglob("*") if _picture(p))
         self._files = sorted(files, key=Path.as_posix)
         if not self._files:
