@@ -60,8 +60,8 @@ def agreement() -> list[dict[str, Any]]:
         }
     ]
 
-    # The biased MMD of hyppo is 2 n^2 m^2 / (n + m)^4 times the root of a correlation, of kernel with
-    # labels. Ours, the pairs of a vector with itself put back, over the same two norms.
+    # The biased MMD of hyppo is 2 n^2 m^2 / (n + m)^4 times the root of a correlation, that of the
+    # kernel with the labels. Ours, a vector's pairs with itself put back, over the same two norms.
     wide = x.astype(float), y.astype(float)  # hyppo takes no float32
     pooled = np.concatenate(wide)
     kernel = np.exp(-ot.dist(pooled, pooled) / (2 * sigma**2))
