@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from planted import tokens
 from scipy import stats
 
@@ -58,6 +60,18 @@ def test_interval_equals_leaving_samples_out_for_real(missing):
     assert np.log(found.ci) == pytest.approx(
         [math.log(found.ratio) - half, math.log(found.ratio) + half], abs=1e-4
     )
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_the_inverse_ratio_has_the_inverse_interval(seed):
+    first, second = gaps_of(three(seed))
+    assume(second.mmd2 > 0)
+    there, back = gap.mmd_ratio(first, second), gap.mmd_ratio(second, first)
+    assert there.ratio * back.ratio == pytest.approx(1.0)
+    if there.ci[0] > 0:
+        assert there.ci == pytest.approx((1 / back.ci[1], 1 / back.ci[0]))
+        assert there.ci[0] < there.ratio < there.ci[1]
 
 
 def test_of_a_gap_to_itself_it_is_one_and_certain():

@@ -30,10 +30,13 @@ def tables(run: Run) -> list[dict[str, Any]]:
     for site, part in frame.groupby("site", sort=False):
         layers = list(dict.fromkeys(part["layer"]))
         rows = []
-        for _, same in part.groupby(["statistic", "side", "dims"], sort=False, dropna=False):
-            cells = {row["layer"]: _cell(row) for row in same.to_dict("records")}
+        # A number in several dims is several rows; dims that differ by layer are one row.
+        nth = part.groupby(["layer", "statistic", "side"], sort=False).cumcount()
+        for _, same in part.groupby(["statistic", "side", nth], sort=False):
             first = same.iloc[0]
-            dims = f"{first['dims']:g} dims" if first["dims"] > 0 else ""
+            one = same["dims"].nunique() == 1
+            dims = f"{first['dims']:g} dims" if one else ""
+            cells = {row["layer"]: _cell(row, not one) for row in same.to_dict("records")}
             rows.append(
                 {
                     "name": ", ".join(filter(None, (first["statistic"], first["side"], dims))),
@@ -45,7 +48,7 @@ def tables(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _cell(row: Mapping[Hashable, Any]) -> str:
+def _cell(row: Mapping[Hashable, Any], with_dims: bool) -> str:
     if pd.isna(row["value"]):
         return "no gap"
     parts = [f"{row['value']:.3g}"]
@@ -53,6 +56,8 @@ def _cell(row: Mapping[Hashable, Any]) -> str:
         parts.append(f"({row['ci_low']:.3g} to {row['ci_high']:.3g})")
     if pd.notna(row["null"]):
         parts.append(f"null {row['null']:.2g}")
+    if with_dims and pd.notna(row["dims"]):
+        parts.append(f"in {row['dims']:g} dims")
     return " ".join(parts)
 
 
