@@ -10,7 +10,7 @@ import torch
 from transformers import AttentionInterface
 
 from keygap.benchmarks import BadSample, Part, Sample
-from keygap.capture.check import _samples, check, on_device
+from keygap.capture.check import _samples, check, on_device, summary
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
@@ -226,3 +226,10 @@ def test_several_images_and_text_between_them():
             order.append(name)
     assert runs
     assert order == ["question", "image 0", "option", "image 1", "option"]
+
+
+def test_sliding_windows_are_named():
+    vlm = vlm_of("gemma3")
+    window = vlm.model.config.text_config.sliding_window
+    assert [layer.window for layer in vlm.layers] == [window, window, None]
+    assert f"2 of them with a sliding window of {window}" in summary(vlm)

@@ -100,6 +100,8 @@ def summary(vlm: VLM) -> str:
         )
         if kind in attends
     )
+    if windows := [layer.window for layer in vlm.layers if layer.window]:
+        kinds += f" ({len(windows)} of them with a sliding window of {min(windows)})"
     return (
         f"{vlm.name}: {vlm.architecture}, image and text meet in: {vlm.fusion}; "
         f"connector: {vlm.connector or 'none'}; layers: {kinds}; sites: {', '.join(sites_of(vlm))}"

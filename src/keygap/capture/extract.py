@@ -270,6 +270,9 @@ def _manifest(vlm: VLM, asked: dict[str, Any], rows: Sequence[dict[str, Any]]) -
         "connector_parameters": connector.parameters if connector else None,
         "fusion": vlm.fusion,
         "cross_attention_layers": vlm.indices("cross"),
+        "sliding_windows": {
+            str(layer.index): layer.window for layer in vlm.layers if layer.window is not None
+        },
         "n_layers": len(vlm.layers),
         "heads": attending.heads,
         "key_heads": attending.key_heads,

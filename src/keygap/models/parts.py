@@ -80,6 +80,7 @@ class DecoderLayer:
             ``none``: the layer has no attention, ``kind`` names what it has.
         heads: query heads, 0 without attention; ``key_heads`` and ``head_dim`` likewise.
         projections: by site name; a latent-attention layer has no ``k_proj``.
+        window: how many positions back a position sees, None for all.
     """
 
     index: int
@@ -91,6 +92,7 @@ class DecoderLayer:
     head_dim: int
     projections: Mapping[str, Projection] = field(default_factory=dict)
     kind: str = ""
+    window: int | None = None
 
     def projection(self, name: str) -> Projection:
         """``q_proj``, ``k_proj`` or ``v_proj``.
@@ -232,6 +234,7 @@ def _layer(
         head_dim=head_dim,
         projections=_projections(attention, heads, key_heads, head_dim),
         kind=type(attention).__name__,
+        window=getattr(attention, "sliding_window", None),
     )
 
 
