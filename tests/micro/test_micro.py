@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.resources import files
 
 import pytest
@@ -40,6 +42,14 @@ def test_the_folder_is_an_ordinary_one(vlm):
 
 def test_building_twice_gives_the_same_folder():
     assert build("linear") == build("linear")
+
+
+def test_a_folder_that_another_process_built_loads_in_a_new_one():
+    build("qformer")  # the one whose class transformers does not know by itself
+    code = "import keygap as kg; print(kg.load('micro:qformer').connector)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("QFormerProjector")
 
 
 def test_an_unknown_connector_names_the_nearest():

@@ -2,7 +2,7 @@
 
 From there on nothing in keygap treats it as special: ``from_pretrained`` loads it with its
 processor and its chat template. The folder appears by an atomic rename, and its name carries a
-digest of what it was built from, so a new version of the weights is a new folder.
+digest of what it was built from, weights and code, so a new version of either is a new folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from keygap.errors import unknown
-from keygap.micro import packaged
+from keygap.micro import connectors, packaged
 from keygap.micro.connectors import CONNECTORS, IMAGE_SIDE, PATCH_SIDE, architecture
 
 IMAGE_TOKEN = "<image>"
@@ -107,11 +107,13 @@ def build(connector: str) -> Path:
     if connector not in CONNECTORS:
         known = [f"micro:{name}" for name in CONNECTORS]
         raise unknown("model", f"micro:{connector}", known)
+    connectors.register()  # a folder that an earlier process built is only read in this one
     weights = connector_weights(connector)
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
-    digest.update(CHAT_TEMPLATE.encode())
+    for module in (Path(__file__), Path(connectors.__file__), Path(packaged.__file__)):
+        digest.update(module.read_bytes())
     folder = cache_root() / f"micro-{connector}-{digest.hexdigest()[:12]}"
     if folder.is_dir():
         return folder
