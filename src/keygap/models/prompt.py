@@ -277,6 +277,8 @@ class Prompter:
         Read off charts, once for each size; a processor may cut fewer tiles of several images.
         """
         if (size, images) not in self._views:
+            if len(self._views) >= 4096:  # photographs may all differ in size
+                self._views.clear()
             text = self._one_image
             if images > 1:
                 text = self._form([(Part("image"), "")] * images + [(Part("text"), "?")])
