@@ -30,7 +30,7 @@ SLOW = (
     *("perception_lm", "mistral3", "lighton_ocr", "gemma3", "gemma4", "nemotron_h_omni"),
     *("hunyuan_vl", "lfm2_vl", "kimi_k25", "minicpmv4_6", "ovis2", "step3p7", "muse_glimmer"),
     *("glm4v", "paddleocr_vl", "janus", "paligemma", "smolvlm", "gemma4_unified", "minicpm_ocr"),
-    *("cohere_compass", "qwen3_vl", "ernie4_5_vl_moe", "inkling2", "lfm3_vl", "minimax_m3_vl"),
+    *("cohere_compass", "qwen3_vl", "ernie4_5_vl_moe", "inkling2", "minimax_m3_vl"),
 )
 
 
