@@ -47,6 +47,7 @@ format: $(STAMP)  ## ruff, in place
 .PHONY: bench
 bench: $(STAMP)  ## what capturing costs, as ratios measured in one run
 	$(BIN)/python bench/capture.py
+	$(BIN)/python bench/sites.py
 
 .PHONY: pins
 pins: $(STAMP)  ## compile requirements.txt anew from pyproject.toml

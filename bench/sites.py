@@ -2,7 +2,8 @@
 
 Each round times every variant once, in turn, so that whatever else the machine does falls on all of
 them; the result is the median over rounds of a variant's time over that round's bare pass. Captures
-run the pass to its end (the last layer is among those wanted) but leave out the head.
+run through the last layer but leave out the language-model head, so a second column compares them
+with a pass that has no head either: what is left is what hooks and taps cost.
 
     python bench/sites.py [MODEL] [--rounds N]
 """
@@ -52,6 +53,11 @@ def timed() -> Iterator[list[float]]:
     took.append(time.perf_counter() - start)
 
 
+def median_ratio(rounds: list[dict[str, float]], name: str, base: str) -> float:
+    """Median over rounds, so that a round in which the machine was busy counts once."""
+    return statistics.median(seconds[name] / seconds[base] for seconds in rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="micro:linear")
@@ -69,7 +75,10 @@ def main() -> None:
     }
     with torch.no_grad(), ExitStack() as stack:
         stack.callback(vlm.model.train, vlm.model.training)
-        variants: dict[str, Callable[[], object]] = {"bare": lambda: vlm.forward(inputs)}
+        variants: dict[str, Callable[[], object]] = {
+            "bare": lambda: vlm.forward(inputs),
+            "no head": lambda: vlm.model.base_model(**inputs, use_cache=False),
+        }
         for name, sites in wanted.items():
             capture = Capture(vlm, sites, layers)
 
@@ -80,17 +89,18 @@ def main() -> None:
             variants[name] = run
         for variant in variants.values():  # caches, allocator
             variant()
-        ratios: dict[str, list[float]] = {name: [] for name in wanted}
-        bare: list[float] = []
+        rounds: list[dict[str, float]] = []
         for _ in range(options.rounds):
             seconds = {}
             for name, variant in variants.items():
                 with timed() as took:
                     variant()
                 seconds[name] = took[0]
-            bare.append(seconds["bare"])
-            for name in wanted:
-                ratios[name].append(seconds[name] / seconds["bare"])
+            rounds.append(seconds)
+    ratios = {
+        name: {base: median_ratio(rounds, name, base) for base in ("bare", "no head")}
+        for name in wanted
+    }
     result = {
         "model": options.model,
         "batch_size": options.batch_size,
@@ -100,14 +110,15 @@ def main() -> None:
         "device": str(vlm.device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "bare_seconds": statistics.median(bare),
-        "ratios": {name: statistics.median(values) for name, values in ratios.items()},
+        "bare_seconds": statistics.median(each["bare"] for each in rounds),
+        "ratios": ratios,
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{options.model}, {len(layers)} layers, batch of {options.batch_size}: over a bare pass")
-    for name, ratio in result["ratios"].items():  # type: ignore[attr-defined]
-        print(f"  {name:10} {ratio:.3f}")
+    print(f"{options.model}, {len(layers)} layers, batch of {options.batch_size}")
+    print(f"  {'':10} over a bare pass   over one without head")
+    for name, over in ratios.items():
+        print(f"  {name:10} {over['bare']:16.3f}   {over['no head']:21.3f}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks import fixtures
 from keygap import cli
 from keygap.errors import UserError
 from made import files_of
@@ -67,6 +68,31 @@ def test_measure_project_report(monkeypatch, capsys, store):
         path.name for path in store.root.iterdir()
     }
     assert list((store.root / "figures").glob("*.svg"))
+
+
+def test_more_than_one_bad_row_in_twenty_stops_the_run(monkeypatch, capsys, tmp_path):
+    rows = [fixtures.bench_row(n, "cn") for n in range(19)]
+    rows[3]["image"] = "x" * 99
+    path = fixtures.write_bench_tsv(tmp_path / "x.tsv", rows)
+    options = ("--benchmark", "mmbench-cn", "--data", path, "--layers", "0")
+    arguments = ("extract", "micro:linear", *options, "--out", tmp_path / "run")
+    status, _, said = keygap(monkeypatch, capsys, *arguments)
+    assert status == 2
+    line = "1 of 19 samples of mmbench-cn are bad, more than 5%; the first is 3: broken base64"
+    assert line in said
+    assert not (tmp_path / "run").exists()
+    fixtures.write_bench_tsv(path, [*rows, fixtures.bench_row(19, "cn")])  # 1 of 20 is 5 %
+    assert keygap(monkeypatch, capsys, *arguments)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["measure", "project"])
+def test_text_that_is_not_there_is_one_line(monkeypatch, capsys, store, command):
+    before = files_of(store.root)
+    arguments = (command, store.root, "--text-roles", "hint,option")
+    status, _, said = keygap(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert "none of role hint, option, only of question, template; choose with --text-roles" in said
+    assert files_of(store.root) == before
 
 
 def test_lists(monkeypatch, capsys):

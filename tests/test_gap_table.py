@@ -48,6 +48,32 @@ def test_saved_and_read_back(table, tmp_path):
     assert set(pd.read_csv(tmp_path / "jsd.csv")["jsd_dim"]) == {2, 5, 10, 50}
 
 
+def test_the_null_band_holds_zero_and_not_the_gap(table):
+    whole = table.main.query("contrast == 'image_text'")
+    assert (whole["mmd2_null_low"] < 0).all()
+    assert (whole["mmd2_null_high"] > 0).all()
+    assert (whole["mmd2_null_high"] < 0.5 * whole["mmd2"]).all()
+
+
+def test_saturation_is_marked(table):
+    marked = table.profile.dropna(subset="jsd_saturates_at")
+    first = marked[marked["jsd_dim"] == marked["jsd_saturates_at"]]
+    assert (first["jsd_nats"] >= 0.95 * np.log(2)).all()
+    before = marked[marked["jsd_dim"] < marked["jsd_saturates_at"]]
+    assert (before["jsd_nats"] < 0.95 * np.log(2)).all()
+    assert set(table.profile.query("jsd_saturates_at.isna()")["contrast"]) >= {"text_text"}
+
+
+def test_non_finite_vectors_name_the_layer_and_the_sample(store, tmp_path, monkeypatch):
+    vectors = store.vectors("k_proj", 15)
+    broken = vectors.array.copy()
+    broken[100, 1, 7] = np.nan
+    monkeypatch.setattr(type(store), "vectors", lambda *_: type(vectors)(broken, vectors.labels))
+    sample = vectors.labels["sample_id"].iloc[100]
+    with pytest.raises(UserError, match=f"k_proj at layer 15 are NaN.*in sample {sample} at pos"):
+        kg.measure(store, layers=[15])
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -100,3 +126,38 @@ def test_tsne_keeps_two_far_clusters_apart_and_repeats():
 def test_too_few_tokens_for_tsne_is_one_line():
     with pytest.raises(UserError, match="too few for t-SNE"):
         tsne(np.zeros((50, 3)), perplexity=30)
+
+
+def test_a_few_tokens_of_each_sample_say_nearly_what_all_of_them_say(store, table):
+    options = {
+        "contrasts": ["image_text", "image_region"],
+        "n_permutations": 50,
+        "n_bootstraps": 50,
+    }
+    few = kg.measure(store, tokens_per_sample=4, **options)
+    again = kg.measure(store, tokens_per_sample=4, **options)
+    assert few.frame.equals(again.frame)
+    thinned, whole = (
+        t.main[t.main["head"] == "all"].set_index(["layer", "contrast"]) for t in (few, table)
+    )
+    for place, row in thinned.iterrows():
+        everything = whole.loc[place]
+        assert row["n_a"] == min(4 * row["n_samples"], everything["n_a"])
+        assert row["n_samples"] == everything["n_samples"]
+        # samples are the unit: leaving tokens out costs less than an interval is wide
+        width = everything["mmd2_ci_high"] - everything["mmd2_ci_low"]
+        assert abs(row["mmd2"] - everything["mmd2"]) < width
+
+
+def test_matched_positions_stay_matched_when_tokens_are_left_out(store):
+    rows = [
+        kg.measure(
+            store,
+            contrasts=["image_text"],
+            tokens_per_sample=limit,
+            n_permutations=1,
+            n_bootstraps=1,
+        ).frame.query("confound == 'position_matched'")
+        for limit in (2, None)
+    ]
+    assert rows[0]["n_a"].tolist() == rows[1]["n_a"].tolist() == rows[0]["n_b"].tolist()

@@ -8,7 +8,7 @@ effect of its own, so within-sample label swaps are a true null when the sides' 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,20 +30,25 @@ def tokens(
 def gaussian_mmd2(
     shift2: float, var_x: np.ndarray, var_y: np.ndarray, sigmas: tuple[float, ...]
 ) -> float:
-    """MMD^2 between N(0, diag var_x) and N(delta, diag var_y), delta along one axis of y's.
+    """MMD^2 between N(0, diag var_x) and N(delta, diag var_y), delta along the first axis."""
+    return (
+        kernel_of_gaussians(0.0, 2 * var_x, sigmas)
+        + kernel_of_gaussians(0.0, 2 * var_y, sigmas)
+        - 2 * kernel_of_gaussians(shift2, var_x + var_y, sigmas)
+    )
 
-    E k(X, Y) for a Gaussian kernel is a Gaussian integral: prod sqrt(s2 / (s2 + v)) times
-    exp(-delta^2 / (2 (s2 + v_1))), v the summed variances. The shift is along the first axis.
+
+def kernel_of_gaussians(shift2: float, variance: np.ndarray, sigmas: tuple[float, ...]) -> float:
+    """E k(X, Y) of the mean Gaussian kernel, X - Y having this mean and these variances.
+
+    A Gaussian integral: prod sqrt(s2 / (s2 + v)) times exp(-delta^2 / (2 (s2 + v_1))), the mean
+    delta, of which the square is given, along an axis of variance v_1.
     """
-
-    def expected(variance: np.ndarray, shift2: float, sigma2: float) -> float:
-        log = 0.5 * np.log(sigma2 / (sigma2 + variance)).sum()
-        return float(np.exp(log - shift2 / (2 * (sigma2 + variance[0]))))
-
     values = [
-        expected(2 * var_x, 0.0, sigma**2)
-        + expected(2 * var_y, 0.0, sigma**2)
-        - 2 * expected(var_x + var_y, shift2, sigma**2)
+        np.exp(
+            0.5 * np.log(sigma**2 / (sigma**2 + variance)).sum()
+            - shift2 / (2 * (sigma**2 + variance[0]))
+        )
         for sigma in sigmas
     ]
     return float(np.mean(values))
@@ -134,6 +139,24 @@ def _cell(value: object) -> str:
 
 def save(name: str, rows: list[dict[str, object]]) -> None:
     """Write the rows to bench/results/NAME.json and print them as one table."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    _write(name, rows)
     print(table(rows))
+
+
+def record(name: str, row: dict[str, object], case: Sequence[str]) -> None:
+    """Add a row to bench/results/NAME.json, in place of the one with equal values of `case`.
+
+    A long grid can so be run in parts, or be killed, and keeps what it has.
+    """
+    path = RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    rows = [old for old in rows if any(old[key] != row[key] for key in case)]
+    _write(name, [*rows, row])
+    print(row, flush=True)
+
+
+def _write(name: str, rows: list[dict[str, object]]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    whole = RESULTS / f"{name}.json.part"  # a run that is killed while writing spoils nothing
+    whole.write_text(json.dumps(rows, indent=1) + "\n")
+    whole.replace(RESULTS / f"{name}.json")

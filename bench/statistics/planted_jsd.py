@@ -12,7 +12,7 @@ import argparse
 import time
 
 import numpy as np
-from planted import PLANTED, planted, save
+from planted import PLANTED, planted, record
 
 import keygap.gap
 from keygap.gap.jsd import DEFAULT_CRITICS
@@ -27,7 +27,6 @@ def main() -> None:
     arguments = parser.parse_args()
     critics = (*DEFAULT_CRITICS, "boosted") if arguments.boosted else DEFAULT_CRITICS
 
-    rows: list[dict[str, object]] = []
     for d in arguments.dimensions:
         for name in ("none", *PLANTED):
             problem = planted(name, d)
@@ -38,10 +37,12 @@ def main() -> None:
             result = keygap.gap.jsd(x, y, groups, groups, critics=critics)
             seconds = time.perf_counter() - start
             histogram = keygap.gap.jsd_histogram(x, y, groups, groups, dims=min(d, 10))
-            rows.append(
+            record(
+                "planted_jsd",
                 {
                     "d": d,
                     "planted": name,
+                    "vectors a side": arguments.vectors,
                     "truth": truth,
                     "bound": result.raw_nats,
                     "error": result.raw_nats - truth,
@@ -54,10 +55,9 @@ def main() -> None:
                     "histogram": histogram.nats,
                     "its null": histogram.null_nats,
                     "seconds": seconds,
-                }
+                },
+                ("d", "planted", "vectors a side"),
             )
-            print(rows[-1], flush=True)
-    save("planted_jsd", rows)
 
 
 if __name__ == "__main__":

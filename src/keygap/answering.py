@@ -2,11 +2,13 @@
 
 Multiple choice is scored by likelihood, with no text to parse: one forward pass, the
 log-probability of each option's letter (or of each answer of a closed set) as the next token, and
-the benchmark's own rule over the choices.
+the benchmark's own rule over the choices. Open questions, answers that the publisher keeps and bad
+samples are not scored, and counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,19 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from keygap.benchmarks import BadSample, Benchmark, Sample, choose, with_copies
+from keygap.benchmarks import Benchmark, Sample, choose, with_copies
+from keygap.capture.batches import labelled, opened
+from keygap.capture.check import on_device
 from keygap.errors import UserError
 from keygap.models import VLM
+from keygap.models.labels import Batch
 from keygap.progress import track
 from keygap.scoring import Judged, judge, scores
 from keygap.store import write_text
+
+COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability")
+OPEN, KEPT, BAD = "open question", "answer not published", "bad sample"
+NOT_SCORED = "not scored: "
 
 
 @dataclass(frozen=True)
@@ -28,14 +37,19 @@ class Answers:
     """What a model chose.
 
     Attributes:
-        frame: sample_id, subject, chosen, answer, correct, log_probability (of the chosen, nats).
-        accuracy: rule, correct, total, accuracy; ``overall`` is what the benchmark reports.
+        frame: ``COLUMNS``, log_probability that of the chosen, nats.
+        accuracy: rule, correct, total, accuracy; ``overall`` comes first and is what the benchmark
+            reports. Where samples were left out, a row ``not scored: REASON`` counts them.
         left_out: samples without options, without a published answer, or bad, with the reason.
     """
 
     frame: pd.DataFrame
     accuracy: pd.DataFrame
     left_out: dict[str, str]
+
+    def what_is_left_out(self) -> str:
+        """How many samples were not scored, by reason, in a line."""
+        return "not scored: " + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
 
     def save(self, folder: str | Path) -> None:
         """Write ``answers.csv`` and ``accuracy.csv``."""
@@ -61,7 +75,7 @@ def answer(
         seed: of the choice of samples.
 
     Raises:
-        UserError: no sample has options and a published answer.
+        UserError: two of the possible answers cannot be told apart by their first token.
     """
     entries = benchmark.index()
     places = choose(entries, samples, seed)
@@ -73,18 +87,15 @@ def answer(
     left_out: dict[str, str] = {}
     starts = range(0, len(places), batch_size)
     for start in track(starts, len(starts), f"answers of {vlm.name}"):
-        usable = []
-        for place in places[start : start + batch_size]:
-            try:
-                sample = benchmark.sample(place)
-                if not (sample.letters or closed) or sample.answer is None:
-                    raise BadSample("it has no options, or its answer is not published")
-                vlm.prompter([sample])
-            except BadSample as reason:
-                left_out[entries[place].id] = str(reason)
-                continue
-            usable.append(sample)
-        for sample, likelihoods in _likelihoods(vlm, usable, closed):
+        read, broken = opened(benchmark, places[start : start + batch_size])
+        unscored = {s.id: why for s in read if (why := _not_scored(s, closed))}
+        usable, batch, refused = labelled(vlm, [s for s in read if s.id not in unscored])
+        left_out |= broken | unscored | refused
+        if batch is None:
+            continue
+        candidates = [sample.letters or closed for sample in usable]
+        found = _likelihoods(vlm, batch, candidates)
+        for sample, likelihoods in zip(usable, found, strict=True):
             item = judge(
                 sample.id,
                 likelihoods,
@@ -103,39 +114,51 @@ def answer(
                     "log_probability": likelihoods[item.chosen],
                 }
             )
-    if not judged:
-        raise UserError(
-            f"no sample of {benchmark.name}, split {benchmark.split}, has options and a published "
-            "answer, so there is nothing to score"
-        )
-    table = [
+    table: list[dict[str, object]] = [
         {"rule": rule, "correct": score.correct, "total": score.total, "accuracy": score.value}
         for rule, score in scores(benchmark.name, judged).items()
     ]
-    return Answers(pd.DataFrame(rows), pd.DataFrame(table), left_out)
+    table += [{"rule": f"{NOT_SCORED}{why}", "total": n} for why, n in _counted(left_out)]
+    return Answers(
+        pd.DataFrame(rows, columns=list(COLUMNS)),
+        pd.DataFrame(table, columns=["rule", "correct", "total", "accuracy"]).astype(
+            {"correct": "Int64", "total": "Int64"}
+        ),
+        left_out,
+    )
+
+
+def _counted(left_out: dict[str, str]) -> list[tuple[str, int]]:
+    """Reasons and how many samples have each; whatever is wrong with a bad sample is one reason."""
+    counts = Counter(why if why in (OPEN, KEPT) else BAD for why in left_out.values())
+    return sorted(counts.items())
+
+
+def _not_scored(sample: Sample, closed: Sequence[str]) -> str | None:
+    if not (sample.letters or closed):
+        return OPEN
+    return KEPT if sample.answer is None else None
 
 
 @torch.inference_mode()
 def _likelihoods(
-    vlm: VLM, samples: Sequence[Sample], closed: Sequence[str]
-) -> list[tuple[Sample, dict[str, float]]]:
+    vlm: VLM, batch: Batch, candidates: Sequence[Sequence[str]]
+) -> list[dict[str, float]]:
     """Log-probability (nats) of every candidate of every sample as the next token."""
-    if not samples:
-        return []
-    batch = vlm.prompter(samples)
-    inputs = dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
-    logits = vlm.model(**inputs, use_cache=False).logits
+    inputs = on_device(vlm, batch)
+    logits = vlm.forward(inputs).logits
     found = []
-    for row, (sample, labels) in enumerate(zip(samples, batch.labels, strict=True)):
+    for row, (wanted, labels) in enumerate(zip(candidates, batch.labels, strict=True)):
         # the prompt's last position, counted from the end of a sequence padded on the right
         last = logits.shape[1] - (inputs["input_ids"].shape[1] - len(labels)) - 1
         log_probability = logits[row, last].float().log_softmax(-1)
-        ids = first_tokens(vlm.prompter.tokenizer, sample.letters or closed)
-        likelihoods = {
-            candidate: float(log_probability[forms].logsumexp(0))
-            for candidate, forms in ids.items()
-        }
-        found.append((sample, likelihoods))
+        ids = first_tokens(vlm.prompter.tokenizer, wanted)
+        found.append(
+            {
+                candidate: float(log_probability[forms].logsumexp(0))
+                for candidate, forms in ids.items()
+            }
+        )
     return found
 
 
@@ -158,7 +181,8 @@ def first_tokens(
             if token in taken:
                 raise UserError(
                     f"the answers {taken[token]!r} and {candidate!r} begin with the same token, so "
-                    "their likelihood as the next token cannot tell them apart"
+                    "their likelihood as the next token cannot tell them apart; leave accuracy out "
+                    "with answers: false in an experiment"
                 )
             taken[token] = candidate
         found[candidate] = sorted(ids)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from keygap import gap
 from keygap.confounds import CONFOUNDS, SELECTIONS, massive_dimensions
-from keygap.contrasts import Contrast, Masks, NotMeasurable
+from keygap.contrasts import Contrast, Masks, NotMeasurable, refuse_one_sided
 from keygap.errors import UserError
 from keygap.projection import standardise
 from keygap.store import Vectors
@@ -49,9 +50,16 @@ class Case:
 
 
 def cases(
-    vectors: Vectors, contrasts: Sequence[Contrast], roles: Sequence[str], seed: int
+    vectors: Vectors,
+    contrasts: Sequence[Contrast],
+    roles: Sequence[str],
+    tokens_per_sample: int | None,
+    seed: int,
 ) -> Iterator[Case | str]:
     """Every contrast, and every confound of ``image_text``; a string where one is not there.
+
+    A side has at most ``tokens_per_sample`` tokens of a sample, drawn by the seed: samples are the
+    unit and weigh the same, so more tokens of one cost much and add little.
 
     Raises:
         UserError: ``image_text`` itself cannot be measured.
@@ -59,7 +67,7 @@ def cases(
     everything = np.ones(vectors.array.shape[1:], dtype=bool)
     for contrast in contrasts:
         try:
-            a, b = _median_draw(vectors, contrast, roles, seed)
+            a, b = _median_draw(vectors, contrast, roles, tokens_per_sample, seed)
         except NotMeasurable as reason:
             yield f"no {contrast.name}: {reason}"
             continue
@@ -70,6 +78,8 @@ def cases(
             try:
                 if confound in SELECTIONS:
                     masks = SELECTIONS[confound](vectors.labels, roles, seed)
+                    if confound != "position_matched":  # what it matches must not be thinned
+                        masks = _thinned(vectors.labels, masks, tokens_per_sample, seed)
                     yield Case(contrast, confound, *_paired(vectors, masks), everything)
                 else:
                     both = np.concatenate([a.array, b.array])
@@ -78,13 +88,31 @@ def cases(
                 yield f"no {contrast.name} {confound}: {reason}"
 
 
+def _thinned(labels: pd.DataFrame, masks: Masks, limit: int | None, seed: int) -> Masks:
+    """Of each side, at most so many tokens of each sample."""
+    rng = np.random.default_rng(seed)
+    kept = []
+    for mask in masks:
+        rows = rng.permutation(np.flatnonzero(mask))
+        turn = labels["sample_id"].iloc[rows].groupby(labels["sample_id"], observed=True).cumcount()
+        thin = np.zeros(len(mask), dtype=bool)
+        thin[rows if limit is None else rows[turn.to_numpy() < limit]] = True
+        kept.append(thin)
+    return kept[0], kept[1]
+
+
 def _median_draw(
-    vectors: Vectors, contrast: Contrast, roles: Sequence[str], seed: int
+    vectors: Vectors,
+    contrast: Contrast,
+    roles: Sequence[str],
+    tokens_per_sample: int | None,
+    seed: int,
 ) -> tuple[Vectors, Vectors]:
     """The two sides; of a contrast of several draws, those whose MMD squared is the median."""
     draws = []
     for draw in range(contrast.draws):
         masks = contrast.select(vectors.labels, roles, seed + draw)
+        masks = _thinned(vectors.labels, masks, tokens_per_sample, seed)
         a, b = _sides(vectors, contrast, masks, roles)
         if contrast.draws == 1:
             return a, b
@@ -101,11 +129,8 @@ def _sides(
 ) -> tuple[Vectors, Vectors]:
     if contrast.rung == "same":
         return _enough(*(vectors.where(mask) for mask in masks))
-    if contrast.rung == "between" and not all(mask.any() for mask in masks):
-        raise UserError(
-            f"the run has no {'image' if masks[1].any() else 'text'} tokens to compare "
-            f"(text roles: {', '.join(roles)})"
-        )
+    if contrast.rung == "between":
+        refuse_one_sided(vectors.labels, roles)
     try:
         return _paired(vectors, masks)
     except NotMeasurable as reason:

@@ -32,6 +32,10 @@ app.add_typer(micro, name="micro")
 
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")]
+Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16, float32")]
+DeviceMap = Annotated[str | None, typer.Option(help="accelerate's placement: auto, balanced, ...")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+TrustRemoteCode = Annotated[bool, typer.Option(help="Run the repository's own Python.")]
 
 
 @app.command()
@@ -69,10 +73,10 @@ def extract(
     samples: Annotated[int, typer.Option(min=1)] = 200,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     seed: int = 0,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32")] = "auto",
-    device_map: str | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Read vectors of a benchmark's samples out of a model."""
     import keygap as kg
@@ -102,12 +106,18 @@ def extract(
 def measure(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
+    tokens_per_sample: Annotated[int, typer.Option(min=2, help="At most, of each side.")] = 64,
     seed: int = 0,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv."""
     import keygap as kg
 
-    table = kg.measure(kg.Store(folder), text_roles=_listed(text_roles), seed=seed)
+    table = kg.measure(
+        kg.Store(folder),
+        text_roles=_listed(text_roles),
+        tokens_per_sample=tokens_per_sample,
+        seed=seed,
+    )
     table.save(folder)
     _print(table.summary(), table.notes)
 
@@ -116,12 +126,14 @@ def measure(
 def project(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     tokens: Annotated[int, typer.Option(help="At most, of each modality.")] = 2000,
+    text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
     seed: int = 0,
 ) -> None:
     """Standardise, PCA to 50, t-SNE to 2: projection.parquet."""
     import keygap as kg
 
-    kg.project(kg.Store(folder), tokens=tokens, seed=seed).save(folder)
+    roles = _listed(text_roles)
+    kg.project(kg.Store(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
 
 
 @app.command()
@@ -152,13 +164,25 @@ def models() -> None:
 
 
 @app.command()
-def check(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
+def check(
+    model: Model,
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
     """Does keygap read this model correctly? The self-check; exit status 2 if it does not."""
     import keygap as kg
     from keygap.capture.check import check as check_model
     from keygap.capture.check import frame_of, summary
 
-    vlm = kg.load(model)
+    vlm = kg.load(
+        model,
+        dtype=dtype,
+        device_map=device_map,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
     typer.echo(summary(vlm))
     findings = check_model(vlm)
     _print(frame_of(findings), ())

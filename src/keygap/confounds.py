@@ -66,6 +66,14 @@ def position_matched(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> M
     return kept[0], kept[1]
 
 
+def relative_size(
+    array: Float[np.ndarray, "n heads head_dim"],
+) -> Float[np.ndarray, "heads head_dim"]:
+    """Root mean square of each dimension over that of the median one."""
+    size = np.sqrt((array.astype(np.float64) ** 2).mean(0))
+    return size / max(float(np.median(size)), float(np.finfo(np.float64).tiny))
+
+
 def massive_dimensions(
     array: Float[np.ndarray, "n heads head_dim"],
 ) -> Bool[np.ndarray, "heads head_dim"]:
@@ -74,8 +82,7 @@ def massive_dimensions(
     Raises:
         NotMeasurable: there is none.
     """
-    size = np.sqrt((array.astype(np.float64) ** 2).mean(0))
-    massive = size >= MASSIVE * np.median(size)
+    massive = relative_size(array) >= MASSIVE
     if not massive.any():
         raise NotMeasurable(f"no dimension is {MASSIVE:g} times the median one")
     return massive

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from keygap.errors import unknown
+from keygap.errors import UserError, unknown
 
 SINK_SHARE = 5.0  # a sink receives this many times the even share of attention
 
@@ -54,7 +54,9 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> np.ndarray:
 
 
 def is_image(labels: pd.DataFrame) -> np.ndarray:
-    return (labels["modality"] == "image").to_numpy()
+    """Tokens of images and of videos' frames; a learned row end holds nothing of one."""
+    visual = labels["modality"].isin(["image", "video"])
+    return (visual & (labels["role"] != "separator")).to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> np.ndarray:
@@ -151,6 +153,28 @@ CONTRASTS = {
         Contrast("text_sink", "kind", "all text: attention sinks, the others", text_sink),
     )
 }
+
+
+def refuse_one_sided(labels: pd.DataFrame, roles: Sequence[str]) -> None:
+    """Refuse tokens of which image and text cannot be compared: one side is empty.
+
+    Raises:
+        NotMeasurable: all tokens of a layer are of one modality.
+        UserError: no image token, or no text token of these roles; names the roles that there are.
+    """
+    if len(kinds := labels["modality"].unique()) == 1:
+        raise NotMeasurable(
+            f"image and text meet in cross-attention, and at this layer every token is {kinds[0]}: "
+            "there is nothing to compare"
+        )
+    if not is_image(labels).any():
+        raise UserError("the run has no image tokens to compare")
+    if not is_text(labels, roles).any():
+        there = sorted(labels["role"][labels["modality"] == "text"].unique())
+        raise UserError(
+            f"the run has no text tokens to compare: none of role {', '.join(roles)}, only of "
+            f"{', '.join(there)}; choose with --text-roles (text_roles in an experiment)"
+        )
 
 
 def contrast_of(name: str | Contrast) -> Contrast:

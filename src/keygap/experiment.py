@@ -1,20 +1,23 @@
 """An experiment as a file: validated, every choice written out, an unknown key refused.
 
 ``experiments/*.yaml`` are these. The models and benchmarks of one experiment are crossed; each
-pair is a run folder of its own.
+pair is a run folder of its own. Paths of data are relative to the file's folder.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError, unknown
+from keygap.published import Published
 from keygap.selection import OwnContrast
+
+OWN_FILES = ("jsonl", "folder")  # benchmarks whose name is a path
 
 
 class _Section(BaseModel):
@@ -38,6 +41,21 @@ class BenchmarkChoice(_Section):
     data: str | None = None
     language: str | None = None
 
+    def beside(self, folder: Path) -> BenchmarkChoice:
+        """The same with the place of its data, where relative from this folder, in full.
+
+        Raises:
+            UserError: there is nothing.
+        """
+        prefix, _, path = self.name.partition(":")
+        data = self.data or (path if prefix in OWN_FILES else None)
+        if not data:
+            return self
+        place = (folder / data).resolve()
+        if not place.exists():
+            raise UserError(f"no data at {place}: a path is relative to the experiment file")
+        return self.model_copy(update={"data": str(place)})
+
 
 class Extraction(_Section):
     """Which vectors are read."""
@@ -53,6 +71,7 @@ class Measurement(_Section):
 
     contrasts: list[str | OwnContrast] = list(CONTRASTS)
     text_roles: list[str] = ["question"]
+    tokens_per_sample: int | None = Field(default=64, ge=2)
     n_permutations: int = Field(default=1000, ge=1)
     n_bootstraps: int = Field(default=1000, ge=1)
 
@@ -82,6 +101,7 @@ class Experiment(_Section):
     measurement: Measurement = Measurement()
     picture: Picture = Picture()
     answers: bool = Field(default=True, description="score multiple choice beside the gap")
+    published: Published | None = None
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -101,26 +121,32 @@ def read_experiment(path: str | Path) -> Experiment:
     if not isinstance(values, dict):
         raise UserError(f"{path} is no experiment: it must be keys and values")
     try:
-        return Experiment.model_validate(values)
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise _explained(error, path) from error
+    places = [place.beside(path.parent) for place in experiment.benchmarks]
+    return experiment.model_copy(update={"benchmarks": places})
 
 
 def _explained(error: ValidationError, path: Path) -> UserError:
-    """The first problem in one line, with the place in the file."""
-    first = error.errors()[0]
+    """One problem in one line, with the place in the file.
+
+    A key that is not known comes first: where one is misspelt, the right one is missing too.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = ".".join(str(step) for step in first["loc"])
-    if first["type"] == "extra_forbidden":
-        section: Any = Experiment
-        for step in first["loc"][:-1]:
-            if isinstance(step, str):
-                section = _section_of(section.model_fields[step].annotation)
-        key = first["loc"][-1]
-        return UserError(f"{path}: {unknown('key', key, section.model_fields)} (at {place})")
-    return UserError(f"{path}: {place}: {first['msg']}")
+    if first["type"] != "extra_forbidden":
+        return UserError(f"{path}: {place}: {first['msg']}")
+    *steps, key = first["loc"]
+    section: type[BaseModel] = Experiment
+    for step in steps:
+        if step in section.model_fields:  # the others are places in lists, and names of types
+            section = _section(section.model_fields[str(step)].annotation) or section
+    return UserError(f"{path}: {unknown('key', key, section.model_fields)} (at {place})")
 
 
-def _section_of(annotation: Any) -> Any:
-    """The section class of a field, also inside a list."""
-    inner = getattr(annotation, "__args__", None)
-    return inner[0] if inner else annotation
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section class in a field's type, also inside a list or a choice."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _section(inner))), None)

@@ -20,13 +20,15 @@ from keygap.cases import Case, cases
 from keygap.contrasts import CONTRASTS, Contrast, contrast_of
 from keygap.errors import UserError
 from keygap.progress import track
+from keygap.shape_table import ShapeRows, ShapeTable
 from keygap.store import Store, Vectors, write_text
 
 JSD_DIM = 2  # of gap.csv: with more dimensions the JSD of almost any two kinds of token is ln 2
 COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "rung", "confound",
     "n_samples", "n_a", "n_b",
-    "mmd2", "mmd2_ci_low", "mmd2_ci_high", "mmd", "p_value", "p_holm", "bandwidth",
+    "mmd2", "mmd2_ci_low", "mmd2_ci_high", "mmd2_null_low", "mmd2_null_high", "mmd",
+    "p_value", "p_holm", "bandwidth",
     "jsd_nats", "jsd_bits", "jsd_ci_low", "jsd_ci_high", "jsd_dim", "jsd_estimator",
     "highest", "ratio", "ratio_ci_low", "ratio_ci_high",
 )  # fmt: skip
@@ -38,18 +40,23 @@ class GapTable:
 
     Attributes:
         frame: one row per site, layer, head, contrast and confound (``COLUMNS``).
-        profile: the JSD of all heads together over PCA dimensions.
+        profile: the JSD of all heads together over PCA dimensions, and the first at which it
+            saturates.
+        shape: further statistics of image against text.
         notes: contrasts that could not be measured, and why.
     """
 
     frame: pd.DataFrame
     profile: pd.DataFrame
     notes: tuple[str, ...]
+    shape: ShapeTable
 
     def save(self, folder: str | Path) -> None:
-        """Write ``gap.csv`` and ``jsd.csv``, whole or not at all."""
+        """Write ``gap.csv``, ``jsd.csv``, ``notes.txt`` and the shape's tables, each whole."""
+        write_text(Path(folder) / "notes.txt", "".join(f"{note}\n" for note in self.notes))
         write_text(Path(folder) / "gap.csv", self.frame.to_csv(index=False))
         write_text(Path(folder) / "jsd.csv", self.profile.to_csv(index=False))
+        self.shape.save(folder)
 
     @property
     def main(self) -> pd.DataFrame:
@@ -63,6 +70,7 @@ class GapTable:
         ``ratio_kind``: to the largest contrast inside one modality, named in ``highest``, with its
         95 % interval.
         """
+        columns = ["model", "site", "layer", "image_text", "same", "ratio_same", "highest", "kind"]
         rows: list[dict[str, Any]] = []
         whole = self.main[self.main["head"] == "all"]
         for (model, site, layer), table in whole.groupby(["model", "site", "layer"], sort=False):
@@ -87,7 +95,7 @@ class GapTable:
                     "interval": f"{low:.2f} to {high:.2f}",
                 }
             )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=[*columns, "ratio_kind", "interval"])
 
     def _repr_html_(self) -> str:
         return self.summary().to_html(index=False, float_format=lambda value: f"{value:.3f}")
@@ -100,6 +108,7 @@ def measure(
     layers: Sequence[int] | None = None,
     contrasts: Sequence[str | Contrast] = tuple(CONTRASTS),
     text_roles: Sequence[str] = ("question",),
+    tokens_per_sample: int | None = 64,
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
     seed: int = 0,
@@ -113,6 +122,9 @@ def measure(
         contrasts: names of ``CONTRASTS``, or contrasts of the caller's own.
         text_roles: what counts as text. The question's own tokens by default: template tokens are
             the same in every prompt.
+        tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
+            by the seed; None takes all. Samples are the unit: an image of 576 tokens says little
+            more than 64 of them do, at many times the cost.
         n_permutations: label swaps behind a p-value.
         n_bootstraps: resamplings of whole samples.
         seed: of everything random here.
@@ -127,16 +139,19 @@ def measure(
     rows: list[dict[str, Any]] = []
     profile: list[dict[str, Any]] = []
     notes: list[str] = []
+    shape = ShapeRows(seed)
     places = store.places(sites, layers)
     for site, layer in track(places, len(places), f"gap of {manifest['model']}"):
         vectors = store.vectors(site, layer)
         _refuse_non_finite(vectors, site, layer)
         place = {**identity, "site": site, "layer": layer}
         here: list[tuple[dict[str, Any], gap.MMDResult]] = []
-        for case in cases(vectors, chosen, text_roles, seed):
+        for case in cases(vectors, chosen, text_roles, tokens_per_sample, seed):
             if isinstance(case, str):
                 notes.append(f"{manifest['model']}, {site}, layer {layer}: {case}")
                 continue
+            if case.contrast.rung == "between" and not case.confound:
+                shape.add(place, case)
             named = {**place, "contrast": case.contrast.name, "rung": case.contrast.rung}
             for head, x, y in case.by_head():
                 row, curve, mmd = _row(case, head, x, y, n_permutations, n_bootstraps, seed)
@@ -148,28 +163,23 @@ def measure(
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, index in frame.groupby(["contrast", "confound"]).groups.items():
         frame.loc[index, "p_holm"] = gap.holm(frame.loc[index, "p_value"].to_numpy())
-    return GapTable(frame, pd.DataFrame(profile), tuple(notes))
+    return GapTable(frame, pd.DataFrame(profile), (*notes, *shape.notes), shape.table())
 
 
 def _stand_on_ladder(here: list[tuple[dict[str, Any], gap.MMDResult]]) -> None:
-    """Give each ``image_text`` row its ratio to the highest contrast inside one modality.
-
-    The interval is that of the ratio over bootstraps of whole samples; contrasts of the same
-    samples share their draws, so what they have in common cancels.
-    """
+    """Give each ``image_text`` row its ratio to the highest contrast inside one modality."""
     for row, mmd in here:
         rivals = [
             (other, result)
             for other, result in here
             if other["rung"] == "kind" and other["head"] == row["head"] and result.mmd2 > 0
         ]
-        if row["rung"] != "between" or not rivals:
+        if row["rung"] != "between" or not rivals or mmd.mmd2 <= 0:
             continue
         highest, rival = max(rivals, key=lambda pair: pair[1].mmd2)
-        draws = mmd.bootstraps / rival.bootstraps
-        low, high = np.quantile(draws, [0.025, 0.975])
-        row |= {"highest": highest["contrast"], "ratio": mmd.mmd2 / rival.mmd2}
-        row |= {"ratio_ci_low": float(low), "ratio_ci_high": float(high)}
+        found = gap.mmd_ratio(mmd, rival)
+        row |= {"highest": highest["contrast"], "ratio": found.ratio}
+        row |= {"ratio_ci_low": found.ci[0], "ratio_ci_high": found.ci[1]}
 
 
 def _refuse_non_finite(vectors: Vectors, site: str, layer: int) -> None:
@@ -210,6 +220,8 @@ def _row(
         }
         for jsd in profile.results
     ]
+    for point in curve:
+        point["jsd_saturates_at"] = profile.saturates_at
     main = next(point for point in curve if point["jsd_dim"] == JSD_DIM)
     row = {
         "n_samples": len({*a.sample_ids, *b.sample_ids}),
@@ -218,6 +230,8 @@ def _row(
         "mmd2": mmd.mmd2,
         "mmd2_ci_low": mmd.ci[0],
         "mmd2_ci_high": mmd.ci[1],
+        "mmd2_null_low": mmd.null_band[0],
+        "mmd2_null_high": mmd.null_band[1],
         "mmd": mmd.mmd,
         "p_value": mmd.p_value,
         "bandwidth": mmd.bandwidth,

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 import yaml
 
-from keygap.answering import answer
-from keygap.benchmarks import benchmark
+from keygap.answering import answer, first_tokens
+from keygap.benchmarks import Benchmark, benchmark, choose
 from keygap.capture import extract
+from keygap.capture.batches import opened
 from keygap.errors import UserError
 from keygap.experiment import Experiment
 from keygap.gap_table import GapTable, measure
@@ -41,11 +42,14 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
     out, folders = Path(out), folders_of(experiment, out)
     asked = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
     _refuse_other(out, folders, asked)
+    # opened before any model is loaded: what is wrong with the last one should not wait for hours
+    benches = [benchmark(**source.model_dump()) for source in experiment.benchmarks]
+    for bench in benches:
+        _refuse_without_text(bench, experiment)
     for model in experiment.models:
         vlm = None
-        for source in experiment.benchmarks:
+        for source, bench in zip(experiment.benchmarks, benches, strict=True):
             folder = out / folder_name(model.name, source.name)
-            bench = benchmark(**source.model_dump())
             if vlm is None:
                 vlm = load(
                     model.name,
@@ -53,6 +57,8 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
                     revision=model.revision,
                     device_map=model.device_map,
                 )
+            if experiment.answers and hasattr(bench, "answers"):
+                first_tokens(vlm.prompter.tokenizer, bench.answers())  # or it stops here, not later
             store = extract(
                 vlm, bench, folder, seed=experiment.seed, **experiment.extraction.model_dump()
             )
@@ -67,12 +73,37 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
                     seed=experiment.seed,
                 )
                 answers.save(folder)
+                if answers.left_out:
+                    logger.info("%s on %s: %s", vlm.name, bench.name, answers.what_is_left_out())
         del vlm
         torch.cuda.empty_cache()
     tables = [read_run(folder).table.frame for folder in folders]
     write_text(out / "gap.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
     write_text(out / EXPERIMENT, asked)
     return report(*folders, out=out)
+
+
+def _refuse_without_text(bench: Benchmark, experiment: Experiment) -> None:
+    """Refuse a benchmark none of whose prompts has text of the roles that count as text.
+
+    Raises:
+        UserError: it is so; names the roles that there are.
+    """
+    asked = set(experiment.measurement.text_roles)
+    if asked & {"system", "template"}:  # a model's chat template may have these
+        return
+    entries, found = bench.index(), set()
+    for place in choose(entries, experiment.extraction.samples, experiment.seed):
+        samples, _ = opened(bench, [place])
+        roles = {part.role for sample in samples for part in sample.prompt if part.kind == "text"}
+        if roles & asked:
+            return
+        found |= roles
+    if found:
+        raise UserError(
+            f"the prompts of {bench.name} have no text of role {', '.join(sorted(asked))}, only of "
+            f"{', '.join(sorted(found))}: choose among these with measurement.text_roles"
+        )
 
 
 def _refuse_other(out: Path, folders: Iterable[Path], asked: str) -> None:
@@ -101,12 +132,23 @@ def summary_of(folders: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
-    """The run folders of an experiment, models by benchmarks."""
-    return [
+    """The run folders of an experiment, models by benchmarks.
+
+    Raises:
+        UserError: two of them would be one folder.
+    """
+    folders = [
         Path(out) / folder_name(model.name, source.name)
         for model in experiment.models
         for source in experiment.benchmarks
     ]
+    for number, folder in enumerate(folders):
+        if folder in folders[:number]:
+            raise UserError(
+                f"two runs of the experiment would share the folder {folder.name}: a model and a "
+                "benchmark may stand together once; put the other into an experiment of its own"
+            )
+    return folders
 
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:

@@ -15,12 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from keygap.contrasts import is_image, is_text
+from keygap.contrasts import is_image, is_text, refuse_one_sided
 from keygap.progress import track
 from keygap.projection import principal_components, standardise, tsne
 from keygap.store import Store
 
 PCA_DIM = 50
+COLUMNS = ["modality", "role", "token", "sample_id", "position", "patch_row", "patch_column"]
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,15 @@ def project(
         seed: of the draw, the PCA and t-SNE.
 
     Raises:
-        UserError: too few tokens for the perplexity.
+        UserError: no image or text tokens of these roles, or too few for the perplexity.
     """
     places = store.places(sites, layers)
     frames = []
     for site, layer in track(places, len(places), f"t-SNE of {store.experiment['model']}"):
         vectors = store.vectors(site, layer)
+        if vectors.labels["modality"].nunique() == 1:
+            continue  # image and text are never keys of one layer: nothing to put side by side
+        refuse_one_sided(vectors.labels, text_roles)
         rng = np.random.default_rng(seed)
         sides = []
         for mask in (is_image(vectors.labels), is_text(vectors.labels, text_roles)):
@@ -80,14 +84,6 @@ def project(
         scaled = np.concatenate(standardise(flat[: len(sides[0])], flat[len(sides[0]) :]))
         plane = tsne(principal_components(scaled, PCA_DIM, seed), perplexity, seed)
         labels = vectors.labels.iloc[rows].reset_index(drop=True)
-        columns = [
-            "modality",
-            "role",
-            "token",
-            "sample_id",
-            "position",
-            "patch_row",
-            "patch_column",
-        ]
-        frames.append(labels[columns].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
-    return Projection(pd.concat(frames, ignore_index=True))
+        frames.append(labels[COLUMNS].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
+    empty = pd.DataFrame(columns=[*COLUMNS, "site", "layer", "x", "y"])
+    return Projection(pd.concat(frames, ignore_index=True) if frames else empty)

@@ -9,7 +9,9 @@ import base64
 import csv
 import io
 import json
+import struct
 import sys
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,10 +61,15 @@ BENCH = [
 ]
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
-    """An encoded image; its middle is red where the mode has colours."""
+def picture(
+    mode: str = "RGB",
+    size: tuple[int, int] = (24, 16),
+    kind: str = "PNG",
+    colour: tuple[int, int, int] = (200, 30, 30),
+) -> bytes:
+    """An encoded image; its middle is red, or another colour, where the mode has colours."""
     image = Image.new("RGB", size, "white")
-    image.paste((200, 30, 30), (size[0] // 4, 0, size[0] // 2, size[1]))
+    image.paste(colour, (size[0] // 4, 0, size[0] // 2, size[1]))
     if mode == "RGBA":
         image.putalpha(Image.new("L", size, 0))  # all transparent
     elif mode != "RGB":
@@ -70,6 +77,18 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (24, 16), kind: str = "PN
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
+
+
+def bomb(side: int = 30_000) -> bytes:
+    """A PNG of some bytes that says it has side x side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 99)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
 
 
 def cell(data: bytes | None, name: str = "image.png") -> dict[str, Any]:
@@ -129,6 +148,9 @@ def bad_mmmu_rows() -> dict[str, dict[str, Any]]:
         "no bytes": mmmu_row(image_1=cell(None, "/etc/hostname")),
         "that are not an image": mmmu_row(image_1=cell(b"%!PS-Adobe-3.0 EPSF-3.0")),
         "of 1 options": mmmu_row(options="['only one']"),
+        "of 30 options": mmmu_row(options=repr(["x"] * 30)),
+        "type None is none of multiple-choice, open": mmmu_row(question_type=None),
+        "the text shows <image 111111111>": mmmu_row(question=f"<image {'1' * 5000}>"),
     }
 
 

@@ -63,6 +63,15 @@ def test_code_and_broken_lists_are_refused(text: str) -> None:
         parse_options(text)
 
 
+def test_a_reason_is_the_same_every_time() -> None:
+    reasons = set()
+    for _ in range(2):
+        with pytest.raises(BadSample) as error:
+            parse_options("['a'] * 9")
+        reasons.add(str(error.value))
+    assert reasons == {"the options \"['a'] * 9\" are not a list of literal strings"}
+
+
 @pytest.mark.parametrize("value", [None, 3, ["a"], float("nan")])
 def test_a_cell_that_is_no_text_is_refused(value: object) -> None:
     with pytest.raises(BadSample, match="not a stringified list"):

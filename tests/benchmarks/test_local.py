@@ -89,6 +89,9 @@ def test_items_of_one_image_are_known_as_such(folder: Path) -> None:
         ({"options": "['a', 'b']"}, "not a list"),
         ({"options": ["a", 2]}, "not text but int"),
         ({"options": ["a"]}, "of 1 options"),
+        ({"options": ["a"] * 30}, "of 30 options"),
+        ({"options": {"A": "a", "B": "b"}}, "not a list but dict"),
+        ({"image": "bomb.png"}, "the image is too large"),
         ({"options": ["a", "b"], "answer": "c"}, "not among the options"),
         ({"options": ["a", "a"], "answer": "a"}, "not among the options"),
         ({"language": "tlh"}, "language 'tlh'"),
@@ -99,6 +102,7 @@ def test_a_bad_row_says_why(change: dict[str, Any], reason: str, folder: Path) -
     (folder / "links").symlink_to(folder.parent)
     (folder / "circle.png").symlink_to(folder / "circle.png")
     os.mkfifo(folder / "pipe.png")
+    (folder / "bomb.png").write_bytes(fixtures.bomb())
     rows = [json.dumps(ROW), json.dumps(ROW | change), json.dumps(ROW)]
     (folder / "x.jsonl").write_text("\n".join(rows))
     bench = benchmark(f"jsonl:{folder / 'x.jsonl'}")

@@ -99,6 +99,15 @@ def test_a_missing_option_keeps_the_others_letters(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_index_that_pandas_made_a_float_of_is_the_same_index(tmp_path: Path) -> None:
+    rows = [row | {"index": f"{row['index']}.0"} for row in fixtures.bench_rows()]
+    path = fixtures.write_bench_tsv(tmp_path / "x.tsv", rows)
+    assert [entry.id for entry in benchmark("mmbench", data=path).index()] == ["1", "241"]
+    bench = benchmark("mmbench-circular", data=path)
+    assert [entry.image_key for entry in bench.index()] == ["1", "241", "1", "241", "241"]
+    assert bench.sample(4).images
+
+
 def test_kept_answers_are_none(tmp_path: Path) -> None:
     row = fixtures.bench_row(answer="")
     path = fixtures.write_bench_tsv(tmp_path / "x.tsv", [row])

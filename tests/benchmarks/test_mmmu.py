@@ -98,6 +98,14 @@ def test_every_row_decodes(bench: Benchmark) -> None:
     assert {"RGB", "RGBA", "P", "CMYK", "L"} <= set(modes)
 
 
+def test_a_second_row_of_one_id_keeps_its_subject(tmp_path: Path) -> None:
+    path = fixtures.write_mmmu(tmp_path / "x.parquet", [fixtures.mmmu_row()] * 2)
+    entries = benchmark("mmmu", data=path).index()
+    assert [(entry.id, entry.subject) for entry in entries] == [
+        ("validation_Art_1", "Art"), ("validation_Art_1#1", "Art")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("reason", fixtures.bad_mmmu_rows())
 def test_a_bad_row_says_why_and_its_neighbours_live(reason: str, tmp_path: Path) -> None:
     rows = [fixtures.mmmu_row("dev_Art_1"), fixtures.bad_mmmu_rows()[reason]]

@@ -70,6 +70,11 @@ def test_ids_are_made_unique() -> None:
     assert unique_ids("dev", ["7", None, "7", "", 8]) == ["7", "dev-1", "7#2", "dev-3", "8"]
 
 
+@given(st.lists(st.sampled_from(["7", "7#1", "7#2", "dev-1", "dev-2#2", "", None]), max_size=9))
+def test_every_row_has_an_id_of_its_own(ids: list[str | None]) -> None:
+    assert len(set(unique_ids("dev", ids))) == len(unique_ids("dev", ids)) == len(ids)
+
+
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [("RGB", "PNG"), ("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"),

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import keygap as kg
+from benchmarks import fixtures
 from keygap.errors import UserError
 from made import LAYERS, SAMPLES, bench_of, files_of, made_sample
 
@@ -103,6 +104,30 @@ def test_a_folder_with_another_experiment_is_refused(vlm, easy_vqa, store):
     with pytest.raises(UserError, match=r"holds another experiment: its seed is 0, not 1"):
         kg.extract(vlm, easy_vqa, store.root, samples=SAMPLES, batch_size=8, seed=1)
     assert files_of(store.root) == before
+
+
+def test_a_folder_with_the_same_benchmark_of_other_files_is_refused(vlm, tmp_path):
+    (tmp_path / "a.png").write_bytes(fixtures.picture())
+    rows = [{"image": "a.png", "question": f"is it number {n}?"} for n in range(4)]
+    same = {"layers": [0], "batch_size": 4}
+    made = []
+    for name in ("one", "two"):
+        path = fixtures.write_bench_tsv(
+            tmp_path / f"{name}.tsv", [fixtures.bench_row(n) for n in range(4)]
+        )
+        made.append(kg.benchmark("mmbench", data=path))
+    one, two = made
+    kg.extract(vlm, one, tmp_path / "run", **same)
+    with pytest.raises(UserError, match=r"its data is '.*one.tsv', not '.*two.tsv'"):
+        kg.extract(vlm, two, tmp_path / "run", **same)
+    before = files_of(tmp_path / "run")
+    kg.extract(vlm, one, tmp_path / "run", **same)
+    assert files_of(tmp_path / "run") == before
+
+    own = f"jsonl:{fixtures.write_jsonl(tmp_path / 'own.jsonl', rows)}"
+    kg.extract(vlm, kg.benchmark(own, language="en"), tmp_path / "own", **same)
+    with pytest.raises(UserError, match="its language is 'en', not 'zh'"):
+        kg.extract(vlm, kg.benchmark(own, language="zh"), tmp_path / "own", **same)
 
 
 def test_a_folder_that_holds_something_else_is_refused(vlm, easy_vqa, tmp_path):

@@ -10,6 +10,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 5))
 Y = RNG.normal(size=(12, 5))
 GX, GY = np.repeat(np.arange(6), 4), np.repeat(np.arange(6), 2)
+FLAT = Y * [1, 1, 1, 1, 0]
 
 
 def broken(values, row, value):
@@ -73,7 +74,7 @@ def test_bad_input_is_one_clear_line(statistic, case):
         (lambda: gap.spread(X, np.ones((12, 5)), GX, GY), "all vectors of y are equal"),
         (lambda: gap.modality_gap(X * (GX != 2)[:, None], Y, GX, GY), "row 8 of x has length"),
         (lambda: gap.contribution(X, Y, GX, GY, n_heads=2), "do not divide"),
-        (lambda: gap.moments(X, Y * [1, 1, 1, 1, 0], GX, GY), "y does not vary in all of the 5"),
+        (lambda: gap.moments(X, FLAT, GX, GY, dims=5), "y does not vary in all of the 5"),
         (lambda: gap.mir([]), "no layers"),
         (lambda: gap.mir([(X, Y), (X, Y * 0)]), "layer 2: all text vectors are zero"),
         (lambda: gap.mir([(X, Y[:1])]), "text of layer 1 has one vector"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from planted import tokens
-from scipy import linalg
+from scipy import linalg, stats
 
 from keygap import gap
 from keygap.gap.frechet import gaussian_frechet
@@ -92,6 +92,16 @@ def test_moments_find_what_was_planted(paired):
     assert result.higher > 0.9
 
 
+def test_moments_stay_where_both_sides_vary():
+    """Keys of a first layer are one vector for each word: a covariance of those has few axes."""
+    x, y, groups_x, groups_y = sides(9, samples=60, d=8, shift=1.0, counts=(10, 10))
+    words = y[:4][np.random.default_rng(0).integers(0, 4, len(y))]  # four points span three axes
+    result = gap.moments(x, words, groups_x, groups_y)
+    assert result.dims <= 3
+    assert result.mean + result.covariance + result.higher == pytest.approx(1.0)
+    assert gap.moments(x, y, groups_x, groups_y).dims == 8
+
+
 def test_moments_without_a_gap_have_no_shares():
     results = [gap.moments(*sides(seed, samples=10)) for seed in range(8)]
     negative = [result for result in results if result.mmd2_total <= 0]
@@ -128,6 +138,48 @@ def test_ball_and_cloud():
     assert result.separation == pytest.approx(5 * np.sqrt(10) / np.sqrt(9.5), rel=0.05)
     low, high = result.separation_ci
     assert low < result.separation < high
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_spread_leaves_samples_out_for_real(paired):
+    x, y, groups_x, groups_y = sides(10, samples=12, d=5, shift=1.0, scale=1.5)
+    groups_y = groups_y if paired else groups_y + 12
+
+    def ratios(keep_x, keep_y):
+        found = gap.spread(x[keep_x], y[keep_y], groups_x[keep_x], groups_y[keep_y])
+        return found.spread_ratio, found.dimension_ratio, found.separation
+
+    order = np.random.default_rng(0)  # unpaired sides lose a random sample each, by the seed
+    lost_x = order.permutation(np.arange(12) % 12)
+    lost_y = lost_x if paired else order.permutation(np.arange(12) % 12)
+    logs = np.log(
+        [ratios(lost_x[groups_x] != part, lost_y[groups_y % 12] != part) for part in range(12)]
+    )
+    half = stats.t.ppf(0.975, 11) * np.sqrt(11 * logs.var(axis=0))
+    found = gap.spread(x, y, groups_x, groups_y, seed=0)
+    for value, ci, width in zip(
+        (found.spread_ratio, found.dimension_ratio, found.separation),
+        (found.spread_ratio_ci, found.dimension_ratio_ci, found.separation_ci),
+        half,
+        strict=True,
+    ):
+        assert ci == pytest.approx((value * np.exp(-width), value * np.exp(width)))
+
+
+def test_dimensions_for_half_and_readings():
+    x, y, groups_x, groups_y = sides(11, d=6, shift=3.0)
+    parts = gap.contribution(x, y, groups_x, groups_y, n_heads=3)
+    assert parts.dimensions_for_half == 1
+    named = {(reading.name, reading.head): reading.value for reading in parts.readings}
+    assert named["mean_difference", None] == parts.total
+    assert sum(named["head_share", head] for head in range(3)) == pytest.approx(1.0)
+    for seed in range(20):
+        none = gap.contribution(*sides(seed, samples=6, d=2))
+        if none.total <= 0:
+            assert none.dimensions_for_half is None
+            assert none.readings[-1].value is None
+            return
+    raise AssertionError("no seed gave means that are no farther apart than chance")
 
 
 def test_holm():

@@ -19,6 +19,7 @@ from .entry import Entry
 from .zoo import ZOO
 from .zoo_refused import REFUSED, UNSETTLED
 
+VIDEO = "frames of a video"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models
 
@@ -38,6 +39,8 @@ from transformers' own configuration classes and fed by each family's real proce
   or from the grid that it gives; where neither says them (learned queries, views that come in
   several inputs), positions have none. Where a model puts learned row ends among patches whose
   grid is not known, the sample is refused (unlimited_ocr, once an image is cut into tiles).
+- *videos*: whether the self-check of a video passes; a dash where the processor takes none,
+  or was given none of a tiny size.
 - Layers without attention (linear attention, convolution, state space) are named and not read.
 
 """
@@ -50,14 +53,17 @@ def row(entry: Entry) -> tuple[str, ...]:
         findings = check(vlm)
     except UserError as error:
         reason = str(error).removeprefix(f"{entry.family}: ")
-        return entry.family, "", "", entry.layout, "", "", f"refused: {reason}"
+        return entry.family, "", "", entry.layout, "", "", "", f"refused: {reason}"
     wrong = [finding for finding in findings if finding.passed is False]
-    unsaid = [finding.check for finding in findings if finding.passed is None]
+    films = [finding for finding in findings if finding.check == VIDEO]
+    unsaid = [f.check for f in findings if f.passed is None and f.check != VIDEO]
     result = "passes" + (f" (does not apply: {', '.join(unsaid)})" if unsaid else "")
     if wrong:
         result = "fails: " + "; ".join(f"{each.check}: {each.detail}" for each in wrong)
     kinds = Counter(layer.kind for layer in vlm.layers if layer.attends == "none")
     others = "".join(f"; not in {kind}" for kind in kinds)
+    if windows := [layer.index for layer in vlm.layers if layer.window]:
+        others += f"; sliding window at layers {', '.join(map(str, windows))}"
     connector = " > ".join(vlm.connector.modules) if vlm.connector else "none"
     return (
         entry.family,
@@ -65,6 +71,7 @@ def row(entry: Entry) -> tuple[str, ...]:
         connector,
         entry.layout,
         "template" if entry.template else "plain",
+        "passes" if any(film.passed for film in films) else "-",
         ", ".join(sites_of(vlm)) + others,
         result,
     )
@@ -77,11 +84,12 @@ def main() -> None:
         "connector",
         "image layout",
         "chat",
+        "videos",
         "sites",
         "result",
     )
     rows = sorted(row(entry) for entry in (*ZOO, *REFUSED))
-    rows += [(name, "", "", "", "", "", why) for name, why in UNSETTLED.items()]
+    rows += [(name, "", "", "", "", "", "", why) for name, why in UNSETTLED.items()]
     passing = sum(line[-1].startswith("passes") for line in rows)
     templates = sum(line[-1].startswith("passes") and line[4] == "template" for line in rows)
     refused = sum(line[-1].startswith("refused") for line in rows)

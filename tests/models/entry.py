@@ -23,6 +23,12 @@ QWEN_IMAGE = {
     "merge_size": 2,
     "size": {"shortest_edge": 256, "longest_edge": 64 * 48},
 }
+QWEN_VIDEO = {
+    "patch_size": 8,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+    "size": {"shortest_edge": 256, "longest_edge": 4 * 64 * 48},
+}
 QWEN_PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
 GLM_TOKENS = {
     "image_token": "<|image|>",
@@ -60,6 +66,7 @@ class Entry:
         processor: arguments of the processor.
         config: what the tiny configuration must say, ``__`` reaching into its parts.
         feature: the token that image features replace, by attribute or spelling.
+        video: arguments of the video processor, for families whose videos are tried.
         images: whether one prompt can hold several images.
         slow: whether it is left to the slow suite.
         fails: what the self-check or the refusal says, for those that do not pass.
@@ -91,6 +98,8 @@ class Entry:
         template = self.template
         if template is not None:
             template = template.replace("IMAGE", self.place or feature)
+            film = self.tokens.get("video_token", "")
+            template = template.replace("VIDEO", self.place.replace(feature, film) or film)
         processor = offline.real_processor(
             self.family,
             tokenizer,

@@ -10,7 +10,7 @@ import torch
 from transformers import AttentionInterface
 
 from keygap.benchmarks import BadSample, Part, Sample
-from keygap.capture.check import _samples, check, on_device
+from keygap.capture.check import _samples, check, on_device, summary
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
@@ -140,12 +140,12 @@ def test_layers_without_attention_are_named_and_not_chosen():
         vlm.layer_indices([0])
 
 
-def test_cross_attention_says_which_layers_hold_what():
+def test_a_layer_name_stands_for_one_of_each_kind():
     vlm = vlm_of("mllama")
     assert [layer.attends for layer in vlm.layers] == ["self", "cross", "self", "cross"]
-    assert vlm.layer_indices(["all"]) == [0, 2]
-    with pytest.raises(ValueError, match="attends across to image features"):
-        vlm.layer_indices(["first", 1])
+    assert vlm.layer_indices(["first"]) == [0, 1]
+    assert vlm.layer_indices(["last", 0]) == [0, 2, 3]
+    assert vlm.layer_indices(["all"]) == [0, 1, 2, 3]
 
 
 def places(family: str, number: int = 0) -> list[tuple[str, int, int]]:
@@ -226,3 +226,10 @@ def test_several_images_and_text_between_them():
             order.append(name)
     assert runs
     assert order == ["question", "image 0", "option", "image 1", "option"]
+
+
+def test_sliding_windows_are_named():
+    vlm = vlm_of("gemma3")
+    window = vlm.model.config.text_config.sliding_window
+    assert [layer.window for layer in vlm.layers] == [window, window, None]
+    assert f"2 of them with a sliding window of {window}" in summary(vlm)

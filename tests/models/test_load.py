@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from PIL import Image
-from transformers import AutoTokenizer, LlamaConfig
+from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Sample, image_then_question
+from keygap.capture.check import _samples, check, on_device
+from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.models.parts import text_stack
@@ -49,6 +52,38 @@ def test_a_saved_model_loads_and_says_what_it_is(tmp_path):
     assert (vlm.architecture, vlm.fusion, len(vlm.layers)) == ("qwen2_5_vl", "sequence", 3)
     assert vlm.revision is None
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == processor.tokenizer.padding_side
+
+
+def test_weights_that_lie_on_disk_are_read_like_others(tmp_path):
+    model, processor = BY_FAMILY["llava"].build()
+    model.save_pretrained(tmp_path / "model")
+    whole = wrap(model, processor, "tiny")
+    place = {
+        "model.vision_tower": "cpu",
+        "model.multi_modal_projector": "cpu",
+        "model.language_model": "disk",
+        "lm_head": "cpu",
+    }
+    offloaded = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "model", device_map=place, offload_folder=tmp_path / "weights"
+    )
+    assert "meta" in {parameter.device.type for parameter in offloaded.parameters()}
+    vlm = kg.load(offloaded, processor)
+    assert not [finding for finding in check(vlm) if finding.passed is False]
+    inputs = on_device(vlm, vlm.prompter(_samples()))
+    with Capture(vlm, ["k_proj"], [0, 2]) as capture, Capture(whole, ["k_proj"], [0, 2]) as other:
+        here, there = capture(inputs), other(inputs)
+    for key, vectors in here.items():
+        torch.testing.assert_close(vectors, there[key])
+
+
+def test_a_device_map_places_the_model(tmp_path):
+    model, processor = BY_FAMILY["llava"].build()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    vlm = kg.load(str(tmp_path), dtype="bfloat16", device_map="auto")
+    assert vlm.dtype == torch.bfloat16
+    assert not [finding for finding in check(vlm) if finding.passed is False]
 
 
 def test_the_missing_part_is_named():

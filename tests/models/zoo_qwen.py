@@ -11,6 +11,7 @@ from .entry import (
     QWEN_IMAGE,
     QWEN_PLACE,
     QWEN_TOKENS,
+    QWEN_VIDEO,
     QWEN_VL,
     SLIDING,
     Entry,
@@ -24,6 +25,7 @@ QWEN = [
         place=QWEN_PLACE,
         template=offline.WITH_SYSTEM,
         image=QWEN_IMAGE,
+        video=QWEN_VIDEO,
         config={**QWEN_VL, "vision_config__mlp_ratio": 2},
     ),
     Entry(
@@ -33,6 +35,7 @@ QWEN = [
         place=QWEN_PLACE,
         template=offline.WITH_SYSTEM,
         image=QWEN_IMAGE,
+        video=QWEN_VIDEO,
         config={**QWEN_VL, "vision_config__fullatt_block_indexes": [1]},
     ),
     *(
@@ -43,6 +46,7 @@ QWEN = [
             place=QWEN_PLACE,
             image={**QWEN_IMAGE, "class": "Qwen2VLImageProcessor"},
             processor={"class": "Qwen3VLProcessor"},
+            video=QWEN_VIDEO,
             config={**QWEN_VL, "vision_config__deepstack_visual_indexes": [0, 1], **more},
             slow=slow,
         )

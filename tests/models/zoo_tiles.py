@@ -30,6 +30,7 @@ TILES = [
         tokens={"image_token": "<image>", "video_token": "<video>"},
         image={"size": SQUARE, "image_grid_pinpoints": PINPOINTS},
         processor={"num_image_tokens": 16, "vision_feature_select_strategy": "full"},
+        video={"size": SQUARE},
         config={"image_grid_pinpoints": PINPOINTS},
     ),
     Entry(
@@ -39,6 +40,7 @@ TILES = [
         feature="context_image_token",
         image={"size": SQUARE, "crop_to_patches": True, "max_patches": 4},
         processor={"image_seq_length": 4},
+        video={"size": SQUARE},
         config={"vision_config__image_size": [32, 32], "vision_config__patch_size": [8, 8]},
     ),
     *(

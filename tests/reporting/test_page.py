@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import pandas as pd
 import pytest
 
 import keygap as kg
@@ -26,8 +27,25 @@ def test_the_report_stands_alone(measured):
     assert page.count('<img src="data:image/png;base64,') >= 4
     assert "<script" not in page
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
-    for name in ("ladder-k_proj", "tsne-k_proj", "gap-by-layer-k_proj", "heads-k_proj"):
+    for name in (
+        "ladder-k_proj",
+        "tsne-k_proj",
+        "gap-by-layer-k_proj",
+        "heads-k_proj",
+        "shape-k_proj",
+    ):
         assert (measured / "figures" / f"{name}.svg").stat().st_size > 1000
+    assert "What kind of gap: image against text at k_proj" in page
+    assert "null 0.6" in page  # the histogram's, saturated
+
+
+def test_a_run_measured_by_another_version_says_what_to_do(measured, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(measured, folder)
+    frame = pd.read_csv(folder / "gap.csv").drop(columns="mmd2_null_low")
+    frame.to_csv(folder / "gap.csv", index=False)
+    with pytest.raises(UserError, match=r"no column mmd2_null_low.*run keygap measure"):
+        kg.report(folder)
 
 
 def test_hostile_text_is_shown_and_not_run(measured, tmp_path):

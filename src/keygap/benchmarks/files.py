@@ -60,6 +60,11 @@ def local_files(
     return files
 
 
+def origin(data: str | Path | None) -> str | None:
+    """Where local data lie, in full; None for the Hub's. Tells runs on different files apart."""
+    return None if data is None else str(Path(data).resolve())
+
+
 def hub_files(source: HubFiles) -> list[Path]:
     """The files on this machine, downloaded first where they are not in the Hub's cache.
 

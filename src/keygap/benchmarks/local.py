@@ -25,11 +25,13 @@ from PIL import Image
 
 from keygap.benchmarks.choices import (
     checked_answer,
+    lettered,
     open_answer,
     option_lines,
     option_texts,
     text_of,
 )
+from keygap.benchmarks.files import origin
 from keygap.benchmarks.images import image_at, inside
 from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
 from keygap.errors import UserError, unknown
@@ -47,6 +49,7 @@ class JsonLines:
     Args:
         path: the file.
         language: of rows that do not say.
+        data: where the file is, if ``path`` is only what it is called.
 
     Raises:
         UserError: no such file, or a language without a template.
@@ -54,12 +57,14 @@ class JsonLines:
 
     split = "all"
 
-    def __init__(self, path: str | Path, language: str = "en") -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, language: str = "en", data: str | Path | None = None
+    ) -> None:
+        self.path = Path(data or path)
         if not self.path.is_file():
             raise UserError(f"no file of questions at {self.path}")
         self.name = f"jsonl:{path}"
-        self._language = _known(language)
+        self.data, self.language = origin(self.path), _known(language)
 
     @cached_property
     def _rows(self) -> tuple[list[Entry], array[int]]:
@@ -97,7 +102,7 @@ class JsonLines:
         if not isinstance(names, list) or not names:
             raise BadSample("missing image: 'images' is not a list of paths")
         images = tuple(image_at(self.path.parent, name) for name in names)
-        return _sample(entries[number], row, images, self._language)
+        return _sample(entries[number], row, images, self.language)
 
 
 class ImageFolder:
@@ -106,6 +111,7 @@ class ImageFolder:
     Args:
         path: the folder.
         language: of the questions; a .json file may say another.
+        data: where the folder is, if ``path`` is only what it is called.
 
     Raises:
         UserError: no such folder, no image in it, or a language without a template.
@@ -113,12 +119,14 @@ class ImageFolder:
 
     split = "all"
 
-    def __init__(self, path: str | Path, language: str = "en") -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, language: str = "en", data: str | Path | None = None
+    ) -> None:
+        self.path = Path(data or path)
         if not self.path.is_dir():
             raise UserError(f"no folder of images at {self.path}")
         self.name = f"folder:{path}"
-        self._language = _known(language)
+        self.data, self.language = origin(self.path), _known(language)
         files = (p.relative_to(self.path) for p in self.path.rglob("*") if _picture(p))
         self._files = sorted(files, key=Path.as_posix)
         if not self._files:
@@ -137,7 +145,7 @@ class ImageFolder:
     def sample(self, number: int) -> Sample:
         file = self._files[number]
         image = image_at(self.path, file.as_posix())
-        return _sample(self._entries[number], self._question(file), (image,), self._language)
+        return _sample(self._entries[number], self._question(file), (image,), self.language)
 
     def _question(self, file: Path) -> dict[str, Any]:
         for suffix in (".json", ".txt"):
@@ -159,7 +167,7 @@ def _sample(
         raise BadSample(f"language {language!r} is none of {', '.join(CHOICE)}")
     hint = text_of(row.get("hint"))
     options = option_texts(row["options"]) if row.get("options") else ()
-    letters = LETTERS[: len(options)]
+    letters = lettered(options)
     answer = open_answer(row.get("answer"))
     if options:
         if answer is not None and answer not in letters and options.count(answer) == 1:

@@ -66,7 +66,7 @@ class _Filler:
         if number not in self._places:
             cell = self._row.get(f"image_{number}")
             if cell is None:
-                raise BadSample(f"missing image: the text shows <image {number}>")
+                raise BadSample(f"missing image: the text shows <image {number[:9]}>")
             self._places[number] = len(self.images)
             self.images.append(image_of(cell))
         return Part("image", role, image=self._places[number])

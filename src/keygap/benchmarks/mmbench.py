@@ -16,8 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from keygap.benchmarks.choices import checked_answer, option_lines, text_of
-from keygap.benchmarks.files import HubFiles, hub_files, local_files
+from keygap.benchmarks.choices import checked_answer, option_lines, required_question, text_of
+from keygap.benchmarks.files import HubFiles, hub_files, local_files, origin
 from keygap.benchmarks.images import image_of
 from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
 from keygap.benchmarks.tables import Row, Tables
@@ -59,7 +59,7 @@ class MMBench:
         if split not in SPLITS:
             raise unknown("split of mmbench", split, SPLITS)
         self.name = "mmbench" + "-cn" * (edition == "cn") + "-circular" * circular
-        self.split = split
+        self.split, self.data = split, origin(data)
         self._edition = edition
         self._circular = circular
         hub = HubFiles(DATASET, REVISION, f"{edition}/{split}-*.parquet")
@@ -71,7 +71,7 @@ class MMBench:
     @cached_property
     def _all(self) -> list[Entry]:
         rows = [
-            (text_of(row.get("index")), text_of(row.get("category")))
+            (_index(row.get("index")), text_of(row.get("category")))
             for row in self._rows.scan(("index", "category"))
         ]
         ids = unique_ids(self.split, (name for name, _ in rows))
@@ -99,9 +99,7 @@ class MMBench:
     def sample(self, number: int) -> Sample:
         place = self._places[number]
         row, entry = self._rows.row(place), self._all[place]
-        question, hint = text_of(row["question"]), text_of(row.get("hint"))
-        if not question:
-            raise BadSample("no question text")
+        question, hint = required_question(row["question"]), text_of(row.get("hint"))
         given = {letter: text for letter in self._letters if (text := text_of(row[letter]))}
         letters, options = tuple(given), tuple(given.values())
         answer = checked_answer(row.get("answer"), letters)
@@ -139,6 +137,12 @@ class MMBench:
             if _refers(cell):
                 raise BadSample(f"missing image: row {name} has none of its own")
         return image_of(cell)
+
+
+def _index(cell: object) -> str:
+    """A row's index; pandas writes a column that has gaps as 241.0."""
+    whole, _, rest = text_of(cell).partition(".")
+    return whole if whole.isdecimal() and not rest.strip("0") else text_of(cell)
 
 
 def _refers(cell: object) -> bool:

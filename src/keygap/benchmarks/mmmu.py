@@ -13,14 +13,16 @@ from pathlib import Path
 
 from keygap.benchmarks.choices import (
     checked_answer,
+    lettered,
     open_answer,
     option_lines,
     parse_options,
+    required_question,
     text_of,
 )
-from keygap.benchmarks.files import HubFiles, hub_files, local_files
+from keygap.benchmarks.files import HubFiles, hub_files, local_files, origin
 from keygap.benchmarks.markers import interleaved
-from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Sample, unique_ids
+from keygap.benchmarks.sample import BadSample, Entry, Sample, unique_ids
 from keygap.benchmarks.tables import Tables
 from keygap.errors import unknown
 
@@ -28,6 +30,7 @@ DATASET = "MMMU/MMMU"
 REVISION = "98e6ac0cb9b7b2cd2c991b85a50762edc4aedc68"
 SPLITS = ("dev", "validation", "test")
 ID = re.compile(r"(?:dev|validation|test)_(.+)_\d+")
+KINDS = ("multiple-choice", "open")
 CHOICE = "Answer with the option's letter from the given choices directly."
 OPEN = "Answer the question using a single word or phrase."
 
@@ -48,7 +51,7 @@ class MMMU:
     def __init__(self, split: str = "validation", data: str | Path | None = None) -> None:
         if split not in SPLITS:
             raise unknown("split of mmmu", split, SPLITS)
-        self.split = split
+        self.split, self.data = split, origin(data)
         hub = HubFiles(DATASET, REVISION, f"*/{split}-*.parquet")
         files = hub_files(hub) if data is None else local_files(data, (split, SPLITS))
         needs = ("id", "question", "options", "answer", "question_type", "image_1")
@@ -56,20 +59,21 @@ class MMMU:
 
     @cached_property
     def _entries(self) -> list[Entry]:
-        ids = unique_ids(self.split, (row.get("id") for row in self._rows.scan(("id",))))
-        return [Entry(name, subject_of(name)) for name in ids]
+        names = [row.get("id") for row in self._rows.scan(("id",))]
+        ids = unique_ids(self.split, names)
+        return [Entry(one, subject_of(text_of(name))) for one, name in zip(ids, names, strict=True)]
 
     def index(self) -> list[Entry]:
         return self._entries
 
     def sample(self, number: int) -> Sample:
         row, entry = self._rows.row(number), self._entries[number]
-        question = text_of(row["question"])
-        if not question:
-            raise BadSample("no question text")
-        several = row["question_type"] == "multiple-choice"
+        question, kind = required_question(row["question"]), row["question_type"]
+        if kind not in KINDS:
+            raise BadSample(f"the question's type {kind!r} is none of {', '.join(KINDS)}")
+        several = kind == "multiple-choice"
         options = parse_options(row["options"]) if several else ()
-        letters = LETTERS[: len(options)]
+        letters = lettered(options)
         answer = checked_answer(row["answer"], letters) if several else open_answer(row["answer"])
         lines = option_lines(options, letters, "({}) {}")
         prompt, images = interleaved(row, question, lines, f"\n{CHOICE}" if several else OPEN)
@@ -82,7 +86,7 @@ class MMMU:
             options=options,
             subject=entry.subject,
             meta={
-                "question_type": "multiple-choice" if several else "open",
+                "question_type": kind,
                 "subfield": text_of(row.get("subfield")),
                 "difficulty": text_of(row.get("topic_difficulty")),
             },

@@ -2,7 +2,8 @@
 
 Three configurations of the same 1,730 questions: "standard (10 options)" and "standard (4 options)"
 have MMMU's columns, "vision" has the whole question inside one picture, so that no token of its
-prompt is a question's or an option's. Prompts are the publisher's direct ones
+prompt is a question's or an option's: all its text is the request for a letter, of role template,
+and ``text_roles`` must say so. Prompts are the publisher's direct ones
 (``mmmu-pro/prompts.yaml``).
 """
 
@@ -13,11 +14,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from keygap.benchmarks.choices import checked_answer, option_lines, parse_options, text_of
-from keygap.benchmarks.files import HubFiles, hub_files, local_files
+from keygap.benchmarks.choices import (
+    checked_answer,
+    lettered,
+    option_lines,
+    parse_options,
+    required_question,
+    text_of,
+)
+from keygap.benchmarks.files import HubFiles, hub_files, local_files, origin
 from keygap.benchmarks.images import image_of
 from keygap.benchmarks.markers import interleaved
-from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
+from keygap.benchmarks.sample import Entry, Part, Sample, unique_ids
 from keygap.benchmarks.tables import Row, Tables
 from keygap.errors import unknown
 
@@ -49,7 +57,7 @@ class MMMUPro:
         if split != "test":
             raise unknown("split of mmmu-pro", split, ("test",))
         self.name = "mmmu-pro" if config == "10" else f"mmmu-pro-{config}"
-        self.split = split
+        self.split, self.data = split, origin(data)
         self._vision = config == "vision"
         # the configurations' folders have spaces and brackets in their names
         hub = HubFiles(DATASET, REVISION, f"{CONFIGS[config]}/test-*.parquet")
@@ -69,11 +77,9 @@ class MMMUPro:
     def sample(self, number: int) -> Sample:
         row, entry = self._rows.row(number), self._entries[number]
         options = parse_options(row["options"])
-        letters = LETTERS[: len(options)]
+        letters = lettered(options)
         answer = checked_answer(row["answer"], letters)
-        question = "" if self._vision else text_of(row["question"])
-        if not question and not self._vision:
-            raise BadSample("no question text")
+        question = "" if self._vision else required_question(row["question"])
         prompt, images = self._shown(row, question, option_lines(options, letters, "{}. {}"))
         return Sample(
             id=entry.id,

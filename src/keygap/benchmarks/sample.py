@@ -23,12 +23,12 @@ Role = Literal["system", "template", "question", "option", "hint", "answer"]
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a prompt in the order in which the model reads it: text of a role, or an image.
+    """One piece of a prompt as the model reads it: text of a role, an image, or a video.
 
-    ``image`` is the index into ``Sample.images``; ``text`` is empty then.
+    ``image`` is the index into ``Sample.images``, or ``Sample.videos``; ``text`` is empty then.
     """
 
-    kind: Literal["text", "image"]
+    kind: Literal["text", "image", "video"]
     role: Role = "question"
     text: str = ""
     image: int = 0
@@ -55,6 +55,7 @@ class Sample:
     language: str = "en"
     subject: str = ""
     meta: dict[str, str] = field(default_factory=dict)
+    videos: tuple[tuple[Image.Image, ...], ...] = ()  # each as the frames that are shown
 
     def __post_init__(self) -> None:
         """Refuse text that no file and no tokenizer takes: half of a surrogate pair.
@@ -84,7 +85,11 @@ class Entry:
 
 
 class Benchmark(Protocol):
-    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples."""
+    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples.
+
+    One that several files or languages can stand behind also says which, as ``data`` and
+    ``language``, so that a run of one is not continued with another.
+    """
 
     name: str
     split: str
@@ -154,7 +159,9 @@ def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
     names: dict[str, None] = {}
     for number, value in enumerate(ids):
         name = str(value) if value not in (None, "") else f"{fallback}-{number}"
-        names[name if name not in names else f"{name}#{number}"] = None
+        while name in names:
+            name = f"{name}#{number}"
+        names[name] = None
     return list(names)
 
 

@@ -1,44 +1,114 @@
-"""A measure of attention that needs no attention weights: query and key at a few positions do."""
+"""Attention from what it multiplies: query, key and the model's own mask, without its weights.
+
+Attention functions do not give weights, and eager attention of a whole model would be needed to
+have them. Query and key at a few positions are enough to know where those look.
+"""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from keygap.models.tap import AttentionCall
 
 QUERIES = 8  # query positions that the attention measure looks from: the last ones of a prompt
 
 
-def received(
-    query: Float[Tensor, "b heads t head_dim"],
-    key: Float[Tensor, "b key_heads s head_dim"],
-    scaling: float,
-    attention_mask: Tensor | None,
-    causal: bool = True,
-) -> Float[Tensor, "b s"]:
-    """The attention that each position receives, in multiples of its even share.
+def attention_weights(
+    call: AttentionCall, places: Int[Tensor, "b q"]
+) -> tuple[Float[Tensor, "b heads q s"], Bool[Tensor, "b 1 q s"]]:
+    """Softmax attention of some query positions in float32, and which keys each of them sees.
 
-    Softmax of the last ``QUERIES`` prompt positions over the positions they can see, averaged over
-    heads and queries, times the number of positions seen: 1 everywhere if attention were even. An
-    attention sink reads many times that. Where keys are not the prompt's own positions, or
-    attention is not causal, every key is seen.
+    With the call's scale, soft cap, position bias, mask and learned sinks, as the attention
+    function has them.
+
+    Args:
+        call: one call of the attention function.
+        places: query positions of each prompt.
     """
-    batch, heads, length, _ = query.shape
+    batch, heads, _, head_dim = call.query.shape
+    group = heads // call.key.shape[1]
+    index = places[:, None, :, None].expand(batch, heads, -1, head_dim)
+    query = call.query.gather(2, index).float()
+    key = call.key.repeat_interleave(group, dim=1).float()
+    scores = query @ key.transpose(-1, -2) * call.scaling
+    if (cap := call.keywords.get("softcap")) is not None:
+        scores = torch.tanh(scores / cap) * cap
+    for name in ("position_bias", "attention_bias"):
+        if (bias := call.keywords.get(name)) is not None:
+            scores = scores + _rows(bias, places).float()
+    seen = visible(call, places)
+    if torch.is_tensor(call.mask) and call.mask.is_floating_point():
+        # a row that sees nothing attends evenly in the model's own arithmetic, and here too
+        scores = scores + _rows(call.mask, places)[..., : scores.shape[-1]].float()
+    else:
+        scores = scores.masked_fill(~seen, torch.finfo(torch.float32).min)
+    sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
+    if sinks is not None:  # one more column that takes attention and gives nothing
+        sinks = sinks if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
+        scores = torch.cat([scores, sinks.float().expand(*scores.shape[:3], 1)], -1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
+    if torch.is_tensor(call.mask) and call.mask.dtype == torch.bool:  # padding may see nothing
+        weights = weights.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+    return weights, seen
+
+
+def visible(call: AttentionCall, places: Int[Tensor, "b q"]) -> Bool[Tensor, "b 1 q s"]:
+    """Which keys some query positions see: by the call's mask, else by order and window.
+
+    A mask of a form that only its implementation reads (flash, flex) leaves order and window.
+    """
+    mask, keys = call.mask, call.key.shape[2]
+    if torch.is_tensor(mask) and mask.ndim == 4:
+        rows = _rows(mask, places)[:, :1, :, :keys]
+        return rows if rows.dtype == torch.bool else rows > torch.finfo(rows.dtype).min / 2
+    order = torch.arange(keys, device=places.device)
+    if torch.is_tensor(mask) and mask.ndim == 2:  # the prompts' own padding, on the right
+        real = mask[:, None, None, :keys].bool()
+    else:
+        real = torch.ones(len(places), 1, 1, keys, dtype=torch.bool, device=places.device)
+    if not is_causal(call):
+        return real.expand(-1, -1, places.shape[1], -1)
+    offset = keys - call.query.shape[2]
+    last = places[:, None, :, None] + offset
+    seen = real & (order <= last)
+    if window := call.keywords.get("sliding_window"):
+        seen &= order > last - window
+    return seen
+
+
+def is_causal(call: AttentionCall) -> bool:
+    """Whether a call without a mask is causal, as the attention function takes it."""
+    given = call.keywords.get("is_causal")
+    causal = getattr(call.module, "is_causal", True) if given is None else given
+    return bool(causal) and call.query.shape[2] > 1
+
+
+def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor, "b s"]:
+    """The attention that each key receives, in multiples of its even share.
+
+    Softmax of the last ``QUERIES`` prompt positions over the keys they see, averaged over heads
+    and queries, times the number of keys seen: 1 everywhere if attention were even. An attention
+    sink reads many times that.
+
+    Args:
+        call: one call of the attention function.
+        attention_mask: (batch, tokens) of the prompts, padded on the right.
+    """
+    batch, _, length, _ = call.query.shape
     if attention_mask is None or attention_mask.ndim != 2:
-        lengths = torch.full((batch,), length, device=query.device)
+        lengths = torch.full((batch,), length, device=call.query.device)
     else:
-        lengths = attention_mask.sum(1).to(query.device)
-    places = (lengths[:, None] - 1 - torch.arange(QUERIES, device=query.device)).clamp_min(0)
-    index = places[:, None, :, None].expand(-1, heads, -1, query.shape[-1])
-    asked = query.gather(2, index).float()
-    keys = key.repeat_interleave(heads // key.shape[1], dim=1).float()
-    scores = asked @ keys.transpose(-1, -2) * scaling
-    order = torch.arange(key.shape[2], device=query.device)[None, None]
-    if causal:
-        seen = order <= places[..., None]
-    elif key.shape[2] == length:
-        seen = (order < lengths[:, None, None]).expand(batch, QUERIES, -1)
-    else:
-        seen = torch.ones(batch, QUERIES, key.shape[2], dtype=torch.bool, device=query.device)
-    weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(-1)
-    return (weights * seen.sum(-1)[:, None, :, None]).mean((1, 2))
+        lengths = attention_mask.sum(1).to(call.query.device)
+    back = torch.arange(QUERIES, device=call.query.device)
+    weights, seen = attention_weights(call, (lengths[:, None] - 1 - back).clamp_min(0))
+    return (weights * seen * seen.sum(-1, keepdim=True)).mean((1, 2))
+
+
+def _rows(full: Tensor, places: Int[Tensor, "b q"]) -> Tensor:
+    """The rows of a (1 or b, 1 or heads, t or 1, s) tensor at some query positions."""
+    if full.shape[2] == 1:  # the same for every query
+        return full.expand(len(places), -1, places.shape[1], -1)
+    index = places[:, None, :, None].expand(-1, full.shape[1], -1, full.shape[3])
+    return full.expand(len(places), -1, -1, -1).gather(2, index)

@@ -24,7 +24,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from keygap.benchmarks.sample import BadSample, Sample, image_then_question
+from keygap.benchmarks.sample import BadSample, Part, Sample, image_then_question
+from keygap.capture.attention import attention_weights
+from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
 from keygap.errors import UserError
@@ -32,6 +34,7 @@ from keygap.models.labels import Batch, TokenLabels
 from keygap.models.tap import AttentionCall, AttentionTap, calls_attention_function
 from keygap.models.vlm import VLM
 
+FRAMES = 4  # pictures of the self-check's video
 # Differences between two ways of computing the same, relative to the largest value.
 NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
@@ -65,6 +68,7 @@ def check(vlm: VLM) -> list[Finding]:
     steps: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
         ("labels are what pixels change", lambda: _labels(vlm, batch)),
         ("several images in one prompt", lambda: _several_images(vlm)),
+        ("frames of a video", lambda: _video(vlm)),
         ("attention recomputed", lambda: _attention(vlm, batch)),
         ("a changed key changes the logits", lambda: _causal(vlm, batch)),
         ("batched equals single", lambda: _batched(vlm, samples, batch)),
@@ -96,6 +100,8 @@ def summary(vlm: VLM) -> str:
         )
         if kind in attends
     )
+    if windows := [layer.window for layer in vlm.layers if layer.window]:
+        kinds += f" ({len(windows)} of them with a sliding window of {min(windows)})"
     return (
         f"{vlm.name}: {vlm.architecture}, image and text meet in: {vlm.fusion}; "
         f"connector: {vlm.connector or 'none'}; layers: {kinds}; sites: {', '.join(sites_of(vlm))}"
@@ -154,10 +160,6 @@ def _samples() -> list[Sample]:
 
 def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
     patches = sum(int((_patches(labels)).sum()) for labels in batch.labels)
-    if vlm.fusion == "cross-attention":
-        return None, "image features stand in no prompt: they are the keys of layers " + ", ".join(
-            str(layer.index) for layer in vlm.layers if layer.attends == "cross"
-        )
     inputs = on_device(vlm, batch)
     pixels = [n for n, v in inputs.items() if "pixel" in n or "patches" in n]
     pixels = [n for n in pixels if torch.is_tensor(inputs[n]) and inputs[n].is_floating_point()]
@@ -171,6 +173,8 @@ def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
         for name in {"flattened_patches"} & set(moved):  # begin with each patch's row and column
             moved[name][..., :2] = inputs[name][..., :2]
         other_inputs = {**inputs, **moved}
+    if vlm.fusion == "cross-attention":
+        return _features(vlm, inputs, other_inputs)
     with Capture(vlm, ["hidden"], [0]) as capture:
         one, other = (capture(i)["hidden", 0].flatten(2) for i in (inputs, other_inputs))
     wrong = []
@@ -186,12 +190,44 @@ def _labels(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
     return sum(wrong) == 0, detail if not sum(wrong) else f"{sum(wrong)} positions differ; {detail}"
 
 
+def _features(vlm: VLM, inputs: dict[str, Any], other_inputs: dict[str, Any]) -> tuple[bool, str]:
+    """Keys of a cross-attention layer: pixels change all labelled ones, padding counts nothing."""
+    layer = vlm.layers[vlm.indices("cross")[0]]
+    with Capture(vlm, ["key"], [layer.index]) as capture:
+        one, other = (capture(i)["key", layer.index] for i in (inputs, other_inputs))
+    visible = visible_features(inputs, one.shape[1])
+    changed = (one != other).flatten(2).any(-1)
+    still = int((visible & ~changed).sum())
+
+    outputs: list[Tensor] = []
+
+    def handler(call: AttentionCall) -> Any:
+        padding = ~visible[:, None, :, None].expand_as(call.key)
+        outputs.append(replace(call, key=call.key.masked_fill(padding, 1.0)).proceed()[0])
+        outputs.append((result := call.proceed())[0])
+        return result
+
+    assert layer.attention is not None  # it attends across
+    with torch.no_grad(), AttentionTap([layer.attention], handler):
+        vlm.forward(inputs)
+    looking = image_mask(inputs).flatten(2).any(-1)  # text before an image looks at nothing real
+    moved, plain = (output[looking] for output in outputs)
+    detail = f"{int(visible.sum())} image features are the keys of layers " + ", ".join(
+        map(str, vlm.indices("cross"))
+    )
+    if still:
+        return False, f"{still} of them do not change with the pixels; {detail}"
+    if not torch.equal(plain, moved):
+        return False, f"there are others that text attends to; {detail}"
+    return True, detail
+
+
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator).to(like)
 
 
 def _patches(labels: TokenLabels) -> np.ndarray:
-    return (labels.modality == "image") & (labels.role != "separator")
+    return (labels.modality != "text") & (labels.role != "separator")
 
 
 @torch.no_grad()
@@ -209,6 +245,25 @@ def _several_images(vlm: VLM) -> tuple[bool | None, str]:
     if vlm.fusion != "cross-attention" and found != {0, 1}:
         return False, f"positions of images {sorted(found)} instead of 0 and 1"
     return _labels(vlm, batch)
+
+
+@torch.no_grad()
+def _video(vlm: VLM) -> tuple[bool | None, str]:
+    """Pixels of a video change the positions labelled as its, and no other."""
+    (one, _) = _samples()
+    generator = np.random.default_rng(1)
+    frames = generator.integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
+    video = tuple(Image.fromarray(frame) for frame in frames)
+    prompt = (Part("video"), one.prompt[1])
+    sample = replace(one, images=(), videos=(video,), prompt=prompt)
+    try:
+        batch = vlm.prompter([sample])
+        vlm.forward(on_device(vlm, batch))
+    except (BadSample, RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        return None, f"not for this model: {(str(error).splitlines() or [''])[0][:120]}"
+    passed, detail = _labels(vlm, batch)
+    known = batch.labels[0].frame
+    return passed, f"{detail}, {known.max() + 1 or 'unknown'} frames of {FRAMES} pictures"
 
 
 # --- attention --------------------------------------------------------------------------------
@@ -254,43 +309,14 @@ def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
     Raises:
         NotImplementedError: the mask has a form that only its implementation reads.
     """
-    query, key, value = (getattr(call, name).float() for name in ("query", "key", "value"))
-    group = query.shape[1] // key.shape[1]
-    key, value = (states.repeat_interleave(group, 1) for states in (key, value))
-    scores = query @ key.transpose(-1, -2) * call.scaling
-    if (cap := call.keywords.get("softcap")) is not None:
-        scores = torch.tanh(scores / cap) * cap
-    for name in ("position_bias", "attention_bias"):
-        if call.keywords.get(name) is not None:
-            scores = scores + call.keywords[name].float()
-    mask = call.mask
-    if torch.is_tensor(mask) and mask.ndim == 4:
-        mask = mask[..., : key.shape[2]]
-        far = torch.finfo(torch.float32).min
-        scores = (
-            scores.masked_fill(~mask, far) if mask.dtype == torch.bool else scores + mask.float()
+    if call.mask is not None and not (torch.is_tensor(call.mask) and call.mask.ndim == 4):
+        raise NotImplementedError(
+            f"the mask of {type(call.mask).__name__} form cannot be recomputed"
         )
-    elif mask is not None:
-        raise NotImplementedError(f"the mask of {type(mask).__name__} form cannot be recomputed")
-    elif _causal_call(call):
-        queries, keys = scores.shape[-2:]
-        ones = torch.ones(queries, keys, dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(~ones.tril(keys - queries), -torch.inf)
-    sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
-    if sinks is not None:  # one more column that takes attention and gives nothing
-        sinks = sinks if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
-        column = sinks.float().expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, column], -1)
-    weights = scores.softmax(-1)[..., : key.shape[2]]
-    if torch.is_tensor(mask) and mask.dtype == torch.bool:  # padding that may look at nothing
-        weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
-    return (weights @ value).transpose(1, 2)
-
-
-def _causal_call(call: AttentionCall) -> bool:
-    given = call.keywords.get("is_causal")
-    causal = getattr(call.module, "is_causal", True) if given is None else given
-    return bool(causal) and call.query.shape[2] > 1
+    everywhere = torch.arange(call.query.shape[2], device=call.query.device)
+    weights, _ = attention_weights(call, everywhere.expand(len(call.query), -1))
+    group = call.query.shape[1] // call.key.shape[1]
+    return (weights @ call.value.repeat_interleave(group, 1).float()).transpose(1, 2)
 
 
 def _causal(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:

@@ -18,9 +18,11 @@ import pyarrow as pa
 import torch
 
 from keygap.benchmarks import BadSample, Benchmark, Entry, Sample, choose
-from keygap.capture.check import cheap_check
+from keygap.capture.batches import labelled, opened
+from keygap.capture.check import cheap_check, on_device
+from keygap.capture.features import feature_labels, visible_features
 from keygap.capture.hooks import Capture, Key
-from keygap.capture.sites import site_of
+from keygap.capture.sites import SITES, site_of
 from keygap.errors import UserError
 from keygap.models.prompt import Batch, TokenLabels
 from keygap.models.vlm import VLM
@@ -28,7 +30,7 @@ from keygap.progress import track
 from keygap.store import Store, StoreWriter
 from keygap.store.schema import TOKENS, vectors_schema
 
-PART_SAMPLES = 64  # samples of one part on disk: what a killed run loses at most
+PART_READS = 192  # samples x layers x sites of one part: what a killed run loses, and memory holds
 BAD_SHARE = 0.05  # more failures than this stop a run
 
 
@@ -75,6 +77,9 @@ def extract(
         "revision": vlm.revision,
         "benchmark": benchmark.name,
         "split": benchmark.split,
+        # two of one name are told apart by their files and language, where they have any
+        "data": getattr(benchmark, "data", None),
+        "language": getattr(benchmark, "language", None),
         "samples": samples,
         "seed": seed,
         "layers": indices,
@@ -83,7 +88,7 @@ def extract(
         "batch_size": batch_size,
     }
     writer = StoreWriter(Path(out), asked)
-    per_part = batch_size * max(1, PART_SAMPLES // batch_size)
+    per_part = batch_size * max(1, PART_READS // (len(indices) * len(names) * batch_size))
     parts = [chosen[start : start + per_part] for start in range(0, len(chosen), per_part)]
     done = writer.done
     missing = [
@@ -127,52 +132,51 @@ def _run_part(
     tokens: list[pa.Table] = []
     vectors: dict[Key, list[pa.Table]] = {}
     for start in range(0, len(places), batch_size):
-        usable: list[Sample] = []
-        for place in places[start : start + batch_size]:
-            try:
-                usable.append(benchmark.sample(place))
-            except BadSample as reason:
-                rows[entries[place].id] = _failed_row(entries[place], reason)
-        batch, failures = _labelled(capture.vlm, usable)
-        usable = [sample for sample in usable if sample.id not in failures]
-        rows |= failures
+        group = places[start : start + batch_size]
+        samples, broken = opened(benchmark, group)
+        usable, batch, refused = labelled(capture.vlm, samples)
+        bad = broken | refused
+        for entry in (entries[place] for place in group):
+            if entry.id in bad:
+                rows[entry.id] = _failed_row(entry, bad[entry.id])
         if batch is None:
             continue
-        read = capture(_to_device(batch, capture.vlm))
-        for sample, labels in zip(usable, batch.labels, strict=True):
-            rows[sample.id] = _sample_row(sample, labels)
+        read = capture(on_device(capture.vlm, batch))
+        features = _features(capture, batch, read)
+        for place, (sample, labels) in enumerate(zip(usable, batch.labels, strict=True)):
+            rows[sample.id] = _sample_row(sample, labels, features[place] if features else None)
             tokens.append(_token_table(sample.id, labels))
-        for key, table in _vector_tables(read, batch, [sample.id for sample in usable]):
+            if features:
+                tokens.append(_token_table(sample.id, features[place], start=len(labels)))
+        ids = [sample.id for sample in usable]
+        for key, table in _vector_tables(capture, read, batch, features, ids):
             vectors.setdefault(key, []).append(table)
     ordered = [rows[entries[place].id] for place in places]
     joined = {key: pa.concat_tables(tables).unify_dictionaries() for key, tables in vectors.items()}
     return ordered, pa.concat_tables(tokens).unify_dictionaries() if tokens else None, joined
 
 
-def _labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[Batch | None, dict[str, Any]]:
-    """A batch of those samples that can be used, and the rows of those that cannot."""
-    failures: dict[str, Any] = {}
-    try:
-        return (vlm.prompter(samples) if samples else None), failures
-    except BadSample:  # which one? each alone tells
-        for sample in samples:
-            try:
-                vlm.prompter([sample])
-            except BadSample as reason:
-                failures[sample.id] = _failed_row(sample, reason)
-    good = [sample for sample in samples if sample.id not in failures]
-    return (vlm.prompter(good) if good else None), failures
+def _failed_row(entry: Entry, reason: str) -> dict[str, Any]:
+    return {"sample_id": entry.id, "subject": entry.subject, "failure": reason}
 
 
-def _failed_row(item: Sample | Entry, reason: BadSample) -> dict[str, Any]:
-    return {"sample_id": item.id, "subject": item.subject, "failure": str(reason)}
+def _features(capture: Capture, batch: Batch, read: dict[Key, torch.Tensor]) -> list[TokenLabels]:
+    """Labels of image features that stand in no prompt, if a layer of them was read."""
+    across = [layer.index for layer in capture.layers if layer.attends == "cross"]
+    if not across:
+        return []
+    known = capture.vlm.prompter.image_tokens
+    count = read["attention", across[0]].shape[1]
+    return [
+        feature_labels(batch.inputs, row, count, known.ids[0], known.placeholder)
+        for row in range(len(batch.labels))
+    ]
 
 
-def _to_device(batch: Batch, vlm: VLM) -> dict[str, torch.Tensor]:
-    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
-
-
-def _sample_row(sample: Sample, labels: TokenLabels) -> dict[str, Any]:
+def _sample_row(
+    sample: Sample, labels: TokenLabels, features: TokenLabels | None
+) -> dict[str, Any]:
+    image = sum(int((part.modality != "text").sum()) for part in (labels, features) if part)
     return {
         "sample_id": sample.id,
         "subject": sample.subject,
@@ -181,15 +185,15 @@ def _sample_row(sample: Sample, labels: TokenLabels) -> dict[str, Any]:
         "answer": sample.answer,
         "n_images": len(sample.images),
         "n_tokens": len(labels),
-        "n_image_tokens": int((labels.modality == "image").sum()),
+        "n_image_tokens": image,
         "failure": None,
     }
 
 
-def _token_table(sample_id: str, labels: TokenLabels) -> pa.Table:
+def _token_table(sample_id: str, labels: TokenLabels, start: int = 0) -> pa.Table:
     columns = {
         "sample_id": [sample_id] * len(labels),
-        "position": np.arange(len(labels), dtype=np.int32),
+        "position": np.arange(start, start + len(labels), dtype=np.int32),
         **{name: getattr(labels, name) for name in TOKENS.names[2:]},
     }
     return pa.table(
@@ -198,31 +202,49 @@ def _token_table(sample_id: str, labels: TokenLabels) -> pa.Table:
 
 
 def _vector_tables(
-    read: dict[Key, torch.Tensor], batch: Batch, sample_ids: Sequence[str]
+    capture: Capture,
+    read: dict[Key, torch.Tensor],
+    batch: Batch,
+    features: Sequence[TokenLabels],
+    sample_ids: Sequence[str],
 ) -> Iterator[tuple[Key, pa.Table]]:
     """One table per site and layer: the batch's tokens in order, padding left out."""
-    lengths = [len(labels) for labels in batch.labels]
-    position = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-    modality = np.concatenate([labels.modality for labels in batch.labels])
-    names = np.repeat(np.asarray(sample_ids, dtype=object), lengths)
+    across = {layer.index for layer in capture.layers if layer.attends == "cross"}
+    prompts = [np.arange(len(labels)) for labels in batch.labels]
     for (site, layer), tensor in read.items():
         if site == "attention":
             continue
+        of_features = layer in across and SITES[site].of_keys
+        labels = features if of_features else batch.labels
+        kept = prompts
+        if of_features:
+            visible = visible_features(batch.inputs, tensor.shape[1])
+            kept = [np.flatnonzero(row) for row in visible.cpu().numpy()]
+        starts = [len(own) if of_features else 0 for own in batch.labels]
+        position = [start + np.arange(len(rows)) for start, rows in zip(starts, kept, strict=True)]
+        names = np.repeat(np.asarray(sample_ids, dtype=object), [len(rows) for rows in kept])
+        if layer in across and not of_features:  # nothing attends to queries
+            received = np.full(len(names), np.nan, np.float32)
+        else:
+            received = _unpadded(read["attention", layer], kept)
         heads, head_dim = tensor.shape[-2:]
         schema = vectors_schema(heads, head_dim)
-        flat = _unpadded(tensor, lengths).reshape(-1)
         columns = [
             pa.array(names).cast(schema.field("sample_id").type),
-            pa.array(position),
-            pa.array(modality).cast(schema.field("modality").type),
-            pa.array(_unpadded(read["attention", layer], lengths)),
-            pa.FixedSizeListArray.from_arrays(pa.array(flat), heads * head_dim),
+            pa.array(np.concatenate(position).astype(np.int32)),
+            pa.array(np.concatenate([own.modality for own in labels])).cast(
+                schema.field("modality").type
+            ),
+            pa.array(received),
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(_unpadded(tensor, kept).reshape(-1)), heads * head_dim
+            ),
         ]
         yield (site, layer), pa.table(columns, schema=schema)
 
 
-def _unpadded(tensor: torch.Tensor, lengths: Sequence[int]) -> np.ndarray:
-    rows = [tensor[row, :length] for row, length in enumerate(lengths)]
+def _unpadded(tensor: torch.Tensor, kept: Sequence[np.ndarray]) -> np.ndarray:
+    rows = [tensor[row, torch.from_numpy(own).to(tensor.device)] for row, own in enumerate(kept)]
     return torch.cat(rows).float().cpu().numpy()
 
 
@@ -239,16 +261,22 @@ def _manifest(vlm: VLM, asked: dict[str, Any], rows: Sequence[dict[str, Any]]) -
     failed = {row["sample_id"]: row["failure"] for row in rows if row["failure"]}
     packages = ("keygap", "torch", "transformers", "numpy", "pyarrow")
     connector = vlm.connector
+    attending = next(layer for layer in vlm.layers if layer.attention is not None)
     return {
         **asked,
         "architecture": vlm.architecture,
         "connector": str(connector) if connector else None,
         "connector_path": connector.path if connector else None,
         "connector_parameters": connector.parameters if connector else None,
+        "fusion": vlm.fusion,
+        "cross_attention_layers": vlm.indices("cross"),
+        "sliding_windows": {
+            str(layer.index): layer.window for layer in vlm.layers if layer.window is not None
+        },
         "n_layers": len(vlm.layers),
-        "heads": vlm.layers[0].heads,
-        "key_heads": vlm.layers[0].key_heads,
-        "head_dim": vlm.layers[0].head_dim,
+        "heads": attending.heads,
+        "key_heads": attending.key_heads,
+        "head_dim": attending.head_dim,
         "device": str(vlm.device),
         "n_samples": len(rows) - len(failed),
         "n_failed": len(failed),

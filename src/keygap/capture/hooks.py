@@ -7,7 +7,7 @@ no language-model head. Nothing is copied that the model did not make anyway.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
@@ -50,8 +50,7 @@ class Capture:
         self.layers = [vlm.layers[index] for index in layers]
         self.attention = attention
         self._read: dict[Key, Tensor] = {}
-        self._mask: Tensor | None = None
-        self._batch = 0
+        self._inputs: Mapping[str, Tensor] = {}
         self._wanted = len(self.layers) * (len(self.sites) + attention)
         self._stack = ExitStack()
 
@@ -88,7 +87,7 @@ class Capture:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
         self._read.clear()
-        self._mask = None
+        self._inputs = {}
 
     @torch.no_grad()
     def __call__(self, inputs: dict[str, Tensor]) -> dict[Key, Float[Tensor, "b t heads head_dim"]]:
@@ -98,8 +97,7 @@ class Capture:
         ``attention`` is the attention a position receives over its even share, see ``received``.
         """
         self._read.clear()
-        self._mask = inputs.get("attention_mask")
-        self._batch = len(inputs["input_ids"])
+        self._inputs = inputs
         with suppress(_EverythingRead):
             self.vlm.forward(inputs)
         missing = self._wanted - len(self._read)
@@ -107,7 +105,7 @@ class Capture:
             seen = sorted(self._read)
             raise RuntimeError(f"{missing} of {self._wanted} vectors were never seen; seen: {seen}")
         read, self._read = self._read, {}
-        self._mask = None
+        self._inputs = {}
         return read
 
     def _keep(self, key: Key, vectors: Tensor) -> None:
@@ -118,9 +116,10 @@ class Capture:
     def _projection_hook(self, site: Site, layer: DecoderLayer, projection: Projection) -> Any:
         def hook(module: nn.Module, arguments: Any, output: Tensor) -> None:
             vectors = projection.read(output)
-            if layer.attends == "cross" and vectors.shape[0] != self._batch:
+            prompts = len(self._inputs["input_ids"])
+            if layer.attends == "cross" and vectors.shape[0] != prompts:
                 # each view of an image is a row here; attention joins those of a prompt
-                vectors = vectors.reshape(self._batch, -1, *vectors.shape[-2:])
+                vectors = vectors.reshape(prompts, -1, *vectors.shape[-2:])
             self._keep((site.name, layer.index), vectors)
 
         return hook
@@ -137,14 +136,14 @@ class Capture:
         if hidden.ndim == 3:
             return hidden.unsqueeze(-2)
         # several streams (hyper-connections, AltUp) stand before the batch or after the tokens
-        return hidden if len(hidden) == self._batch else hidden.movedim(0, 2)
+        prompts = len(self._inputs["input_ids"])
+        return hidden if len(hidden) == prompts else hidden.movedim(0, 2)
 
     def _attention_handler(self, owners: dict[int, DecoderLayer], sites: list[Site]) -> Any:
         def handler(call: AttentionCall) -> Any:
             layer = owners[id(call.module)]
             if self.attention:
-                causal = layer.attends == "self" and not self.vlm.bidirectional
-                shares = received(call.query, call.key, call.scaling, self._mask, causal)
+                shares = received(call, self._inputs.get("attention_mask"))
                 self._keep(("attention", layer.index), shares)
             for site in sites:
                 states = getattr(call, site.source)

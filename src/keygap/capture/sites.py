@@ -20,17 +20,18 @@ class Site:
     name: str
     kind: Literal["projection", "attention", "hidden"]
     source: str
+    of_keys: bool = False  # of what is attended to: in a cross-attention layer, image features
 
 
 SITES = {
     site.name: site
     for site in (
         Site("q_proj", "projection", "q_proj"),
-        Site("k_proj", "projection", "k_proj"),
-        Site("v_proj", "projection", "v_proj"),
+        Site("k_proj", "projection", "k_proj", of_keys=True),
+        Site("v_proj", "projection", "v_proj", of_keys=True),
         Site("query", "attention", "query"),
-        Site("key", "attention", "key"),
-        Site("value", "attention", "value"),
+        Site("key", "attention", "key", of_keys=True),
+        Site("value", "attention", "value", of_keys=True),
         Site("hidden", "hidden", ""),
     )
 }

@@ -10,10 +10,12 @@ from keygap.gap.frechet import FrechetResult, frechet
 from keygap.gap.holm import holm
 from keygap.gap.jsd import JSDProfile, JSDResult, jsd, jsd_profile
 from keygap.gap.jsd_histogram import HistogramJSDResult, jsd_histogram
-from keygap.gap.mir import MIRResult, mir
+from keygap.gap.mir import MIRLayer, MIRResult, mir, mir_layer, mir_of
 from keygap.gap.mmd import MMDResult, mmd
 from keygap.gap.modality_gap import ModalityGapResult, modality_gap
 from keygap.gap.moments import MomentsResult, moments
+from keygap.gap.ratio import RatioResult, mmd_ratio
+from keygap.gap.reading import Reading
 from keygap.gap.spread import SpreadResult, spread
 
 __all__ = [
@@ -23,10 +25,13 @@ __all__ = [
     "HistogramJSDResult",
     "JSDProfile",
     "JSDResult",
+    "MIRLayer",
     "MIRResult",
     "MMDResult",
     "ModalityGapResult",
     "MomentsResult",
+    "RatioResult",
+    "Reading",
     "SpreadResult",
     "c2st",
     "contribution",
@@ -36,7 +41,10 @@ __all__ = [
     "jsd_histogram",
     "jsd_profile",
     "mir",
+    "mir_layer",
+    "mir_of",
     "mmd",
+    "mmd_ratio",
     "modality_gap",
     "moments",
     "spread",

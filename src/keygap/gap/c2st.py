@@ -16,6 +16,7 @@ from keygap.gap.components import pooled_components
 from keygap.gap.held_out import bootstrap_interval, held_out, named_critics
 from keygap.gap.inputs import Groups, Vectors, check_level, thinned, two_sides
 from keygap.gap.jsd import DEFAULT_CRITICS, MAX_VECTORS
+from keygap.gap.reading import Reading
 from keygap.gap.resampling import mean_by_sample
 
 
@@ -34,6 +35,21 @@ class C2STResult:
     n_x: int
     n_y: int
     seed: int
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The accuracy; 1/2 is what it reads without a difference."""
+        return (
+            Reading(
+                "c2st_accuracy",
+                self.accuracy,
+                "how often a classifier names the side of a vector of a sample it never saw",
+                ci=self.ci,
+                null=0.5,
+                p_value=self.p_value,
+                dims=self.dims,
+            ),
+        )
 
 
 def c2st(

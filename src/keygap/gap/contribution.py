@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from keygap.errors import UserError
 from keygap.gap.inputs import Groups, Vectors, sample_weights, two_sides
+from keygap.gap.reading import Reading
 from keygap.gap.resampling import mean_by_sample
 
 
@@ -30,6 +31,28 @@ class ContributionResult:
     by_head: Float[np.ndarray, " heads"]  # one head: all dimensions
     effect_size: Float[np.ndarray, " d"]  # difference of means over pooled standard deviation
     paired: bool
+
+    @property
+    def dimensions_for_half(self) -> int | None:
+        """How few dimensions add up to half of the total; None where it is not positive."""
+        if self.total <= 0.0:
+            return None
+        largest_first = np.cumsum(-np.sort(-self.by_dimension))
+        return int(np.argmax(largest_first >= 0.5 * self.total)) + 1
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The total, each head's share of it, and how few dimensions carry half of it."""
+        half, d = self.dimensions_for_half, len(self.by_dimension)
+        shares = [None if half is None else float(part) / self.total for part in self.by_head]
+        return (
+            Reading("mean_difference", self.total, "squared distance of the means", dims=d),
+            Reading("dimensions_for_half", half, "so few dimensions carry half of it", dims=d),
+            *(
+                Reading("head_share", share, "the head's share of it", head=head)
+                for head, share in enumerate(shares)
+            ),
+        )
 
     def __eq__(self, other: object) -> bool:
         """Equal numbers, arrays included."""

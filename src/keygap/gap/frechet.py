@@ -17,6 +17,7 @@ from scipy import linalg
 
 from keygap.errors import UserError
 from keygap.gap.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
+from keygap.gap.reading import Reading
 from keygap.gap.resampling import p_value, swap_labels
 
 
@@ -30,10 +31,32 @@ class FrechetResult:
     null: float  # mean over label swaps
     p_value: float
     paired: bool
+    dims: int
     n_x: int
     n_y: int
     n_permutations: int
     seed: int
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The distance and its two parts."""
+        return (
+            Reading(
+                "frechet",
+                self.distance,
+                "Frechet distance of the Gaussians fitted to the two sides, squared units",
+                null=self.null,
+                p_value=self.p_value,
+                dims=self.dims,
+            ),
+            Reading("frechet_from_means", self.from_means, "its part of the means", dims=self.dims),
+            Reading(
+                "frechet_from_covariances",
+                self.from_covariances,
+                "its part of the covariances",
+                dims=self.dims,
+            ),
+        )
 
 
 def frechet(
@@ -65,6 +88,7 @@ def frechet(
         null=float(null.mean()) if n_permutations else 0.0,
         p_value=p_value(means + covariances, null),
         paired=sides.paired,
+        dims=sides.x.shape[1],
         n_x=len(sides.x),
         n_y=len(sides.y),
         n_permutations=n_permutations,

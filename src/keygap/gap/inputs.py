@@ -39,6 +39,8 @@ class TwoSides:
     n_samples_x: int
     n_samples_y: int
     paired: bool
+    names_x: tuple[Hashable, ...]  # sample ids, in the order of the indices
+    names_y: tuple[Hashable, ...]
 
     @property
     def n_cells(self) -> int:
@@ -135,6 +137,8 @@ def two_sides(
         n_samples_x=len(names_x),
         n_samples_y=len(names_y),
         paired=paired,
+        names_x=tuple(names_x),
+        names_y=tuple(names_y),
     )
 
 

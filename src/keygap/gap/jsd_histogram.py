@@ -17,6 +17,7 @@ from keygap.errors import UserError
 from keygap.gap.components import pooled_components
 from keygap.gap.inputs import Groups, TwoSides, Vectors, two_sides
 from keygap.gap.jsd import LN2
+from keygap.gap.reading import Reading
 from keygap.gap.resampling import p_value, swap_labels
 
 
@@ -35,6 +36,20 @@ class HistogramJSDResult:
     paired: bool
     n_permutations: int
     seed: int
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The divergence beside its null: where the two are close, it has saturated."""
+        return (
+            Reading(
+                "jsd_histogram",
+                self.nats,
+                "JSD of joint histograms, nats; useless where its null is as large",
+                null=self.null_nats,
+                p_value=self.p_value,
+                dims=self.dims,
+            ),
+        )
 
 
 def jsd_histogram(

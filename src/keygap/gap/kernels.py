@@ -90,7 +90,7 @@ def gaussian_means(
     k(a, b) = exp(-|a - b|^2 / (2 sigma^2)), averaged over the bandwidths in the matrix.
     Bandwidths in descending order. O((n + m)^2 d / 2) time, O(cells^2 + block^2) memory.
     """
-    target = torch.device(device or "cpu")
+    target = _target(device)
     order = np.argsort(sides.cells, kind="stable")
     cells = sides.cells[order]
     left, right = _extended(sides, order, bandwidths[0], target)
@@ -170,6 +170,10 @@ def _cell_means(
     return sums.T.double() * rows.share[:, None] * columns.share
 
 
+def _target(device: str | torch.device | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def linear_means(sides: TwoSides) -> Float[np.ndarray, "cells cells"]:
     """Mean of the linear kernel <a, b> between every two cells: inner products of cell means."""
     means = mean_by_sample(sides.pooled, sides.cells, sides.n_cells)
@@ -184,7 +188,7 @@ def energy_means(
 
     In float64, because the root of a rounded square is no small error where vectors repeat.
     """
-    target = torch.device(device or "cpu")
+    target = _target(device)
     order = np.argsort(sides.cells, kind="stable")
     points = torch.from_numpy(sides.pooled[order].astype(np.float64)).to(target)
     means = torch.zeros(sides.n_cells, sides.n_cells, dtype=torch.float64, device=target)

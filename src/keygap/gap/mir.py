@@ -19,9 +19,25 @@ from jaxtyping import Float
 from keygap.errors import UserError
 from keygap.gap.frechet import gaussian_frechet, weighted_moments
 from keygap.gap.inputs import Vectors, as_vectors, check_finite
+from keygap.gap.reading import Reading
 
 _SIGMAS = 3.0
 _ROUNDING = 1e-10  # of a distance between vectors of unit norm
+
+
+@dataclass(frozen=True)
+class MIRLayer:
+    """What one layer adds to MIR: a Frechet distance in units of the mean text norm, squared."""
+
+    distance: float
+    replaced_image: int  # outliers
+    replaced_text: int
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The distance."""
+        what = "Frechet distance in units of the mean text norm, outliers replaced: a part of MIR"
+        return (Reading("mir_distance", self.distance, what),)
 
 
 @dataclass(frozen=True)
@@ -40,35 +56,52 @@ def mir(layers: Sequence[tuple[Vectors, Vectors]]) -> MIRResult:
     Raises UserError: no layers, bad vectors, fewer than two vectors on a side, text vectors that
     are all zero, sides that are equal in every layer. O(layers ((n + m) d^2 + d^3)).
     """
-    if not layers:
-        raise UserError("no layers given: MIR adds up layers from 1 on")
-    distances, replaced_image, replaced_text = [], [], []
-    for number, (image, text) in enumerate(layers, start=1):
-        values = {"image": as_vectors("image", image), "text": as_vectors("text", text)}
-        for name, array in values.items():
-            check_finite(f"{name} of layer {number}", array, np.arange(len(array)))
-            if len(array) < 2:
-                raise UserError(f"{name} of layer {number} has one vector and needs at least two")
-        if values["image"].shape[1] != values["text"].shape[1]:
-            raise UserError(f"layer {number}: image and text vectors differ in width")
-        scale = float(np.linalg.norm(values["text"].astype(np.float64), axis=1).mean())
-        if scale == 0.0:
-            raise UserError(f"layer {number}: all text vectors are zero, MIR scales by their norm")
-        image_clean, n_image = _replace_outliers(values["image"] / scale)
-        text_clean, n_text = _replace_outliers(values["text"] / scale)
-        replaced_image.append(n_image)
-        replaced_text.append(n_text)
-        moments = [
-            weighted_moments(clean, np.full(len(clean), 1.0 / len(clean)))
-            for clean in (image_clean, text_clean)
-        ]
-        distances.append(sum(gaussian_frechet(*moments[0], *moments[1])))
-    total = sum(distances)
-    if total <= _ROUNDING:
-        raise UserError("image and text vectors are equal in every layer: MIR is log10 of 0")
+    found = [
+        mir_layer(image, text, f"layer {number}")
+        for number, (image, text) in enumerate(layers, start=1)
+    ]
     return MIRResult(
-        float(np.log10(total)), tuple(distances), tuple(replaced_image), tuple(replaced_text)
+        mir_of([layer.distance for layer in found]),
+        tuple(layer.distance for layer in found),
+        tuple(layer.replaced_image for layer in found),
+        tuple(layer.replaced_text for layer in found),
     )
+
+
+def mir_layer(image: Vectors, text: Vectors, layer: str = "this layer") -> MIRLayer:
+    """What one layer adds to MIR; `layer` is its name in an error. O((n + m) d^2 + d^3).
+
+    For models whose layers do not fit in memory together. Raises as `mir`.
+    """
+    values = {"image": as_vectors("image", image), "text": as_vectors("text", text)}
+    for name, array in values.items():
+        check_finite(f"{name} of {layer}", array, np.arange(len(array)))
+        if len(array) < 2:
+            raise UserError(f"{name} of {layer} has one vector and needs at least two")
+    if values["image"].shape[1] != values["text"].shape[1]:
+        raise UserError(f"{layer}: image and text vectors differ in width")
+    scale = float(np.linalg.norm(values["text"].astype(np.float64), axis=1).mean())
+    if scale == 0.0:
+        raise UserError(f"{layer}: all text vectors are zero, MIR scales by their norm")
+    image_clean, n_image = _replace_outliers(values["image"] / scale)
+    text_clean, n_text = _replace_outliers(values["text"] / scale)
+    moments = [
+        weighted_moments(clean, np.full(len(clean), 1.0 / len(clean)))
+        for clean in (image_clean, text_clean)
+    ]
+    return MIRLayer(sum(gaussian_frechet(*moments[0], *moments[1])), n_image, n_text)
+
+
+def mir_of(distances: Sequence[float]) -> float:
+    """MIR of the distances of the layers: log10 of their sum.
+
+    Raises UserError: none given, or all of them zero.
+    """
+    if not distances:
+        raise UserError("no layers given: MIR adds up layers from 1 on")
+    if sum(distances) <= _ROUNDING:
+        raise UserError("image and text vectors are equal in every layer: MIR is log10 of 0")
+    return float(np.log10(sum(distances)))
 
 
 def _replace_outliers(

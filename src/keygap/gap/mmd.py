@@ -19,7 +19,7 @@ Gretton et al. 2012, "A Kernel Two-Sample Test" (JMLR 13), lemma 6, with samples
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -63,11 +63,20 @@ class MMDResult:
     seed: int
     null: Float[np.ndarray, " permutations"] = field(repr=False, compare=False)
     bootstraps: Float[np.ndarray, " bootstraps"] = field(repr=False, compare=False)
+    without: dict[Hashable, float] = field(repr=False, compare=False)  # each sample; paired only
 
     @property
     def mmd_ci(self) -> tuple[float, float]:
         """The interval of mmd: roots of the interval of mmd2, below zero taken as zero."""
         return math.sqrt(max(self.ci[0], 0.0)), math.sqrt(max(self.ci[1], 0.0))
+
+    @property
+    def null_band(self) -> tuple[float, float]:
+        """Where `level` of the values under label swaps lie; (mmd2, mmd2) without swaps."""
+        if not len(self.null):
+            return self.mmd2, self.mmd2
+        low, high = np.quantile(self.null, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return float(low), float(high)
 
 
 def mmd(
@@ -102,11 +111,11 @@ def mmd(
             subsample of both sides, times 2, sqrt 2, 1, 1 / sqrt 2, 1/2. A number: that sigma
             alone. Several: those sigmas.
         n_permutations: Label swaps B; p = (1 + b) / (1 + B), b of them at or above mmd2.
-        n_bootstraps: Bootstraps of whole samples, in `.bootstraps` (for ratios of contrasts: the
-            same samples and seed make joint draws).
+        n_bootstraps: Bootstraps of whole samples, in `.bootstraps` (the same samples and seed
+            make joint draws).
         level: Of the interval: leave-one-sample-out, Student (see `PairSums.interval`).
         seed: Of the median's subsample, the swaps and the bootstraps.
-        device: Where the kernel is evaluated, "cpu" or "cuda".
+        device: Where the kernel is evaluated, "cpu" or "cuda"; None: a GPU if there is one.
 
     Raises:
         UserError: bad vectors or ids (see `inputs.two_sides`), vectors that are all equal, an
@@ -137,6 +146,9 @@ def mmd(
     # Two streams: the draws of one do not depend on how many the other makes.
     rng_null, rng_bootstrap = np.random.default_rng(seed).spawn(2)
     null = sums.swapped(n_permutations, rng_null)
+    without: dict[Hashable, float] = {}
+    if sides.paired:
+        without = dict(zip(sides.names_x, sums.without()[0].tolist(), strict=True))
     return MMDResult(
         mmd2=observed,
         mmd=math.sqrt(max(observed, 0.0)),
@@ -157,6 +169,7 @@ def mmd(
         seed=seed,
         null=null,
         bootstraps=sums.bootstraps(n_bootstraps, rng_bootstrap),
+        without=without,
     )
 
 

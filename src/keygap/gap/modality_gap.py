@@ -18,6 +18,7 @@ from jaxtyping import Float
 from keygap.errors import UserError
 from keygap.gap.inputs import Groups, Vectors, check_level, two_sides
 from keygap.gap.kernels import linear_means
+from keygap.gap.reading import Reading
 from keygap.gap.resampling import PairSums, mean_by_sample, p_value
 
 
@@ -36,6 +37,25 @@ class ModalityGapResult:
     n_y: int
     n_permutations: int
     seed: int
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The norm as published, beside what it reads without a gap, and the unbiased distance."""
+        return (
+            Reading(
+                "modality_gap",
+                self.gap,
+                "distance of the means of the vectors scaled to length 1",
+                null=self.null,
+                p_value=self.p_value,
+            ),
+            Reading(
+                "modality_gap_unbiased",
+                self.unbiased,
+                "the same without what sampling adds",
+                ci=self.ci,
+            ),
+        )
 
 
 def modality_gap(

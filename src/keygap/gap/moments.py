@@ -27,9 +27,11 @@ from keygap.gap import kernels
 from keygap.gap.components import pooled_components
 from keygap.gap.frechet import weighted_moments
 from keygap.gap.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
+from keygap.gap.reading import Reading
 from keygap.gap.resampling import PairSums
 
 _SINGULAR = 1e-8  # variance in some direction on one side, over the pooled variance
+_ENOUGH = 1e-3  # the same, where the number of components is ours to choose
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,20 @@ class MomentsResult:
     paired: bool
     seed: int
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """The three shares."""
+        return (
+            Reading("share_mean", self.mean, "of MMD squared: gone with the means", dims=self.dims),
+            Reading(
+                "share_covariance",
+                self.covariance,
+                "of MMD squared: gone with the covariances",
+                dims=self.dims,
+            ),
+            Reading("share_higher", self.higher, "of MMD squared: what is left", dims=self.dims),
+        )
+
 
 def moments(
     x: Vectors,
@@ -64,24 +80,36 @@ def moments(
 ) -> MomentsResult:
     """Shares of the gap between x (n, d) and y (m, d) due to mean, covariance and the rest.
 
-    dims: principal components to work in; None: at most 50, and at most what the vectors have.
-    Raises UserError: bad vectors or ids (see `inputs.two_sides`), dims beyond what the vectors
-    have, a side that does not vary in one of the components (fewer vectors than dims, or constant
-    columns). Three kernel passes: O(3 (n + m)^2 dims / 2).
+    dims: principal components to work in; None: at most 50, and at most those in whose every
+    direction each side has a thousandth of the pooled variance (text keys of a first layer are one
+    vector for each word, and have fewer). Raises UserError: bad vectors or ids (see
+    `inputs.two_sides`), dims beyond what the vectors have, a side that does not vary in one of the
+    components (fewer vectors than dims, or constant columns). Three kernel passes: O(3 (n + m)^2
+    dims / 2).
     """
     given = two_sides(x, y, groups_x, groups_y, paired)
     limit = min(50, given.x.shape[1], len(given.pooled) - 1)
     found = pooled_components(given, limit if dims is None else dims, allow_fewer=dims is None)
-    for name, values, sample, n_samples in (
-        ("x", found.scores[: len(given.x)], given.sample_x, given.n_samples_x),
-        ("y", found.scores[len(given.x) :], given.sample_y, given.n_samples_y),
-    ):
-        _check_varies(name, values, sample_weights(sample, n_samples))
-    scores = found.scores * np.sqrt(found.variance)  # back in the units of the vectors
-    sides = replace(given, x=scores[: len(given.x)], y=scores[len(given.x) :])
+    n = len(given.x)
+    weights_x = sample_weights(given.sample_x, given.n_samples_x)
+    weights_y = sample_weights(given.sample_y, given.n_samples_y)
+    _, of_x = weighted_moments(found.scores[:n], weights_x)
+    _, of_y = weighted_moments(found.scores[n:], weights_y)
+    used = found.available if dims is None else dims
+    if dims is None:
+        while used > 1 and min(_least(of_x, used), _least(of_y, used)) <= _ENOUGH:
+            used -= 1
+    for name, covariance in (("x", of_x), ("y", of_y)):
+        if _least(covariance, used) <= _SINGULAR:
+            raise UserError(
+                f"{name} does not vary in all of the {used} components (too few vectors, or "
+                "constant columns): give fewer dims"
+            )
+    scores = (found.scores * np.sqrt(found.variance))[:, :used]  # in the units of the vectors
+    sides = replace(given, x=scores[:n], y=scores[n:])
 
-    mean_x, cov_x = weighted_moments(sides.x, sample_weights(sides.sample_x, sides.n_samples_x))
-    mean_y, cov_y = weighted_moments(sides.y, sample_weights(sides.sample_y, sides.n_samples_y))
+    mean_x, cov_x = weighted_moments(sides.x, weights_x)
+    mean_y, cov_y = weighted_moments(sides.y, weights_y)
     within = 0.5 * (cov_x + cov_y)
     centred = replace(sides, x=sides.x - mean_x, y=sides.y - mean_y)
     matched = replace(
@@ -106,7 +134,7 @@ def moments(
         higher=shares[2],
         bandwidths=sigmas,
         dims=scores.shape[1],
-        explained=float(found.explained.sum()),
+        explained=float(found.explained[:used].sum()),
         paired=sides.paired,
         seed=seed,
     )
@@ -117,15 +145,9 @@ def _mmd2(sides: TwoSides, sigmas: tuple[float, ...]) -> float:
     return PairSums.from_cells(means, sides).statistic()
 
 
-def _check_varies(
-    side: str, scores: Float[np.ndarray, "n k"], weights: Float[np.ndarray, " n"]
-) -> None:
-    _, covariance = weighted_moments(scores, weights)
-    if linalg.eigvalsh(covariance)[0] <= _SINGULAR:
-        raise UserError(
-            f"{side} does not vary in all of the {scores.shape[1]} components (too few vectors, "
-            "or constant columns): give fewer dims"
-        )
+def _least(covariance: Float[np.ndarray, "k k"], dims: int) -> float:
+    """The least variance of any direction of the first components."""
+    return float(linalg.eigvalsh(covariance[:dims, :dims], subset_by_index=[0, 0])[0])
 
 
 def _transport(

@@ -17,12 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from keygap.errors import UserError
-from keygap.gap.frechet import weighted_moments
-from keygap.gap.inputs import Groups, TwoSides, Vectors, check_level, sample_weights, two_sides
+from keygap.gap.inputs import Groups, Vectors, check_level, sample_weights, two_sides
+from keygap.gap.reading import Reading
 
 _PARTS = 20  # leave-out parts of the jackknife
 
@@ -43,6 +43,33 @@ class SpreadResult:
     separation_ci: tuple[float, float]
     level: float
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Width and effective dimension of each side, their ratios (x over y), the separation."""
+        width = "root mean squared distance of a vector to the centre of its side"
+        dimension = "effective dimension: 1 for a line, the number of columns for a round ball"
+        return (
+            Reading("spread", self.spread_x, width, side="x"),
+            Reading("spread", self.spread_y, width, side="y"),
+            Reading(
+                "spread_ratio", self.spread_ratio, "first over second", ci=self.spread_ratio_ci
+            ),
+            Reading("effective_dimension", self.effective_dimension_x, dimension, side="x"),
+            Reading("effective_dimension", self.effective_dimension_y, dimension, side="y"),
+            Reading(
+                "effective_dimension_ratio",
+                self.dimension_ratio,
+                "first over second",
+                ci=self.dimension_ratio_ci,
+            ),
+            Reading(
+                "separation",
+                self.separation,
+                "distance of the two centres over the sides' spread",
+                ci=self.separation_ci,
+            ),
+        )
+
 
 def spread(
     x: Vectors,
@@ -58,7 +85,7 @@ def spread(
 
     Intervals: jackknife over 20 parts of the samples (fewer samples: one part each), on the log
     scale. Raises UserError: bad vectors or ids (see `inputs.two_sides`), a side whose vectors are
-    all equal. O(20 (n + m) d^2).
+    all equal. O((n + m) d^2 + 20 d^2).
     """
     check_level(level)
     sides = two_sides(x, y, groups_x, groups_y, paired)
@@ -70,10 +97,17 @@ def spread(
     part_x = rng.permutation(np.arange(sides.n_samples_x) % parts)
     part_y = part_x if sides.paired else rng.permutation(np.arange(sides.n_samples_y) % parts)
 
-    everything = _numbers(sides, np.ones(len(sides.x)), np.ones(len(sides.y)))
+    # About one centre for both, so that sums of squares are no larger than they need be.
+    centre = sides.weights @ sides.pooled
+    sums_x = _sums(sides.x - centre, sides.sample_x, part_x)
+    sums_y = _sums(sides.y - centre, sides.sample_y, part_y)
+    everything = _numbers(sum(sums_x, start=_Sums()), sum(sums_y, start=_Sums()))
     without = np.array(
         [
-            _numbers(sides, part_x[sides.sample_x] != part, part_y[sides.sample_y] != part)
+            _numbers(
+                sum(sums_x[:part] + sums_x[part + 1 :], start=_Sums()),
+                sum(sums_y[:part] + sums_y[part + 1 :], start=_Sums()),
+            )
             for part in range(parts)
         ]
     )
@@ -97,14 +131,43 @@ def spread(
     )
 
 
-def _numbers(
-    sides: TwoSides, keep_x: Float[np.ndarray, " n"], keep_y: Float[np.ndarray, " m"]
-) -> Float[np.ndarray, " 5"]:
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted sums over the vectors of some samples: they add up, and what is left out is not."""
+
+    weight: float = 0.0
+    first: Float[np.ndarray, " d"] | float = 0.0
+    second: Float[np.ndarray, "d d"] | float = 0.0
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.weight + other.weight, self.first + other.first, self.second + other.second
+        )
+
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and covariance."""
+        mean = np.asarray(self.first / self.weight)
+        return mean, self.second / self.weight - np.outer(mean, mean)
+
+
+def _sums(
+    values: Float[np.ndarray, "n d"], sample: Int[np.ndarray, " n"], part: Int[np.ndarray, " s"]
+) -> list[_Sums]:
+    """The sums of each part of the samples."""
+    weights = sample_weights(sample, len(part))
+    sums = []
+    for p in range(int(part.max()) + 1):
+        mine = part[sample] == p
+        rows, shares = values[mine].astype(np.float64), weights[mine]
+        second = rows.T @ (rows * shares[:, None])
+        sums.append(_Sums(float(shares.sum()), shares @ rows, second))
+    return sums
+
+
+def _numbers(sums_x: _Sums, sums_y: _Sums) -> Float[np.ndarray, " 5"]:
     """Spreads, effective dimensions, distance of the centres."""
-    weights_x = sample_weights(sides.sample_x, sides.n_samples_x) * keep_x
-    weights_y = sample_weights(sides.sample_y, sides.n_samples_y) * keep_y
-    mean_x, cov_x = weighted_moments(sides.x, weights_x / weights_x.sum())
-    mean_y, cov_y = weighted_moments(sides.y, weights_y / weights_y.sum())
+    (mean_x, cov_x), (mean_y, cov_y) = sums_x.moments, sums_y.moments
     total_x, total_y = np.trace(cov_x), np.trace(cov_y)
     return np.array(
         [

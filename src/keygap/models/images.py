@@ -48,10 +48,15 @@ def image_of(is_image: np.ndarray, span: np.ndarray, images: int, alike: bool) -
     return image
 
 
-def grids_of(inputs: BatchFeature, images: int) -> list[tuple[int, int, int] | None]:
-    """Frames, rows and columns of each image's vision patches, where the processor gives them."""
+def grids_of(
+    inputs: BatchFeature, images: int, kind: str = "image"
+) -> list[tuple[int, int, int] | None]:
+    """Frames, rows and columns of vision patches of each image, or of each of so many videos.
+
+    None where the processor does not give them.
+    """
     for name, value in inputs.items():
-        if "video" in name or not any(word in name for word in _GRIDS):
+        if ("video" in name) != (kind == "video") or not any(word in name for word in _GRIDS):
             continue
         array = np.asarray(value)
         if array.ndim == 3 and array.shape[::2] == (images, 2):  # column and row of every patch

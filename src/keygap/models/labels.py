@@ -33,19 +33,19 @@ class TokenLabels:
     All arrays have the length of the prompt. ``role`` of an image position is empty for a patch,
     ``thumbnail`` for a patch of a second, coarser view of the image, ``separator`` for a row end.
     ``image``, ``patch_row`` and ``patch_column`` are -1 where they do not apply: also where a
-    connector mixes patches (Q-Former, resampler), so that no position is a patch. Rows and columns
-    of tiles count through the whole image. Where image features are attended across and stand in
-    no prompt, ``in_prompt`` is less than the length and the features follow the prompt's tokens.
+    connector mixes patches (Q-Former, resampler), so that no position is a patch. ``frame`` counts
+    the pictures of a video in time, as the model sees them (it may join two). Rows and columns
+    of tiles count through the whole image.
     """
 
     token_id: np.ndarray  # int64
     token: np.ndarray  # str, as the tokenizer spells it
     modality: np.ndarray  # str, one of MODALITIES
     role: np.ndarray  # str, one of ROLES
-    image: np.ndarray  # int32, in the order of the prompt
+    image: np.ndarray  # int32, images and videos in the order of the prompt
+    frame: np.ndarray  # int32, -1 outside videos
     patch_row: np.ndarray  # int32
     patch_column: np.ndarray  # int32
-    in_prompt: int = -1  # how many of the positions stand in the prompt; -1: all
 
     def __len__(self) -> int:
         return len(self.token_id)

@@ -79,12 +79,10 @@ def load(
         raise UserError(f"model {model!r} has no usable processor: {_first_line(error)}") from error
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=torch_dtype, device_map=device_map, **remote
+            source, dtype=torch_dtype, device_map=device_map or device, **remote
         )
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError) as error:
         raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
-    if device_map is None:
-        loaded.to(device)
     return wrap(loaded, processor, name=model)
 
 
@@ -152,6 +150,8 @@ def _image_tokens(
     return ImageTokens(
         ids=tuple(ids[:1]),
         placeholder=str(spelling or ""),
+        video_ids=_video_ids(model, processor),
+        video_placeholder=str(getattr(processor, "video_token", None) or ""),
         in_prompt=fusion != "cross-attention",
         types="mm_token_type_ids" in arguments,
         limit=getattr(model.config.get_text_config(), "max_position_embeddings", None),
@@ -161,6 +161,16 @@ def _image_tokens(
         side=side // patch if isinstance(side, int) and isinstance(patch, int) else None,
         mixed=connector is not None and connector.queries,
     )
+
+
+def _video_ids(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[int, ...]:
+    ids = [
+        value
+        for source in (model.config, processor)
+        for attribute in ("video_token_id", "video_token_index")
+        if isinstance(value := getattr(source, attribute, None), int)
+    ]
+    return tuple(ids[:1])
 
 
 def _fusion(model: PreTrainedModel, stack: TextStack) -> str:

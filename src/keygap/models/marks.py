@@ -45,9 +45,11 @@ def marked(text: str, role: str, around_space: bool = True) -> str:
     return f"{text[:start]}{_MARK[role]}{text[start:stop]}{CLOSE}{text[stop:]}"
 
 
-def with_image_marks(text: str, placeholder: str) -> str:
-    """Every image placeholder between image marks."""
-    return text.replace(placeholder, f"{IMAGE_OPEN}{placeholder}{IMAGE_CLOSE}")
+def with_image_marks(text: str, placeholders: Sequence[str]) -> str:
+    """Every placeholder of an image or a video between image marks."""
+    for placeholder in filter(None, placeholders):
+        text = text.replace(placeholder, f"{IMAGE_OPEN}{placeholder}{IMAGE_CLOSE}")
+    return text
 
 
 def without_marks(text: str) -> str:

@@ -80,6 +80,7 @@ class DecoderLayer:
             ``none``: the layer has no attention, ``kind`` names what it has.
         heads: query heads, 0 without attention; ``key_heads`` and ``head_dim`` likewise.
         projections: by site name; a latent-attention layer has no ``k_proj``.
+        window: how many positions back a position sees, None for all.
     """
 
     index: int
@@ -91,6 +92,7 @@ class DecoderLayer:
     head_dim: int
     projections: Mapping[str, Projection] = field(default_factory=dict)
     kind: str = ""
+    window: int | None = None
 
     def projection(self, name: str) -> Projection:
         """``q_proj``, ``k_proj`` or ``v_proj``.
@@ -232,6 +234,7 @@ def _layer(
         head_dim=head_dim,
         projections=_projections(attention, heads, key_heads, head_dim),
         kind=type(attention).__name__,
+        window=getattr(attention, "sliding_window", None),
     )
 
 
@@ -332,8 +335,12 @@ def _calibrated(decoder: nn.Module, layers: tuple[DecoderLayer, ...]) -> tuple[D
         layer for layer in layers if any(p.layout is not None for p in layer.projections.values())
     ]
     first = next(iter(fused), None)
-    if first is None or first.projections["v_proj"].module.weight.device.type == "meta":
+    if first is None:
         return layers
+    module = first.projections["v_proj"].module
+    offloaded = hasattr(module, "_hf_hook")  # accelerate brings the weight in when it is called
+    if module.weight.device.type == "meta" and not offloaded:
+        return layers  # a model without weights: nothing can be run
     layout = _fused_layout(decoder, first)
     result = []
     for layer in layers:
@@ -363,7 +370,8 @@ def _fused_layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
     try:
         assert layer.attention is not None  # it has projections
         with AttentionTap([layer.attention], handler), torch.no_grad(), suppress(_Seen):
-            decoder(inputs_embeds=random.to(weight.device, weight.dtype), use_cache=False)
+            place = "cpu" if weight.device.type == "meta" else weight.device
+            decoder(inputs_embeds=random.to(place, weight.dtype), use_cache=False)
     finally:
         handle.remove()
     layouts: tuple[Layout, ...] = ("blocks", "heads")
@@ -382,5 +390,6 @@ class _Seen(Exception):
 
 
 def parameters_of(module: nn.Module) -> int:
-    """The number of parameters; a quantised weight counts what it stands for."""
-    return sum(math.prod(getattr(p, "quant_shape", p.shape)) for p in module.parameters())
+    """The number of parameters; one packed into 4 bits counts what it stands for."""
+    states = [(p, getattr(p, "quant_state", None)) for p in module.parameters()]
+    return sum(math.prod(p.shape if state is None else state.shape) for p, state in states)

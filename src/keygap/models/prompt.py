@@ -21,9 +21,10 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from keygap.benchmarks.sample import BadSample, Part, Sample, as_rgb
 from keygap.errors import UserError
-from keygap.models.images import grids_of, image_of, image_positions, sizes_of
+from keygap.models.images import grids_of, image_positions, sizes_of
+from keygap.models.labelling import VideoFacts, label_prompt
 from keygap.models.labels import MODALITIES, ROLES, Batch, TokenLabels
-from keygap.models.layout import ImageFacts, places_of
+from keygap.models.layout import ImageFacts
 from keygap.models.marks import (
     MarkedTokenizer,
     aligned,
@@ -36,6 +37,8 @@ from keygap.models.views import View, chart, views_of
 
 __all__ = ["MODALITIES", "ROLES", "Batch", "Prompter", "TokenLabels"]
 
+Shown = Image.Image | tuple[np.ndarray, ...]  # an image, or a video's frames (height, width, 3)
+
 
 @dataclass(frozen=True)
 class ImageTokens:
@@ -44,6 +47,7 @@ class ImageTokens:
     Attributes:
         ids: token ids that vision features replace; none where an input of the model says so.
         placeholder: what stands for an image in a prompt's text.
+        video_ids, video_placeholder: the same of videos; none where the processor takes none.
         in_prompt: whether features stand in the prompt, or are attended across to from a mark.
         types: whether the model reads each position's modality from its inputs.
         limit: the positions that the model knows, where it says so.
@@ -52,6 +56,8 @@ class ImageTokens:
 
     ids: tuple[int, ...]
     placeholder: str
+    video_ids: tuple[int, ...] = ()
+    video_placeholder: str = ""
     in_prompt: bool = True
     types: bool = False
     limit: int | None = None
@@ -89,25 +95,29 @@ class Prompter:
             UserError: the processor makes no prompt of an image and a text.
         """
         parts = [self._checked(sample) for sample in samples]
-        images = [
-            [as_rgb(sample.images[part.image]) for part in prompt if part.kind == "image"]
+        shown = [
+            [_shown(sample, part) for part in prompt if part.kind != "text"]
             for sample, prompt in zip(samples, parts, strict=True)
         ]
-        return self._batch([self._render(prompt) for prompt in parts], images)
+        return self._batch([self._render(prompt) for prompt in parts], shown)
 
     def _checked(self, sample: Sample) -> tuple[Part, ...]:
-        if not sample.images:
+        if not sample.images and not sample.videos:
             raise BadSample("the sample has no image")
         texts = [part.text for part in sample.prompt if part.kind == "text"]
         if not any(text.strip() for text in texts):
             raise BadSample("the sample has no text")
-        places = [part.image for part in sample.prompt if part.kind == "image"]
-        if any(place >= len(sample.images) for place in places):
-            raise BadSample(
-                f"the prompt names image {max(places) + 1} of {len(sample.images)} images"
-            )
-        if not places:
+        for kind, given in (("image", sample.images), ("video", sample.videos)):
+            places = [part.image for part in sample.prompt if part.kind == kind]
+            if any(place >= len(given) for place in places):
+                raise BadSample(
+                    f"the prompt names {kind} {max(places) + 1} of {len(given)} {kind}s"
+                )
+        if all(part.kind == "text" for part in sample.prompt):
             raise BadSample("the prompt shows none of the sample's images")
+        known = self.image_tokens
+        if any(part.kind == "video" for part in sample.prompt) and not known.video_placeholder:
+            raise BadSample("the model's processor takes no video")
         for spelling in self._reserved:
             if any(spelling in text for text in texts):
                 raise BadSample(f"the text has {spelling!r}, which stands for an image")
@@ -177,7 +187,7 @@ class Prompter:
 
     def _chat(self, texts: Sequence[tuple[Part, str]]) -> str:
         content = [
-            {"type": "image"} if part.kind == "image" else {"type": "text", "text": text}
+            {"type": "text", "text": text} if part.kind == "text" else {"type": part.kind}
             for part, text in texts
         ]
         return self._template([{"role": "user", "content": content}])
@@ -186,9 +196,9 @@ class Prompter:
         return self._template([{"role": "user", "content": self._plain(texts)}])
 
     def _plain(self, texts: Sequence[tuple[Part, str]]) -> str:
-        return "".join(
-            self.image_tokens.placeholder if part.kind == "image" else text for part, text in texts
-        )
+        known = self.image_tokens
+        spelled = {"image": known.placeholder, "video": known.video_placeholder}
+        return "".join(spelled.get(part.kind, text) for part, text in texts)
 
     def _bare(self, texts: Sequence[tuple[Part, str]]) -> str:
         return "".join(text for part, text in texts if part.kind == "text")
@@ -229,47 +239,63 @@ class Prompter:
 
     # --- model inputs and labels --------------------------------------------------------------
 
-    def _batch(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Batch:
+    def _batch(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> Batch:
         self._marked.calls = []
         try:
-            inputs = self._inputs(texts, images)
+            inputs = self._inputs(texts, shown)
         except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"the processor refuses the sample: {first}") from error
         calls, self._marked.calls = self._marked.calls, []
         ids = inputs["input_ids"].numpy()
         mask = inputs["attention_mask"].bool().numpy()
-        is_image = image_positions(inputs, ids, self.image_tokens.ids)
-        sizes = [[picture.size for picture in pictures] for pictures in images]
-        count = sum(map(len, images))
-        grids, seen = grids_of(inputs, count), sizes_of(inputs, count)
-        labels, place = [], 0
-        for row, own in enumerate(sizes):
+        known = self.image_tokens
+        is_visual = image_positions(inputs, ids, (*known.ids, *known.video_ids))
+        facts = self._facts(inputs, shown)
+        labels = []
+        for row, own in enumerate(facts):
             # one call for each prompt, or pieces in no order that is known
-            own_calls = calls[row : row + 1] if len(calls) == len(sizes) else calls
+            own_calls = calls[row : row + 1] if len(calls) == len(facts) else calls
             here = mask[row]
-            roles, spans = aligned(ids[row][here], own_calls, ignore=is_image[row][here])
-            facts = [
-                self._facts(size, len(own), grids[place + number], seen[place + number])
-                for number, size in enumerate(own)
-            ]
-            place += len(own)
-            labels.append(self._labels(ids[row][here], is_image[row][here], roles, spans, facts))
+            visual, token_id = is_visual[row][here], ids[row][here]
+            if known.limit and len(token_id) > known.limit:
+                raise BadSample(
+                    f"the prompt has {len(token_id)} positions and the model knows {known.limit}: "
+                    "smaller or fewer images are needed"
+                )
+            roles, spans = aligned(token_id, own_calls, ignore=visual)
+            tokens = self.tokenizer.convert_ids_to_tokens(token_id.tolist())
+            labels.append(
+                label_prompt(token_id, tokens, visual, roles, spans, own, known.in_prompt)
+            )
         return Batch(inputs, tuple(labels))
 
-    def _inputs(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> BatchFeature:
-        placeholder = self.image_tokens.placeholder
-        if placeholder and self._image_marks:
-            texts = [with_image_marks(text, placeholder) for text in texts]
-        return self._processor(
+    def _inputs(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> BatchFeature:
+        known = self.image_tokens
+        if self._image_marks:
+            texts = [
+                with_image_marks(text, (known.placeholder, known.video_placeholder))
+                for text in texts
+            ]
+        images = [[one for one in own if isinstance(one, Image.Image)] for own in shown]
+        videos = [one for own in shown for one in own if not isinstance(one, Image.Image)]
+        options: dict[str, Any] = {"return_mm_token_type_ids": True} if known.types else {}
+        if videos:  # frames were chosen by whoever made the sample
+            options |= {"videos": [np.stack(frames) for frames in videos]}
+            options |= {"do_sample_frames": False}
+        if any(images):
+            options |= {"images": images if self._nested else [i for own in images for i in own]}
+        inputs = self._processor(
             text=list(texts),
-            images=[list(p) for p in images] if self._nested else [i for p in images for i in p],
             padding=True,
             return_tensors="pt",
-            **({"return_mm_token_type_ids": True} if self.image_tokens.types else {}),
             # templates spell their own first token
             add_special_tokens=not self._starts_with_bos(without_marks(texts[0])),
+            **options,
         )
+        if (videos or any(images)) and not any("pixel" in n or "patches" in n for n in inputs):
+            raise ValueError("it makes no model input of the picture")
+        return inputs
 
     def _views_of(self, size: tuple[int, int], images: int) -> tuple[tuple[View, ...] | None, int]:
         """What each view of an image of this size shows among so many, and its positions.
@@ -293,75 +319,44 @@ class Prompter:
         return bos is None or text.startswith(bos)
 
     def _facts(
-        self,
-        size: tuple[int, int],
-        images: int,
-        grid: tuple[int, int, int] | None,
-        pixels: tuple[int, int] | None,
-    ) -> ImageFacts:
+        self, inputs: BatchFeature, shown: Sequence[Sequence[Shown]]
+    ) -> list[list[ImageFacts | VideoFacts]]:
+        """What is known of every image and video of every prompt."""
         known = self.image_tokens
-        views, count = None, None
-        if grid is None and known.in_prompt:
-            views, count = self._views_of(size, images)
-        return ImageFacts(
-            height=size[1],
-            width=size[0],
-            grid=grid,
-            views=views,
-            count=count,
-            row_ends=known.row_ends,
-            begin=known.begin,
-            end=known.end,
-            side=known.side,
-            pixels=pixels,
-            mixed=known.mixed,
-        )
-
-    def _labels(
-        self,
-        token_id: np.ndarray,
-        is_image: np.ndarray,
-        role: np.ndarray,
-        span: np.ndarray,
-        facts: Sequence[ImageFacts],
-    ) -> TokenLabels:
-        limit = self.image_tokens.limit
-        if limit and len(token_id) > limit:
-            raise BadSample(
-                f"the prompt has {len(token_id)} positions and the model knows {limit}: smaller or "
-                "fewer images are needed"
-            )
-        alike = len({(known.height, known.width) for known in facts}) == 1
-        image = image_of(is_image, span, len(facts), alike)
-        if not self.image_tokens.in_prompt:
-            is_image = np.zeros(len(token_id), dtype=bool)
-        tokens = np.asarray(self.tokenizer.convert_ids_to_tokens(token_id.tolist()), dtype=object)
-        role = np.where(is_image, "", np.where(span >= 0, "separator", role)).astype(object)
-        row = np.full(len(token_id), -1, np.int32)
-        column = row.copy()
-        for number, known in enumerate(facts):
-            positions = np.flatnonzero(is_image & (image == number))
-            starts = np.flatnonzero(np.diff(positions, prepend=-2) > 1)
-            runs = np.diff(np.append(starts, len(positions)))
-            ends: Any = np.append(-1, positions[starts[1:] - 1]) if len(starts) else []
-            between = [
-                "".join(tokens[max(end + 1, _span_start(span, number)) : positions[start]])
-                for start, end in zip(starts, ends, strict=True)
-            ]
-            places = places_of([int(run) for run in runs], between, known)
-            role[positions] = places.role
-            row[positions], column[positions] = places.row, places.column
-        return TokenLabels(
-            token_id=token_id,
-            token=tokens.astype(str),
-            modality=np.where(is_image, "image", "text"),
-            role=role.astype(str),
-            image=image.astype(np.int32),
-            patch_row=row,
-            patch_column=column,
-        )
+        every = [one for own in shown for one in own]
+        images = sum(isinstance(one, Image.Image) for one in every)
+        grids, seen = iter(grids_of(inputs, images)), iter(sizes_of(inputs, images))
+        films = iter(grids_of(inputs, len(every) - images, "video"))
+        facts: list[list[ImageFacts | VideoFacts]] = []
+        for own in shown:
+            facts.append([])
+            pictures = sum(isinstance(one, Image.Image) for one in own)
+            for one in own:
+                if not isinstance(one, Image.Image):
+                    facts[-1].append(VideoFacts(len(one), next(films)))
+                    continue
+                grid, views, count = next(grids), None, None
+                if grid is None and known.in_prompt:
+                    views, count = self._views_of(one.size, pictures)
+                facts[-1].append(
+                    ImageFacts(
+                        height=one.height,
+                        width=one.width,
+                        grid=grid,
+                        views=views,
+                        count=count,
+                        row_ends=known.row_ends,
+                        begin=known.begin,
+                        end=known.end,
+                        side=known.side,
+                        pixels=next(seen),
+                        mixed=known.mixed,
+                    )
+                )
+        return facts
 
 
-def _span_start(span: np.ndarray, image: int) -> int:
-    found = np.flatnonzero(span == image)
-    return int(found[0]) if len(found) else 0
+def _shown(sample: Sample, part: Part) -> Shown:
+    if part.kind == "image":
+        return as_rgb(sample.images[part.image])
+    return tuple(np.asarray(as_rgb(frame)) for frame in sample.videos[part.image])

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector
-from keygap.models.parts import DecoderLayer
+from keygap.models.parts import Attends, DecoderLayer
 from keygap.models.prompt import Prompter
 
 LAYER_NAMES = ("first", "middle", "last", "all")
@@ -60,20 +60,19 @@ class VLM:
     def layer_indices(self, wanted: Iterable[str | int]) -> list[int]:
         """Absolute layer indices, sorted, of a mixture of names and numbers.
 
+        Where image keys lie in cross-attention layers and text keys in the others, a name stands
+        for one layer of each kind.
+
         Raises:
-            UserError: a name that does not exist, a number out of range, or a layer whose keys are
-                not the prompt's positions.
+            UserError: a name that does not exist, a number out of range, or one without attention.
         """
-        wanted = list(wanted)
-        cross = [layer.index for layer in self.layers if layer.attends == "cross"]
-        if asked := [index for index in cross if str(index) in map(str, wanted)]:
-            raise UserError(
-                f"layer {asked[0]} of {self.name} attends across to image features, which are no "
-                "positions of the prompt: image keys and text keys are in different layers, so "
-                "they cannot be compared at one"
-            )
-        attending = [layer.index for layer in self.layers if layer.attends == "self"]
-        return resolve_layers(wanted, len(self.layers), self.name, attending)
+        return resolve_layers(
+            list(wanted), len(self.layers), self.name, self.indices("self"), self.indices("cross")
+        )
+
+    def indices(self, attends: Attends) -> list[int]:
+        """The layers that attend in one way: ``self``, ``cross`` or ``none``."""
+        return [layer.index for layer in self.layers if layer.attends == attends]
 
     def forward(self, inputs: Mapping[str, Any]) -> Any:
         """One pass of the whole model, without a cache, on inputs that are on its device."""
@@ -99,20 +98,26 @@ class VLM:
 
 
 def resolve_layers(
-    wanted: Iterable[str | int], count: int, model: str, attending: Sequence[int] | None = None
+    wanted: Iterable[str | int],
+    count: int,
+    model: str,
+    attending: Sequence[int] | None = None,
+    across: Sequence[int] = (),
 ) -> list[int]:
     """``first``, ``middle``, ``last``, ``all`` and numbers as sorted absolute indices.
 
-    Names choose among the layers that attend, by default all of them.
+    Names choose among the layers that attend, by default all of them, and among those that attend
+    across to image features, if there are any.
 
     Raises:
         UserError: a name that does not exist, a number out of range, or no layer at all.
     """
-    usable = range(count) if attending is None else attending
-    named: dict[str, Sequence[int]] = {
-        "first": usable[:1],
-        "middle": usable[len(usable) // 2 :][:1],
-        "last": usable[-1:],
+    kinds = [range(count) if attending is None else attending, across]
+    usable = sorted(index for kind in kinds for index in kind)
+    named: dict[str, list[int]] = {
+        "first": [index for kind in kinds for index in kind[:1]],
+        "middle": [index for kind in kinds for index in kind[len(kind) // 2 :][:1]],
+        "last": [index for kind in kinds for index in kind[-1:]],
         "all": usable,
     }
     indices: set[int] = set()

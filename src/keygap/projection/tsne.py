@@ -8,6 +8,8 @@ from openTSNE import TSNE
 
 from keygap.errors import UserError
 
+FEW = 1000  # points; below, threads wait for each other longer than they work
+
 
 def tsne(
     array: Float[np.ndarray, "n d"], perplexity: float = 30.0, seed: int = 0
@@ -22,5 +24,6 @@ def tsne(
             f"{len(array)} tokens are too few for t-SNE with perplexity {perplexity:g}: more than "
             f"{3 * perplexity:g} are needed; extract more with --samples"
         )
-    model = TSNE(perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=-1)
+    jobs = 1 if len(array) < FEW else -1
+    model = TSNE(perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=jobs)
     return np.asarray(model.fit(array))

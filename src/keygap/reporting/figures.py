@@ -39,7 +39,8 @@ STYLE: Any = {
 }
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """An empty figure and its axes (rows, columns); sizes in inches, of one panel."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         return figure, figure.subplots(rows, columns, squeeze=False)
@@ -62,7 +63,7 @@ def ladder(runs: Sequence[Run], site: str) -> Figure:
     tables = [_whole(run, site) for run in runs]
     layers = max((sorted(table["layer"].unique()) for table in tables), key=len)
     names = [name for name in CONTRASTS if any(name in set(t["contrast"]) for t in tables)][::-1]
-    figure, grid = _figure(len(runs), len(layers), 3.0, 2.0)
+    figure, grid = canvas(len(runs), len(layers), 3.0, 2.0)
     top = max(float(table["mmd2_ci_high"].max()) for table in tables)
     for row, (run, table) in enumerate(zip(runs, tables, strict=True)):
         for column, layer in enumerate(sorted(table["layer"].unique())):
@@ -85,7 +86,7 @@ def planes(runs: Sequence[Run], site: str) -> Figure:
     """t-SNE of image and text tokens: a row per model, a column per layer."""
     frames = [run.projection for run in runs]
     layers = max((sorted(f["layer"].unique()) for f in frames if f is not None), key=len)
-    figure, grid = _figure(len(runs), len(layers), 2.6, 2.6)
+    figure, grid = canvas(len(runs), len(layers), 2.6, 2.6)
     for row, (run, frame) in enumerate(zip(runs, frames, strict=True)):
         for column, layer in enumerate(layers):
             axes: Axes = grid[row, column]
@@ -107,8 +108,8 @@ def planes(runs: Sequence[Run], site: str) -> Figure:
 
 
 def gap_by_layer(run: Run, site: str) -> Figure:
-    """MMD squared over layers with its interval, one line per contrast."""
-    figure, grid = _figure(1, 1, 6.0, 3.4)
+    """MMD squared over layers with its interval, one line per contrast, above the null's band."""
+    figure, grid = canvas(1, 1, 6.0, 3.4)
     axes: Axes = grid[0, 0]
     table = _whole(run, site)
     for contrast, part in table.groupby("contrast", sort=False):
@@ -117,6 +118,11 @@ def gap_by_layer(run: Run, site: str) -> Figure:
         axes.fill_between(
             part["layer"], part["mmd2_ci_low"], part["mmd2_ci_high"], color=colour, alpha=0.15
         )
+    between = table[table["contrast"] == "image_text"]
+    axes.fill_between(
+        between["layer"], between["mmd2_null_low"], between["mmd2_null_high"],
+        color="#000000", alpha=0.35, lw=0.8, label="image_text, labels swapped (95 %)",
+    )  # fmt: skip
     axes.set_xlabel("layer")
     axes.set_ylabel("MMD²")
     axes.set_title(f"{run.model}, {site}, all heads")
@@ -132,7 +138,7 @@ def heads(run: Run, site: str) -> Figure:
     square = table.assign(head=table["head"].astype(int)).pivot(
         index="layer", columns="head", values="mmd2"
     )
-    figure, grid = _figure(1, 1, 1.6 + 0.28 * square.shape[1], 1.2 + 0.28 * square.shape[0])
+    figure, grid = canvas(1, 1, 1.6 + 0.28 * square.shape[1], 1.2 + 0.28 * square.shape[0])
     axes: Axes = grid[0, 0]
     image = axes.imshow(square.to_numpy(), cmap="cividis", vmin=0, aspect="auto")
     axes.set_xticks(range(square.shape[1]), [str(head) for head in square.columns])
@@ -145,16 +151,18 @@ def heads(run: Run, site: str) -> Figure:
 
 
 def jsd_profile(run: Run, site: str) -> Figure:
-    """JSD over PCA dimensions, a panel per layer: where it saturates it ranks nothing."""
+    """JSD over PCA dimensions, a panel per layer; from the ring on it is full and ranks nothing."""
     table = run.table.profile[run.table.profile["site"] == site]
     layers = sorted(table["layer"].unique())
-    figure, grid = _figure(1, len(layers), 2.6, 2.6)
+    figure, grid = canvas(1, len(layers), 2.6, 2.6)
     for axes, layer in zip(grid[0], layers, strict=True):
         for contrast, part in table[table["layer"] == layer].groupby("contrast", sort=False):
             axes.plot(
                 part["jsd_dim"], part["jsd_nats"], "o-", ms=3,
                 color=COLOURS.get(str(contrast), "#000000"), label=contrast,
             )  # fmt: skip
+        full = table[(table["layer"] == layer) & (table["jsd_dim"] == table["jsd_saturates_at"])]
+        axes.plot(full["jsd_dim"], full["jsd_nats"], "o", ms=9, mfc="none", color="#000000", lw=0.8)
         axes.axhline(np.log(2), color="#999999", lw=0.8, ls=":")
         axes.set_xscale("log")
         ticks = sorted(table["jsd_dim"].unique())
@@ -163,6 +171,7 @@ def jsd_profile(run: Run, site: str) -> Figure:
         axes.set_ylim(-0.05, 0.75)
         axes.set_xlabel("PCA dimensions")
         axes.set_title(f"layer {layer}")
-    grid[0, 0].set_ylabel("JSD, nats (dotted: ln 2)")
+    grid[0, 0].set_ylabel("JSD, nats")
     grid[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.supxlabel("dotted: ln 2, the most it can be; ringed: 95 % of that, saturated", size=8)
     return figure

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError
-from keygap.reporting import figures
+from keygap.reporting import figures, shape, switches
+from keygap.reporting.published import comparison
 from keygap.reporting.run import Run, read_run
 from keygap.store import write_text
 
@@ -66,6 +67,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
             title=", ".join(dict.fromkeys(run.model for run in runs)),
             contrasts=CONTRASTS.values(),
             summary=summary,
+            comparison=comparison(runs),
             overview=overview,
             runs=[_section(run) for run in runs],
         ),
@@ -80,16 +82,20 @@ def _section(run: Run) -> dict[str, Any]:
             _saved(figures.gap_by_layer(run, site), run.root, f"gap-by-layer-{site}"),
             _saved(figures.jsd_profile(run, site), run.root, f"jsd-profile-{site}"),
         ]
-        if (run.table.frame["head"] != "all").any():
+        by_head = run.table.main[run.table.main["head"] != "all"]
+        if (by_head[by_head["site"] == site]["contrast"] == "image_text").any():
             pictures.append(_saved(figures.heads(run, site), run.root, f"heads-{site}"))
+        if site in set(run.table.shape.frame["site"]):
+            pictures.append(_saved(shape.figure(run, site), run.root, f"shape-{site}"))
     whole = run.table.frame[run.table.frame["head"] == "all"]
     main = whole["confound"] == ""
-    confounds = whole[(whole["rung"] == "between") & (~main | (whole["contrast"] == "image_text"))]
     return {
         "run": run,
         "pictures": pictures,
         "rows": whole[main].to_dict("records"),
-        "confounds": confounds.to_dict("records"),
+        "confounds": switches.rows(run.table.frame),
+        "saturates_at": run.saturates_at(),
+        "shape": shape.tables(run),
     }
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from keygap.errors import UserError
-from keygap.gap_table import GapTable
+from keygap.gap_table import COLUMNS, GapTable
+from keygap.shape_table import ShapeTable
 from keygap.store import Store
 
 
@@ -26,6 +27,12 @@ class Run:
     @property
     def model(self) -> str:
         return str(self.manifest["model"])
+
+    def saturates_at(self) -> dict[tuple[str, int, str], int]:
+        """(site, layer, contrast) -> the first number of dimensions at which its JSD saturates."""
+        found = self.table.profile.dropna(subset="jsd_saturates_at")
+        places = zip(found["site"], found["layer"], found["contrast"], strict=True)
+        return dict(zip(places, found["jsd_saturates_at"].astype(int), strict=True))
 
     def summary(self) -> pd.DataFrame:
         """The table's summary, with the benchmark and the model's accuracy on it."""
@@ -48,10 +55,20 @@ def read_run(folder: str | Path) -> Run:
     frame = pd.read_csv(
         store.root / "gap.csv", dtype={"head": str}, keep_default_na=False, na_values=[""]
     )
+    if missing := set(COLUMNS) - set(frame.columns):
+        raise UserError(
+            f"{store.root} was measured by another version (no column {min(missing)}): "
+            f"run keygap measure {store.root}"
+        )
     frame["confound"] = frame["confound"].fillna("")
     profile = pd.read_csv(store.root / "jsd.csv")
     picture = store.root / "projection.parquet"
     projection = pd.read_parquet(picture) if picture.is_file() else None
+    if projection is not None and projection.empty:
+        projection = None  # no layer has keys of both modalities
     scored = store.root / "accuracy.csv"
     accuracy = pd.read_csv(scored) if scored.is_file() else None
-    return Run(store.root, store.manifest, GapTable(frame, profile, ()), projection, accuracy)
+    said = store.root / "notes.txt"
+    notes = tuple(said.read_text().splitlines()) if said.is_file() else ()
+    table = GapTable(frame, profile, notes, ShapeTable.read(store.root))
+    return Run(store.root, store.manifest, table, projection, accuracy)

@@ -141,9 +141,8 @@ class Store:
         shape = (-1, int(metadata[b"heads"]), int(metadata[b"head_dim"]))
         column = table.column("vector").combine_chunks()
         array = column.flatten().to_numpy(zero_copy_only=False).reshape(shape)
-        labels = self.tokens.assign(attention=table.column("attention").to_numpy())
-        if not np.array_equal(table.column("position").to_numpy(), labels["position"].to_numpy()):
-            raise RuntimeError(f"tokens and vectors of {folder} are not in the same order")
+        labels = self._labels_of(table.select(["sample_id", "position"]).to_pandas(), folder)
+        labels = labels.assign(attention=table.column("attention").to_numpy())
         vectors = Vectors(array, labels)
         keep = np.ones(len(labels), dtype=bool)
         if modality is not None:
@@ -152,6 +151,24 @@ class Store:
             roles = [role] if isinstance(role, str) else list(role)
             keep &= labels["role"].isin(roles).to_numpy()
         return vectors if keep.all() else vectors.where(keep)
+
+    def _labels_of(self, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+        """The labels of a layer's rows: of all tokens, or of those that are keys there.
+
+        In a model with cross-attention, image features are keys in some layers, the prompt's own
+        tokens in the others.
+        """
+        labels = self.tokens
+        if len(rows) < len(labels):
+            columns = ["sample_id", "position"]
+            own, all_rows = (
+                pd.MultiIndex.from_frame(f[columns].astype({"sample_id": str}))
+                for f in (rows, labels)
+            )
+            labels = labels[all_rows.isin(own)].reset_index(drop=True)
+        if not np.array_equal(rows["position"].to_numpy(), labels["position"].to_numpy()):
+            raise RuntimeError(f"tokens and vectors of {folder} are not in the same order")
+        return labels
 
     def __repr__(self) -> str:
         bad = int(self.samples["failure"].notna().sum())

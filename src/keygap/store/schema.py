@@ -1,7 +1,8 @@
 """The columns on disk. Plain parquet: pandas, Polars, DuckDB and datasets open it unaided.
 
 Rows of ``tokens`` and of every ``vectors`` part stand in the same order: samples as they were run,
-positions ascending, padding left out.
+positions ascending, padding left out. Image features that stand in no prompt (the keys of
+cross-attention layers) follow their prompt's tokens; a layer has the rows of what is read there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ TOKENS = pa.schema(
         ("token", pa.string()),
         ("modality", LABEL),
         ("role", LABEL),
-        ("image", pa.int32()),  # -1 where a token is not of an image
+        ("image", pa.int32()),  # -1 where a token is not of an image or video
+        ("frame", pa.int32()),  # -1 where a token is not of a video
         ("patch_row", pa.int32()),
         ("patch_column", pa.int32()),
     ]
@@ -42,7 +44,8 @@ TOKENS = pa.schema(
 def vectors_schema(heads: int, head_dim: int) -> pa.Schema:
     """Columns of one site at one layer; heads and head_dim stand in the file's metadata too.
 
-    ``attention`` is the attention that the position receives at this layer over its even share.
+    ``attention`` is the attention that the position receives at this layer over its even share; NaN
+    where a position is asked from and never looked at (queries of a cross-attention layer).
     """
     return pa.schema(
         [

@@ -1,0 +1,162 @@
+"""What kind of gap it is: one table and one figure of ``shape.csv`` and ``dimensions.csv``.
+
+The table shows whatever statistics are in the file, a row each and a column per layer, so a new one
+needs nothing here. The figure draws those that are better seen than read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from keygap.reporting.figures import COLOURS, canvas
+from keygap.reporting.run import Run
+
+SHARES = {"share_mean": "#0072B2", "share_covariance": "#E69F00", "share_higher": "#8C8C8C"}
+
+
+def tables(run: Run) -> list[dict[str, Any]]:
+    """For each site: its layers, and rows of a name, what it is, and one text for each layer."""
+    frame = run.table.shape.frame
+    frame = frame[frame["head"] == "all"]
+    found: list[dict[str, Any]] = []
+    for site, part in frame.groupby("site", sort=False):
+        layers = list(dict.fromkeys(part["layer"]))
+        rows = []
+        # A number in several dims is several rows; dims that differ by layer are one row.
+        nth = part.groupby(["layer", "statistic", "side"], sort=False).cumcount()
+        for _, same in part.groupby(["statistic", "side", nth], sort=False):
+            first = same.iloc[0]
+            one = same["dims"].nunique() == 1
+            dims = f"{first['dims']:g} dims" if one else ""
+            cells = {row["layer"]: _cell(row, not one) for row in same.to_dict("records")}
+            rows.append(
+                {
+                    "name": ", ".join(filter(None, (first["statistic"], first["side"], dims))),
+                    "what": first["what"],
+                    "cells": [cells.get(layer, "") for layer in layers],
+                }
+            )
+        found.append({"site": site, "layers": layers, "rows": rows})
+    return found
+
+
+def _cell(row: Mapping[Hashable, Any], with_dims: bool) -> str:
+    if pd.isna(row["value"]):
+        return "no gap"
+    parts = [f"{row['value']:.3g}"]
+    if pd.notna(row["ci_low"]):
+        parts.append(f"({row['ci_low']:.3g} to {row['ci_high']:.3g})")
+    if pd.notna(row["null"]):
+        parts.append(f"null {row['null']:.2g}")
+    if with_dims and pd.notna(row["dims"]):
+        parts.append(f"in {row['dims']:g} dims")
+    return " ".join(parts)
+
+
+def figure(run: Run, site: str) -> Figure:
+    """Shares, spread, effective dimension; heads, dimensions, the histogram beside its null."""
+    frame = run.table.shape.frame
+    frame = frame[(frame["site"] == site) & (frame["layer"] != "all")]
+    dimensions = run.table.shape.dimensions
+    dimensions = dimensions[dimensions["site"] == site]
+    layers = list(dict.fromkeys(frame["layer"]))
+    drawn, grid = canvas(2, 3, 3.2, 2.6)
+    _shares(grid[0, 0], frame, layers)
+    _sides(grid[0, 1], frame, layers, "spread")
+    _sides(grid[0, 2], frame, layers, "effective_dimension")
+    _heads(drawn, grid[1, 0], frame, layers)
+    colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(layers)))
+    _dimensions(grid[1, 1], dimensions, layers, colours)
+    _histogram(grid[1, 2], frame, layers, colours)
+    drawn.suptitle(f"{run.model}, {site}: what kind of gap", size=9)
+    return drawn
+
+
+def _name_layers(axes: Axes, layers: list[str]) -> None:
+    step = -(-len(layers) // 8)  # at most eight names
+    axes.set_xticks(range(0, len(layers), step), layers[::step])
+    axes.set_xlabel("layer")
+
+
+def _shares(axes: Axes, frame: pd.DataFrame, layers: list[str]) -> None:
+    bottom = np.zeros(len(layers))
+    for name, colour in SHARES.items():
+        part = frame[frame["statistic"] == name].set_index("layer")["value"]
+        height = part.reindex(layers).astype(float).fillna(0.0).to_numpy()
+        label = name.removeprefix("share_")
+        axes.bar(range(len(layers)), height, bottom=bottom, color=colour, label=label, width=0.6)
+        bottom += height
+    axes.set_ylim(0, 1.3)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_ylabel("share of MMD²")
+    _name_layers(axes, layers)
+    axes.legend(ncols=3, loc="upper center", fontsize=6, columnspacing=0.8, handlelength=1.0)
+
+
+def _sides(axes: Axes, frame: pd.DataFrame, layers: list[str], name: str) -> None:
+    for side in ("image", "text"):
+        part = frame[(frame["statistic"] == name) & (frame["side"] == side)].set_index("layer")
+        values = part["value"].reindex(layers).astype(float)
+        axes.plot(range(len(layers)), values, "o-", ms=3, color=COLOURS[side], label=side)
+    axes.set_ylim(0, None)
+    axes.set_ylabel(name.replace("_", " "))
+    _name_layers(axes, layers)
+    axes.legend(fontsize=7)
+
+
+def _heads(drawn: Figure, axes: Axes, frame: pd.DataFrame, layers: list[str]) -> None:
+    part = frame[frame["statistic"] == "head_share"]
+    square = (
+        part.assign(head=part["head"].astype(int))
+        .pivot(index="head", columns="layer", values="value")
+        .reindex(columns=layers)
+        .astype(float)
+    )
+    image = axes.imshow(square.to_numpy(), cmap="cividis", vmin=0, aspect="auto")
+    axes.set_ylabel("key head")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _name_layers(axes, layers)
+    drawn.colorbar(image, ax=axes, label="share of means' difference")
+
+
+def _dimensions(axes: Axes, table: pd.DataFrame, layers: list[str], colours: np.ndarray) -> None:
+    for layer, colour in zip(layers, colours, strict=True):
+        parts = table.loc[table["layer"].astype(str) == layer, "contribution"].to_numpy()
+        largest_first = -np.sort(-parts)
+        share = np.arange(1, len(parts) + 1) / len(parts)
+        axes.plot(share, np.cumsum(largest_first) / largest_first.sum(), color=colour, label=layer)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("share of dimensions, largest first")
+    axes.set_ylabel("share of means' difference")
+    _name_colours(axes, layers)
+
+
+def _histogram(axes: Axes, frame: pd.DataFrame, layers: list[str], colours: np.ndarray) -> None:
+    part = frame[frame["statistic"] == "jsd_histogram"]
+    for layer, colour in zip(layers, colours, strict=True):
+        rows = part[part["layer"] == layer]
+        axes.plot(rows["dims"], rows["value"], "o-", ms=3, color=colour, label=layer)
+        axes.plot(rows["dims"], rows["null"], "o:", ms=3, color=colour)
+    axes.axhline(np.log(2), color="#999999", lw=0.8)
+    axes.set_xscale("log")
+    ticks = sorted(part["dims"].unique())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(0, 0.75)
+    axes.set_ylabel("JSD by histogram (dotted: null)")
+    axes.set_xlabel("PCA dimensions")
+    _name_colours(axes, layers)
+
+
+def _name_colours(axes: Axes, layers: list[str]) -> None:
+    if len(layers) <= 6:
+        axes.legend(title="layer", fontsize=7, title_fontsize=7)
