@@ -243,7 +243,7 @@ class Prompter:
         self._marked.calls = []
         try:
             inputs = self._inputs(texts, shown)
-        except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        except (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"the processor refuses the sample: {first}") from error
         calls, self._marked.calls = self._marked.calls, []
