@@ -35,6 +35,10 @@ from transformers' own configuration classes and fed by each family's real proce
 - *connector*: the modules that the tiny model has between vision features and text layers.
 - *chat*: through the family's processor with a chat template, or by plain text where the family was
   never tuned to chat.
+- Rows and columns of positions are read off a chart that goes through the family's own processor,
+  or from the grid that it gives; where neither says them (learned queries, views that come in
+  several inputs), positions have none. Where a model puts learned row ends among patches whose
+  grid is not known, the sample is refused (unlimited_ocr, once an image is cut into tiles).
 - *videos*: whether the self-check of a video passes; a dash where the processor takes none,
   or was given none of a tiny size.
 - Layers without attention (linear attention, convolution, state space) are named and not read.

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from keygap.benchmarks import BadSample
 from keygap.capture.check import on_device
 from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
@@ -29,7 +30,7 @@ SLOW = (
     *("perception_lm", "mistral3", "lighton_ocr", "gemma3", "gemma4", "nemotron_h_omni"),
     *("hunyuan_vl", "lfm2_vl", "kimi_k25", "minicpmv4_6", "ovis2", "step3p7", "muse_glimmer"),
     *("glm4v", "paddleocr_vl", "janus", "paligemma", "smolvlm", "gemma4_unified", "minicpm_ocr"),
-    *("cohere_compass", "qwen3_vl", "ernie4_5_vl_moe", "inkling2", "unlimited_ocr"),
+    *("cohere_compass", "qwen3_vl", "ernie4_5_vl_moe", "inkling2", "minimax_m3_vl"),
 )
 
 
@@ -104,3 +105,12 @@ def test_paint_is_where_rows_and_columns_say(family):
 @pytest.mark.parametrize("family", SLOW)
 def test_paint_is_where_rows_and_columns_say_in_further_families(family):
     assert_family(family)
+
+
+@pytest.mark.slow
+def test_row_ends_among_views_of_unknown_order_are_refused():
+    """Its tiles and its whole view are two inputs, and nothing says which the model puts first."""
+    vlm = silenced("unlimited_ocr")
+    assert assert_places(vlm, (64, 48))
+    with pytest.raises(BadSample, match="ends of an image's rows"):
+        assert_places(vlm, (200, 150))

@@ -218,11 +218,11 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
         raise BadSample(_NO_ROWS)
     tiles = max(row for row, _ in cells) + 1, max(column for _, column in cells) + 1
     found = _anyres(count, facts.side, tiles, facts) if facts.side else []
-    if not found:  # a connector may merge the patches of a view
+    if not found:  # a connector may merge the patches of a view, or the model bound the grid
         sides = range(2, isqrt(count))
         found = [size for side in sides for size in _anyres(count, side, tiles, facts)]
-    if not found and facts.side:
-        found = _anyres(count, facts.side, tiles, facts, bounded=True)
+        if facts.side:
+            found += _anyres(count, facts.side, tiles, facts, bounded=True)
     if len(found) != 1:
         raise BadSample(_NO_ROWS)
     side, rows, columns = found[0]
@@ -235,7 +235,8 @@ def _anyres(
     """Side of the base view, rows and columns that leave ``count``, each row with its end.
 
     One axis is that of all tiles, the other as the image's shape has it, but for an odd patch of
-    padding more or less; where the model bounds the grid, both are smaller and in that shape.
+    padding more or less. Where the model bounds the grid, both are smaller and in that shape, and
+    together as large as some views, less what rounding down takes.
     """
     most = tiles[0] * side, tiles[1] * side
     rest = count - side * side
@@ -246,7 +247,8 @@ def _anyres(
         if rest % rows or not 1 <= columns <= most[1]:
             continue
         if bounded:
-            fits = abs(rows - columns * shape) < 1 + shape
+            short = -rows * columns % (side * side)
+            fits = abs(rows - columns * shape) < 1 + shape and short <= rows + columns
         else:
             fits = (rows == most[0] and abs(columns - rows / shape) < 2) or (
                 columns == most[1] and abs(rows - columns * shape) < 2

@@ -243,7 +243,7 @@ class Prompter:
         self._marked.calls = []
         try:
             inputs = self._inputs(texts, shown)
-        except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        except (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"the processor refuses the sample: {first}") from error
         calls, self._marked.calls = self._marked.calls, []
@@ -303,6 +303,8 @@ class Prompter:
         Read off charts, once for each size; a processor may cut fewer tiles of several images.
         """
         if (size, images) not in self._views:
+            if len(self._views) >= 4096:  # photographs may all differ in size
+                self._views.clear()
             text = self._one_image
             if images > 1:
                 text = self._form([(Part("image"), "")] * images + [(Part("text"), "?")])

@@ -57,7 +57,10 @@ def views_of(inputs: BatchFeature, images: int = 1) -> tuple[View, ...] | None:
     found = [
         _of_tensor(value)
         for name, value in inputs.items()
-        if "pixel" in name and torch.is_tensor(value) and _are_pictures(value)
+        if "pixel" in name
+        and "video" not in name
+        and torch.is_tensor(value)
+        and _are_pictures(value)
     ]
     if not found or any(views is None for views in found):
         return None
