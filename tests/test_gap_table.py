@@ -161,3 +161,10 @@ def test_matched_positions_stay_matched_when_tokens_are_left_out(store):
         for limit in (2, None)
     ]
     assert rows[0]["n_a"].tolist() == rows[1]["n_a"].tolist() == rows[0]["n_b"].tolist()
+
+
+def test_a_gap_with_nothing_of_kind_beside_it_says_so_by_blanks(store):
+    options = {"n_permutations": 1, "n_bootstraps": 1, "layers": [0]}
+    (row,) = kg.measure(store, contrasts=["image_text"], **options).summary().to_dict("records")
+    assert (row["highest"], row["interval"]) == ("", "")
+    assert np.isnan(row["ratio_kind"])

@@ -6,6 +6,7 @@ Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a fault of our
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -232,10 +233,17 @@ def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
     for column in frame.columns:
         table.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*map(_shown, row))
     Console(width=None if sys.stdout.isatty() else 180).print(table)
     for note in notes:
         typer.echo(note)
+
+
+def _shown(value: object) -> str:
+    """A cell of a printed table; what is not there is left blank."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
 
 
 def main() -> None:

@@ -79,8 +79,9 @@ class GapTable:
                 continue
             between = by_name.loc["image_text"]
             same = float(by_name["mmd2"][by_name["rung"] == "same"].max())
-            highest = str(between["highest"])
             low, high = between["ratio_ci_low"], between["ratio_ci_high"]
+            # a study that measures no contrast inside a modality has nothing to stand on
+            highest = "" if pd.isna(between["ratio"]) else str(between["highest"])
             rows.append(
                 {
                     "model": model,
@@ -92,7 +93,7 @@ class GapTable:
                     "highest": highest,
                     "kind": by_name["mmd2"].to_dict().get(highest, np.nan),
                     "ratio_kind": between["ratio"],
-                    "interval": f"{low:.2f} to {high:.2f}",
+                    "interval": f"{low:.2f} to {high:.2f}" if highest else "",
                 }
             )
         return pd.DataFrame(rows, columns=[*columns, "ratio_kind", "interval"])
