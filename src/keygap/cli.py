@@ -233,7 +233,7 @@ def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
     for column in frame.columns:
         table.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
     for row in frame.itertuples(index=False):
-        table.add_row(*map(_shown, row))
+        table.add_row(*(_shown(value) for value in row))
     Console(width=None if sys.stdout.isatty() else 180).print(table)
     for note in notes:
         typer.echo(note)

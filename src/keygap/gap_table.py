@@ -81,7 +81,7 @@ class GapTable:
             same = float(by_name["mmd2"][by_name["rung"] == "same"].max())
             low, high = between["ratio_ci_low"], between["ratio_ci_high"]
             # a study that measures no contrast inside a modality has nothing to stand on
-            highest = "" if pd.isna(between["ratio"]) else str(between["highest"])
+            highest: str = "" if pd.isna(between["ratio"]) else str(between["highest"])
             rows.append(
                 {
                     "model": model,
