@@ -25,7 +25,7 @@ from PIL import Image
 
 import keygap as kg
 from keygap.benchmarks import Sample, image_then_question
-from keygap.capture.check import on_device
+from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
 

@@ -18,8 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from keygap.benchmarks import Benchmark, Sample, choose, with_copies
-from keygap.capture.batches import labelled, opened
-from keygap.capture.check import on_device
+from keygap.capture.batches import labelled, on_device, opened
 from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.models.labels import Batch

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from keygap.capture.attention import QUERIES
-from keygap.capture.check import _samples, on_device
+from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
+from keygap.capture.label_check import check_samples
 from keygap.models.load import wrap
 
 from .zoo import BY_FAMILY
@@ -16,7 +17,7 @@ from .zoo import BY_FAMILY
 @pytest.mark.parametrize("family", ["llava", "gemma3", "qwen2_5_vl", "paligemma", "florence2"])
 def test_it_is_what_eager_attention_gives(family):
     vlm = wrap(*BY_FAMILY[family].build(), name=f"tiny {family}")
-    batch = vlm.prompter(_samples())
+    batch = vlm.prompter(check_samples())
     inputs = on_device(vlm, batch)
     layers = vlm.layer_indices(["all"])
     with Capture(vlm, [], layers, attention=True) as capture:
@@ -38,7 +39,7 @@ def test_it_is_what_eager_attention_gives(family):
 
 def test_a_sliding_window_hides_what_is_behind_it():
     vlm = wrap(*BY_FAMILY["gemma3"].build(), name="tiny gemma3")
-    batch = vlm.prompter(_samples())
+    batch = vlm.prompter(check_samples())
     window = vlm.model.config.text_config.sliding_window
     with Capture(vlm, [], vlm.layer_indices(["all"]), attention=True) as capture:
         read = capture(on_device(vlm, batch))

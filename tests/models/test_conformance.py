@@ -10,8 +10,10 @@ import torch
 from transformers import AttentionInterface
 
 from keygap.benchmarks import BadSample, Part, Sample
-from keygap.capture.check import _samples, check, on_device, summary
+from keygap.capture.batches import on_device
+from keygap.capture.check import check, summary
 from keygap.capture.hooks import Capture
+from keygap.capture.label_check import check_samples
 from keygap.errors import UserError
 from keygap.models.load import wrap
 
@@ -64,7 +66,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(family):
 @pytest.mark.parametrize("family", ["llava", "florence2"])
 def test_nothing_captured_outlives_its_capture(family, sites):
     vlm = vlm_of(family)
-    inputs = on_device(vlm, vlm.prompter(_samples()))
+    inputs = on_device(vlm, vlm.prompter(check_samples()))
     with Capture(vlm, sites, [0, 2], attention=True) as capture:
         read = capture(inputs)
         watched = [weakref.ref(vectors) for vectors in read.values()]
@@ -76,7 +78,7 @@ def test_nothing_captured_outlives_its_capture(family, sites):
 @pytest.mark.parametrize("site", ["k_proj", "key", "hidden"])
 def test_an_exception_in_the_middle_leaves_nothing(site):
     vlm = vlm_of("llava")
-    inputs = on_device(vlm, vlm.prompter(_samples()))
+    inputs = on_device(vlm, vlm.prompter(check_samples()))
     functions = dict(AttentionInterface._global_mapping)
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.decoder.modules()]
     watched = []
@@ -100,7 +102,7 @@ def test_an_exception_in_the_middle_leaves_nothing(site):
 
 def test_eager_attention_is_read_too():
     vlm = vlm_of("qwen2_5_vl")
-    inputs = on_device(vlm, vlm.prompter(_samples()))
+    inputs = on_device(vlm, vlm.prompter(check_samples()))
     with Capture(vlm, ["key"], [1]) as capture:
         sdpa = capture(inputs)["key", 1]
     vlm.model.set_attn_implementation("eager")
@@ -112,7 +114,7 @@ def test_eager_attention_is_read_too():
 
 def test_grouped_heads_stay_apart():
     vlm = vlm_of("llava")
-    inputs = on_device(vlm, vlm.prompter(_samples()))
+    inputs = on_device(vlm, vlm.prompter(check_samples()))
     with Capture(vlm, ["q_proj", "k_proj", "key", "query"], [0]) as capture:
         read = capture(inputs)
     assert {site: tuple(vectors.shape[-2:]) for (site, _), vectors in read.items()} == {
@@ -150,7 +152,7 @@ def test_a_layer_name_stands_for_one_of_each_kind():
 
 def places(family: str, number: int = 0) -> list[tuple[str, int, int]]:
     vlm = vlm_of(family)
-    labels = vlm.prompter(_samples()).labels[number]
+    labels = vlm.prompter(check_samples()).labels[number]
     image = labels.modality == "image"
     return list(
         zip(
@@ -193,14 +195,14 @@ def test_resampled_positions_are_no_patches():
 
 def test_default_system_prompt_has_its_role():
     vlm = vlm_of("qwen2_5_vl")
-    (labels,) = vlm.prompter(_samples()[:1]).labels
+    (labels,) = vlm.prompter(check_samples()[:1]).labels
     system = "".join(labels.token[labels.role == "system"]).replace("Ġ", " ")
     assert system == "You are a helpful assistant."
 
 
 def test_placeholder_in_a_text_is_a_bad_sample():
     vlm = vlm_of("llava")
-    (sample, _) = _samples()
+    (sample, _) = check_samples()
     text = "What does <image> mean?"
     bad = Sample(sample.id, sample.images, text, (Part("image"), Part("text", text=text)))
     with pytest.raises(BadSample, match="'<image>'"):
@@ -209,7 +211,7 @@ def test_placeholder_in_a_text_is_a_bad_sample():
 
 def test_several_images_and_text_between_them():
     vlm = vlm_of("llava_next")
-    one, two = _samples()
+    one, two = check_samples()
     prompt = (
         Part("text", text="First "),
         Part("image"),

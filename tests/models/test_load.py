@@ -9,8 +9,10 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Sample, image_then_question
-from keygap.capture.check import _samples, check, on_device
+from keygap.capture.batches import on_device
+from keygap.capture.check import check
 from keygap.capture.hooks import Capture
+from keygap.capture.label_check import check_samples
 from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.models.parts import text_stack
@@ -70,7 +72,7 @@ def test_weights_that_lie_on_disk_are_read_like_others(tmp_path):
     assert "meta" in {parameter.device.type for parameter in offloaded.parameters()}
     vlm = kg.load(offloaded, processor)
     assert not [finding for finding in check(vlm) if finding.passed is False]
-    inputs = on_device(vlm, vlm.prompter(_samples()))
+    inputs = on_device(vlm, vlm.prompter(check_samples()))
     with Capture(vlm, ["k_proj"], [0, 2]) as capture, Capture(whole, ["k_proj"], [0, 2]) as other:
         here, there = capture(inputs), other(inputs)
     for key, vectors in here.items():

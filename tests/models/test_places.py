@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from keygap.benchmarks import BadSample
-from keygap.capture.check import on_device
+from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
 from keygap.models.parts import attentions

@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText, LlavaConfig, Qwen2_5_VLCon
 
 import keygap as kg
 from keygap.benchmarks import Sample, image_then_question
-from keygap.capture.check import check, on_device
+from keygap.capture.batches import on_device
+from keygap.capture.check import check
 from keygap.capture.hooks import Capture
 from keygap.models.connector import describe
 from keygap.models.load import wrap

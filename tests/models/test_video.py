@@ -8,7 +8,8 @@ from PIL import Image
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Part, Sample
-from keygap.capture.check import FRAMES, check
+from keygap.capture.check import check
+from keygap.capture.label_check import FRAMES
 from keygap.models.labelling import VideoFacts, frames_of
 from keygap.models.load import wrap
 from made import bench_of

@@ -6,6 +6,7 @@ What is extracted and what is answered must be the same samples, so both come th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from keygap.benchmarks import BadSample, Benchmark, Sample
 from keygap.models.labels import Batch
@@ -44,3 +45,8 @@ def labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[list[Sample], Batch |
                 bad[sample.id] = str(reason)
     good = [sample for sample in samples if sample.id not in bad]
     return good, vlm.prompter(good) if good else None, bad
+
+
+def on_device(vlm: VLM, batch: Batch) -> dict[str, Any]:
+    """A batch's model inputs where the model wants them, floats in its dtype."""
+    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))

@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 
 from keygap.benchmarks import BadSample, Benchmark, Entry, Sample, choose
-from keygap.capture.batches import labelled, opened
-from keygap.capture.check import cheap_check, on_device
+from keygap.capture.batches import labelled, on_device, opened
+from keygap.capture.check import cheap_check
 from keygap.capture.features import feature_labels, visible_features
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.sites import SITES, site_of
