@@ -66,7 +66,8 @@ class GapTable:
     def summary(self) -> pd.DataFrame:
         """All heads together: where ``image_text`` stands on each layer's ladder.
 
-        ``ratio_same``: to the larger of the two halves-by-sample contrasts, the paper's baseline.
+        ``ratio_same``: to the most that the two halves-by-sample contrasts (the paper's baseline)
+        can be, the upper end of their intervals: a ratio to what is 0 within noise is noise.
         ``ratio_kind``: to the largest contrast inside one modality, named in ``highest``, with its
         95 % interval.
         """
@@ -78,7 +79,8 @@ class GapTable:
             if "image_text" not in by_name.index:
                 continue
             between = by_name.loc["image_text"]
-            same = float(by_name["mmd2"][by_name["rung"] == "same"].max())
+            halves = by_name[by_name["rung"] == "same"]
+            most = float(halves["mmd2_ci_high"].max())
             low, high = between["ratio_ci_low"], between["ratio_ci_high"]
             # a study that measures no contrast inside a modality has nothing to stand on
             highest: str = "" if pd.isna(between["ratio"]) else str(between["highest"])
@@ -88,8 +90,8 @@ class GapTable:
                     "site": site,
                     "layer": layer,
                     "image_text": between["mmd2"],
-                    "same": same,
-                    "ratio_same": between["mmd2"] / same if same > 0 else np.inf,
+                    "same": float(halves["mmd2"].max()),
+                    "ratio_same": between["mmd2"] / most if most > 0 else np.nan,
                     "highest": highest,
                     "kind": by_name["mmd2"].to_dict().get(highest, np.nan),
                     "ratio_kind": between["ratio"],

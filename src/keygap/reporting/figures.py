@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -29,7 +28,7 @@ COLOURS = {
     "image": "#D55E00",
     "text": "#0072B2",
 }
-STYLE: Any = {
+STYLE: Any = {  # matplotlib's parameters while a report is drawn
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,9 +40,8 @@ STYLE: Any = {
 
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """An empty figure and its axes (rows, columns); sizes in inches, of one panel."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _whole(run: Run, site: str) -> pd.DataFrame:
@@ -56,6 +54,13 @@ def _errors(table: pd.DataFrame) -> np.ndarray:
     low = table["mmd2"] - table["mmd2_ci_low"]
     high = table["mmd2_ci_high"] - table["mmd2"]
     return np.clip(np.stack([low, high]), 0, None)
+
+
+def _panel(runs: Sequence[Run], run: Run, layer: Any) -> str:
+    """A panel's title; the benchmark where there are several."""
+    several = len({str(one.manifest["benchmark"]) for one in runs}) > 1
+    where = f" on {run.manifest['benchmark']}" if several else ""
+    return f"{run.model}{where}, layer {int(layer)}"
 
 
 def ladder(runs: Sequence[Run], site: str) -> Figure:
@@ -72,7 +77,7 @@ def ladder(runs: Sequence[Run], site: str) -> Figure:
             colours = [COLOURS.get(name, "#000000") for name in names]
             axes.barh(names, part["mmd2"], xerr=_errors(part), color=colours, height=0.7)
             axes.set_xlim(min(0.0, float(part["mmd2_ci_low"].min())), top * 1.02)
-            axes.set_title(f"{run.model}, layer {layer}")
+            axes.set_title(_panel(runs, run, layer))
             axes.set_ylim(-0.6, len(names) - 0.4)  # a contrast that is not there keeps its place
             axes.tick_params(axis="y", length=0)
             if column:
@@ -84,23 +89,22 @@ def ladder(runs: Sequence[Run], site: str) -> Figure:
 
 def planes(runs: Sequence[Run], site: str) -> Figure:
     """t-SNE of image and text tokens: a row per model, a column per layer."""
-    frames = [run.projection for run in runs]
-    layers = max((sorted(f["layer"].unique()) for f in frames if f is not None), key=len)
-    figure, grid = canvas(len(runs), len(layers), 2.6, 2.6)
+    frames = [run.picture(site) for run in runs]
+    layers = [sorted(frame["layer"].unique()) for frame in frames]  # models differ in depth
+    figure, grid = canvas(len(runs), max(map(len, layers)), 2.6, 2.6)
+    for axes in grid.flat:
+        axes.set_axis_off()
     for row, (run, frame) in enumerate(zip(runs, frames, strict=True)):
-        for column, layer in enumerate(layers):
-            axes: Axes = grid[row, column]
-            axes.set_axis_off()
-            if frame is None:
-                continue
-            part = frame[(frame["site"] == site) & (frame["layer"] == layer)]
+        for column, layer in enumerate(layers[row]):
+            axes = grid[row, column]
+            part = frame[frame["layer"] == layer]
             for modality in ("text", "image"):
                 points = part[part["modality"] == modality]
                 axes.scatter(
                     points["x"], points["y"], s=2, alpha=0.6, linewidths=0,
                     color=COLOURS[modality], label=modality, rasterized=True,
                 )  # fmt: skip
-            axes.set_title(f"{run.model}, layer {layer}")
+            axes.set_title(_panel(runs, run, layer))
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, markerscale=4, loc="outside upper right", ncols=2)
     figure.supxlabel("t-SNE keeps neighbours, not distances: separation here is no measure", size=8)

@@ -10,6 +10,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ from keygap.store import write_text
 DPI = 150
 
 
+@mpl.rc_context(figures.STYLE)
 def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     """Draw the figures of some runs and write ``report.html``.
 
@@ -48,17 +50,12 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         lstrip_blocks=True,
     ).get_template("report.html")
     sites = list(dict.fromkeys(site for run in runs for site in run.table.frame["site"]))
-    overview = [
-        picture
-        for site in sites
-        for picture in (
-            _saved(figures.ladder(runs, site), out, f"ladder-{site}"),
-            _saved(figures.planes(runs, site), out, f"tsne-{site}")
-            if any(run.projection is not None for run in runs)
-            else None,
-        )
-        if picture
-    ]
+    overview = []
+    for site in sites:
+        having = [run for run in runs if site in set(run.table.frame["site"])]
+        overview.append(_saved(figures.ladder(having, site), out, f"ladder-{site}"))
+        if drawn := [run for run in having if run.has_picture(site)]:
+            overview.append(_saved(figures.planes(drawn, site), out, f"tsne-{site}"))
     summary = pd.concat([run.summary() for run in runs], ignore_index=True)
     path = out / "report.html"
     write_text(

@@ -34,6 +34,15 @@ class Run:
         places = zip(found["site"], found["layer"], found["contrast"], strict=True)
         return dict(zip(places, found["jsd_saturates_at"].astype(int), strict=True))
 
+    def picture(self, site: str) -> pd.DataFrame:
+        """The projection's rows of a site; none where nothing was projected."""
+        if self.projection is None:
+            return pd.DataFrame({"site": [], "layer": []})
+        return self.projection[self.projection["site"] == site]
+
+    def has_picture(self, site: str) -> bool:
+        return not self.picture(site).empty
+
     def summary(self) -> pd.DataFrame:
         """The table's summary, with the benchmark and the model's accuracy on it."""
         frame = self.table.summary()
