@@ -46,7 +46,7 @@ def attention_weights(
         scores = scores.masked_fill(~seen, torch.finfo(torch.float32).min)
     sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
     if sinks is not None:  # one more column that takes attention and gives nothing
-        sinks = sinks if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
+        sinks = _rows(sinks, places) if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
         scores = torch.cat([scores, sinks.float().expand(*scores.shape[:3], 1)], -1)
     weights = scores.softmax(-1)[..., : key.shape[2]]
     if torch.is_tensor(call.mask) and call.mask.dtype == torch.bool:  # padding may see nothing

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -158,7 +159,7 @@ def _attention(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
             return output
         error = (expected - states.float()).abs().max() / states.float().abs().max().clamp_min(1e-9)
         layer = index[id(call.module)]
-        errors[layer] = max(errors.get(layer, 0.0), float(error))
+        errors[layer] = max(errors.get(layer, 0.0), _finite(error))
         return output
 
     with torch.no_grad(), AttentionTap(modules, handler):
@@ -243,7 +244,7 @@ def _batched(vlm: VLM, samples: Sequence[Sample], batch: Batch) -> tuple[bool | 
                     continue
                 size = min(vectors.shape[1], len(batch.labels[row]))
                 one, many = vectors[0, :size].float(), together[site, layer][row, :size].float()
-                error = float((one - many).abs().max() / one.abs().max())
+                error = _finite((one - many).abs().max() / one.abs().max().clamp_min(1e-9))
                 name = f"{site} of layer {layer}"
                 worst[name] = max(worst.get(name, 0.0), error)
     keys = {name: error for name, error in worst.items() if not name.startswith("hidden")} or worst
@@ -260,6 +261,11 @@ def _batched(vlm: VLM, samples: Sequence[Sample], batch: Batch) -> tuple[bool | 
     else:
         why = "padding reaches attention"
     return False, f"{why}: read with a batch size of 1; {detail}"
+
+
+def _finite(error: Tensor) -> float:
+    """An error as a number; what is not a number is the largest error there is."""
+    return float(error) if bool(error.isfinite()) else math.inf
 
 
 def _footprint(vlm: VLM) -> list[Any]:

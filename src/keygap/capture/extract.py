@@ -8,7 +8,7 @@ its reason; too many of them mean that something else is wrong, and stop the run
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,15 @@ from keygap.capture.features import feature_labels, visible_features
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.sites import SITES, site_of
 from keygap.errors import UserError
+from keygap.models.identity import fingerprint
 from keygap.models.prompt import Batch, TokenLabels
 from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.store import Store, StoreWriter
 from keygap.store.schema import TOKENS, vectors_schema
 
-PART_READS = 192  # samples x layers x sites of one part: what a killed run loses, and memory holds
+PART_SAMPLES = 64  # of one part on disk, at most: what a killed run loses
+PART_BYTES = 2**30  # that a part may hold in memory, beyond its first batch
 BAD_SHARE = 0.05  # more failures than this stop a run
 
 
@@ -65,7 +67,7 @@ def extract(
             than 5 % bad samples.
     """
     indices = vlm.layer_indices(layers)
-    names = [site_of(name).name for name in sites]
+    names = [site_of(name).name for name in dict.fromkeys(sites)]
     if batch_size < 1 or (samples is not None and samples < 1):
         raise UserError("samples and batch_size must be at least 1")
     entries = benchmark.index()
@@ -75,6 +77,7 @@ def extract(
     asked = {
         "model": vlm.name,
         "revision": vlm.revision,
+        "weights": fingerprint(vlm.model),  # of one name and revision there are many models
         "benchmark": benchmark.name,
         "split": benchmark.split,
         # two of one name are told apart by their files and language, where they have any
@@ -88,7 +91,8 @@ def extract(
         "batch_size": batch_size,
     }
     writer = StoreWriter(Path(out), asked)
-    per_part = batch_size * max(1, PART_READS // (len(indices) * len(names) * batch_size))
+    first = _first_batch(vlm, benchmark, chosen)
+    per_part = _samples_of_a_part(vlm, names, indices, batch_size, first)
     parts = [chosen[start : start + per_part] for start in range(0, len(chosen), per_part)]
     done = writer.done
     missing = [
@@ -97,8 +101,8 @@ def extract(
         if any(entries[place].id not in done for place in part)
     ]
     before = len(parts) - len(missing)
-    if not done:
-        _check_labels(vlm, benchmark, chosen)
+    if first is not None and not done:
+        cheap_check(vlm, first)
     with Capture(vlm, names, indices, attention=True) as capture:
         what = f"{vlm.name} on {benchmark.name}"
         for number, part in track(missing, len(parts), what, done=before):
@@ -109,19 +113,32 @@ def extract(
     return Store(out)
 
 
-def _check_labels(vlm: VLM, benchmark: Benchmark, places: Sequence[int]) -> None:
-    """The cheap part of the self-check, on the first sample that can be used.
-
-    Raises:
-        UserError: the positions labelled image are not those that pixels change.
-    """
+def _first_batch(vlm: VLM, benchmark: Benchmark, places: Sequence[int]) -> Batch | None:
+    """The first sample that can be used, alone: what the run's size and labels are told by."""
     for place in places:
         try:
-            batch = vlm.prompter([benchmark.sample(place)])
+            return vlm.prompter([benchmark.sample(place)])
         except BadSample:
             continue
-        cheap_check(vlm, batch)
-        return
+    return None
+
+
+def _samples_of_a_part(
+    vlm: VLM, sites: Sequence[str], layers: Sequence[int], batch_size: int, first: Batch | None
+) -> int:
+    """Whole batches, at most ``PART_SAMPLES`` samples and about ``PART_BYTES``.
+
+    By the first sample's length, so that a run that continues divides its samples the same way.
+    """
+    widths = {"q_proj": "heads", "query": "heads", "hidden": "heads"}
+    numbers = sum(
+        getattr(vlm.layers[layer], widths.get(site, "key_heads")) * vlm.layers[layer].head_dim
+        for site in sites
+        for layer in layers
+    )
+    tokens = len(first.labels[0]) if first is not None else 1
+    fitting = PART_BYTES // max(1, 4 * numbers * tokens * batch_size)
+    return batch_size * max(1, min(fitting, PART_SAMPLES // batch_size))
 
 
 def _run_part(
@@ -142,21 +159,42 @@ def _run_part(
         if batch is None:
             continue
         read = capture(on_device(capture.vlm, batch))
+        overflowed = _not_finite(read, batch, capture.vlm)
+        good = [row for row in range(len(usable)) if row not in overflowed]
+        for row, reason in overflowed.items():
+            rows[usable[row].id] = _failed_row(usable[row], reason)
+        if not good:
+            continue
         features = _features(capture, batch, read)
-        for place, (sample, labels) in enumerate(zip(usable, batch.labels, strict=True)):
-            rows[sample.id] = _sample_row(sample, labels, features[place] if features else None)
+        for row in good:
+            sample, labels = usable[row], batch.labels[row]
+            rows[sample.id] = _sample_row(sample, labels, features[row] if features else None)
             tokens.append(_token_table(sample.id, labels))
             if features:
-                tokens.append(_token_table(sample.id, features[place], start=len(labels)))
+                tokens.append(_token_table(sample.id, features[row], start=len(labels)))
         ids = [sample.id for sample in usable]
-        for key, table in _vector_tables(capture, read, batch, features, ids):
+        for key, table in _vector_tables(capture, read, batch, features, ids, good):
             vectors.setdefault(key, []).append(table)
     ordered = [rows[entries[place].id] for place in places]
     joined = {key: pa.concat_tables(tables).unify_dictionaries() for key, tables in vectors.items()}
     return ordered, pa.concat_tables(tokens).unify_dictionaries() if tokens else None, joined
 
 
-def _failed_row(entry: Entry, reason: str) -> dict[str, Any]:
+def _not_finite(read: dict[Key, torch.Tensor], batch: Batch, vlm: VLM) -> dict[int, str]:
+    """The rows of a batch whose vectors overflowed, and where first."""
+    bad: dict[int, str] = {}
+    for (site, layer), tensor in read.items():
+        finite = tensor.isfinite().flatten(2).all(-1) if tensor.ndim > 2 else tensor.isfinite()
+        for row, labels in enumerate(batch.labels):
+            # keys of a cross-attention layer are of another length, and padding among them is real
+            size = len(labels) if vlm.layers[layer].attends == "self" else finite.shape[1]
+            if row not in bad and not bool(finite[row, :size].all()):
+                kind = str(vlm.dtype).removeprefix("torch.")
+                bad[row] = f"{site} of layer {layer} is not finite in {kind}: try another dtype"
+    return bad
+
+
+def _failed_row(entry: Entry | Sample, reason: str) -> dict[str, Any]:
     return {"sample_id": entry.id, "subject": entry.subject, "failure": reason}
 
 
@@ -207,22 +245,25 @@ def _vector_tables(
     batch: Batch,
     features: Sequence[TokenLabels],
     sample_ids: Sequence[str],
+    good: Sequence[int],
 ) -> Iterator[tuple[Key, pa.Table]]:
-    """One table per site and layer: the batch's tokens in order, padding left out."""
+    """One table per site and layer: the good rows' tokens in order, padding left out."""
     across = {layer.index for layer in capture.layers if layer.attends == "cross"}
-    prompts = [np.arange(len(labels)) for labels in batch.labels]
     for (site, layer), tensor in read.items():
         if site == "attention":
             continue
         of_features = layer in across and SITES[site].of_keys
         labels = features if of_features else batch.labels
-        kept = prompts
+        kept = {row: np.arange(len(batch.labels[row])) for row in good}
         if of_features:
-            visible = visible_features(batch.inputs, tensor.shape[1])
-            kept = [np.flatnonzero(row) for row in visible.cpu().numpy()]
-        starts = [len(own) if of_features else 0 for own in batch.labels]
-        position = [start + np.arange(len(rows)) for start, rows in zip(starts, kept, strict=True)]
-        names = np.repeat(np.asarray(sample_ids, dtype=object), [len(rows) for rows in kept])
+            visible = visible_features(batch.inputs, tensor.shape[1]).cpu().numpy()
+            kept = {row: np.flatnonzero(visible[row]) for row in good}
+        starts = {row: len(batch.labels[row]) if of_features else 0 for row in good}
+        position = [starts[row] + np.arange(len(own)) for row, own in kept.items()]
+        names = np.repeat(
+            np.asarray([sample_ids[row] for row in good], dtype=object),
+            [len(own) for own in kept.values()],
+        )
         if layer in across and not of_features:  # nothing attends to queries
             received = np.full(len(names), np.nan, np.float32)
         else:
@@ -232,7 +273,7 @@ def _vector_tables(
         columns = [
             pa.array(names).cast(schema.field("sample_id").type),
             pa.array(np.concatenate(position).astype(np.int32)),
-            pa.array(np.concatenate([own.modality for own in labels])).cast(
+            pa.array(np.concatenate([labels[row].modality for row in good])).cast(
                 schema.field("modality").type
             ),
             pa.array(received),
@@ -243,8 +284,8 @@ def _vector_tables(
         yield (site, layer), pa.table(columns, schema=schema)
 
 
-def _unpadded(tensor: torch.Tensor, kept: Sequence[np.ndarray]) -> np.ndarray:
-    rows = [tensor[row, torch.from_numpy(own).to(tensor.device)] for row, own in enumerate(kept)]
+def _unpadded(tensor: torch.Tensor, kept: Mapping[int, np.ndarray]) -> np.ndarray:
+    rows = [tensor[row, torch.from_numpy(own).to(tensor.device)] for row, own in kept.items()]
     return torch.cat(rows).float().cpu().numpy()
 
 

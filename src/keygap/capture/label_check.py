@@ -76,14 +76,14 @@ def _features(vlm: VLM, inputs: dict[str, Any], other_inputs: dict[str, Any]) ->
     layer = vlm.layers[vlm.indices("cross")[0]]
     with Capture(vlm, ["key"], [layer.index]) as capture:
         one, other = (capture(i)["key", layer.index] for i in (inputs, other_inputs))
-    visible = visible_features(inputs, one.shape[1])
+    visible = visible_features(inputs, one.shape[1]).to(one.device)
     changed = (one != other).flatten(2).any(-1)
     still = int((visible & ~changed).sum())
 
     outputs: list[Tensor] = []
 
     def handler(call: AttentionCall) -> Any:
-        padding = ~visible[:, None, :, None].expand_as(call.key)
+        padding = ~visible[:, None, :, None].expand_as(call.key).to(call.key.device)
         outputs.append(replace(call, key=call.key.masked_fill(padding, 1.0)).proceed()[0])
         outputs.append((result := call.proceed())[0])
         return result
@@ -92,7 +92,7 @@ def _features(vlm: VLM, inputs: dict[str, Any], other_inputs: dict[str, Any]) ->
     with torch.no_grad(), AttentionTap([layer.attention], handler):
         vlm.forward(inputs)
     looking = image_mask(inputs).flatten(2).any(-1)  # text before an image looks at nothing real
-    moved, plain = (output[looking] for output in outputs)
+    moved, plain = (output[looking.to(output.device)] for output in outputs)
     detail = f"{int(visible.sum())} image features are the keys of layers " + ", ".join(
         map(str, vlm.indices("cross"))
     )

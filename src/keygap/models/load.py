@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -27,7 +29,7 @@ MICRO_PREFIX = "micro:"
 
 
 def load(
-    model: str | PreTrainedModel,
+    model: str | os.PathLike[str] | PreTrainedModel,
     processor: ProcessorMixin | None = None,
     *,
     dtype: str = "auto",
@@ -52,6 +54,8 @@ def load(
         UserError: no such model, no processor with an image side and a chat template, or an
             architecture that cannot be read.
     """
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
     if not isinstance(model, str):
         if processor is None:
             raise UserError("a loaded model needs its processor: kg.load(model, processor)")
@@ -78,11 +82,22 @@ def load(
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model {model!r} has no usable processor: {_first_line(error)}") from error
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=torch_dtype, device_map=device_map or device, **remote
+        both: Any = AutoModelForImageTextToText.from_pretrained(
+            source,
+            dtype=torch_dtype,
+            device_map=device_map or device,
+            output_loading_info=True,
+            **remote,
         )
-    except (OSError, ImportError, ValueError) as error:
+    # a damaged file, no such device, not enough of its memory, a package that is not there
+    except (OSError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
+    loaded, found = both
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(
+            f"{len(missing)} weights of model {model!r} are not in its checkpoint, the first is "
+            f"{missing[0]}: transformers would make them up at random"
+        )
     return wrap(loaded, processor, name=model)
 
 

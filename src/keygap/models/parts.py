@@ -36,6 +36,7 @@ _PROJECTIONS = {
 _FUSED = ("qkv_proj", "query_key_value", "qkv", "Wqkv", "wqkv", "c_attn", "att_proj")
 _OTHER_TOWERS = re.compile(r"vis(ion|ual)|image|audio|speech|perceiver|q_?former|(^|\.)vq")
 _ACROSS = re.compile(r"cross|encoder_attn|encoder_decoder|enc_dec")  # attention to other states
+_COMPUTES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _MLA = ("kv_b_proj", "kv_a_proj_with_mqa")  # keys come out of a latent: no projection gives them
 
 
@@ -371,7 +372,7 @@ def _fused_layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
         assert layer.attention is not None  # it has projections
         with AttentionTap([layer.attention], handler), torch.no_grad(), suppress(_Seen):
             place = "cpu" if weight.device.type == "meta" else weight.device
-            decoder(inputs_embeds=random.to(place, weight.dtype), use_cache=False)
+            decoder(inputs_embeds=random.to(place, _float_dtype(decoder)), use_cache=False)
     finally:
         handle.remove()
     layouts: tuple[Layout, ...] = ("blocks", "heads")
@@ -383,6 +384,11 @@ def _fused_layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
         f"{type(layer.attention).__name__}: its fused projection of width "
         f"{width_of(projection.module)} is divided in a way that keygap does not know"
     )
+
+
+def _float_dtype(module: nn.Module) -> torch.dtype:
+    """What a module computes in: quantised weights are of other types."""
+    return next(p.dtype for p in module.parameters() if p.dtype in _COMPUTES)
 
 
 class _Seen(Exception):

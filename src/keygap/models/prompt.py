@@ -316,7 +316,7 @@ class Prompter:
 
     def _starts_with_bos(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
-        return bos is None or text.startswith(bos)
+        return bos is not None and text.startswith(bos)
 
     def _facts(
         self, inputs: BatchFeature, shown: Sequence[Sequence[Shown]]

@@ -51,7 +51,11 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        if self.model.device.type != "meta":
+            return self.model.device
+        hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
+        places = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next(place for place in places if place is not None))
 
     @property
     def dtype(self) -> torch.dtype:

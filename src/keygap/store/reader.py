@@ -19,6 +19,8 @@ from keygap.errors import UserError, unknown
 from keygap.store.schema import vectors_folder
 from keygap.store.writer import EXPERIMENT, MANIFEST, SAMPLES_FILE
 
+UNFINISHED = "holds an extraction that did not finish: repeat its command, it continues"
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -73,9 +75,7 @@ class Store:
             UserError: the extraction has not finished.
         """
         if not (self.root / MANIFEST).is_file():
-            raise UserError(
-                f"the extraction in {self.root} did not finish: repeat its command, it continues"
-            )
+            raise UserError(f"{self.root} {UNFINISHED}")
         return json.loads((self.root / MANIFEST).read_text())
 
     @cached_property
@@ -167,6 +167,8 @@ class Store:
             )
             labels = labels[all_rows.isin(own)].reset_index(drop=True)
         if not np.array_equal(rows["position"].to_numpy(), labels["position"].to_numpy()):
+            if not (self.root / MANIFEST).is_file():
+                raise UserError(f"{self.root} {UNFINISHED}")
             raise RuntimeError(f"tokens and vectors of {folder} are not in the same order")
         return labels
 
