@@ -8,6 +8,7 @@ samples are not scored, and counted.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from keygap.benchmarks import Benchmark, Sample, choose, with_copies
@@ -144,13 +147,9 @@ def _likelihoods(
     vlm: VLM, batch: Batch, candidates: Sequence[Sequence[str]]
 ) -> list[dict[str, float]]:
     """Log-probability (nats) of every candidate of every sample as the next token."""
-    inputs = on_device(vlm, batch)
-    logits = vlm.forward(inputs).logits
     found = []
-    for row, (wanted, labels) in enumerate(zip(candidates, batch.labels, strict=True)):
-        # the prompt's last position, counted from the end of a sequence padded on the right
-        last = logits.shape[1] - (inputs["input_ids"].shape[1] - len(labels)) - 1
-        log_probability = logits[row, last].float().log_softmax(-1)
+    for logits, wanted in zip(next_logits(vlm, batch), candidates, strict=True):
+        log_probability = logits.float().log_softmax(-1)
         ids = first_tokens(vlm.prompter.tokenizer, wanted)
         found.append(
             {
@@ -159,6 +158,28 @@ def _likelihoods(
             }
         )
     return found
+
+
+def next_logits(vlm: VLM, batch: Batch) -> Float[Tensor, "b vocabulary"]:
+    """Logits of the token after each prompt.
+
+    Of the other positions none are made where the model can be asked so: with a vocabulary of
+    150,000 and images of thousands of tokens they would take gigabytes.
+    """
+    inputs = on_device(vlm, batch)
+    if vlm.model.config.is_encoder_decoder:  # the decoder has read nothing but its start
+        return vlm.forward(inputs).logits[:, -1]
+    rows = torch.arange(len(batch.labels), device=vlm.device)
+    last = torch.tensor([len(labels) - 1 for labels in batch.labels], device=vlm.device)
+    named = inspect.signature(vlm.model.forward).parameters
+    if "logits_to_keep" in named and "labels" not in inputs:  # a loss needs every position
+        kept = last.unique()
+        logits = vlm.forward({**inputs, "logits_to_keep": kept}).logits
+        return logits[rows.to(logits.device), torch.searchsorted(kept, last).to(logits.device)]
+    logits = vlm.forward(inputs).logits
+    # counted from the end of a sequence padded on the right
+    last = last + logits.shape[1] - inputs["input_ids"].shape[1]
+    return logits[rows.to(logits.device), last.to(logits.device)]
 
 
 def first_tokens(
