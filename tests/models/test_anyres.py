@@ -64,7 +64,7 @@ def test_rows_and_columns_are_the_processors_own(family):
 
 
 def test_a_bounded_grid_is_not_taken_for_views_of_another_side():
-    """5,145 positions are also a base of 18 x 18 and a grid: the model's side comes first."""
+    """7,344 positions are also a base of 18 x 18 and a grid: the model's side comes first."""
     real, found = labelled((1475, 2484), *FAMILIES[1])
     assert found == real == (105, 62)
 
