@@ -46,7 +46,7 @@ TILE_TOKENS = {
     "end_image_token": "</img>",
     "video_token": "<video>",
 }
-PINPOINTS = [[32, 64], [64, 32], [64, 64]]
+PINPOINTS = [[32, 32], [32, 64], [64, 32], [64, 64]]
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,48 @@ def test_a_grid_that_the_aspect_ratio_does_not_tell():
     """Twelve tiles of this image are 4 x 3 by least enlargement, and 6 x 2 by nearest shape."""
     tiles = [view for view in views("Cohere2VisionImageProcessor", (169, 318)) if not view.whole]
     assert tile_grid(tiles) == [(row, column) for row in range(4) for column in range(3)]
+
+
+@pytest.mark.parametrize("size", [(345, 330), (350, 336), (336, 350), (339, 330), (345, 8)])
+def test_a_tile_that_shows_nearly_all_is_no_thumbnail(size):
+    """Llama 4 cuts these into one full tile and a sliver of a few pixels, then adds the whole."""
+    inputs = transformers.Llama4ImageProcessor()(images=chart(*size), return_tensors="pt")
+    found = views_of(inputs)
+    assert [view.whole for view in found] == [False, False, True]
+    along = (0, 1) if size[0] > size[1] else (1, 0)
+    assert tile_grid(found[:2]) == [(0, 0), along]
+
+
+def test_a_sliver_of_one_pixel_is_not_taken_for_all_tiles():
+    inputs = transformers.Llama4ImageProcessor()(images=chart(337, 330), return_tensors="pt")
+    tiles = [view for view in views_of(inputs) if not view.whole]
+    assert len(tiles) == 2 or tile_grid(tiles) is None
+
+
+@pytest.mark.parametrize("wide", [20, 80, 100, 120, 150, 200, 600])
+def test_a_crop_of_a_strip_is_one_view_or_unknown(wide):
+    """Of a wide picture a square crop shows one or two colours of the chart."""
+    processor = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
+    )
+    found = views_of(processor(images=chart(8 * wide, 8), return_tensors="pt"))
+    assert found is None or [view.whole for view in found] == [True]
+
+
+def test_a_chart_is_painted_whole():
+    """In strips: its red is the column and its green the row everywhere."""
+    pixels = np.asarray(chart(40, 700))
+    assert (pixels[..., 0] == np.linspace(0, 255, 40).round()).all()
+    assert (pixels[..., 1] == np.linspace(0, 255, 700).round()[:, None]).all()
+    assert (pixels[..., 2] == 200).all()
+
+
+def test_a_chart_takes_the_memory_of_its_image():
+    tracemalloc.start()
+    chart(3000, 2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3000 * 2000  # beside Pillow's own picture, far from a number per pixel
 
 
 def test_tiles_that_overlap_or_leave_gaps_are_no_grid():

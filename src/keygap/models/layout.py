@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isqrt
+from math import isqrt, sqrt
 
 import numpy as np
 
@@ -201,10 +201,10 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     """A base view, then a grid whose rows each end with a separator (anyres).
 
     The grid is that of all tiles, less the padding along one axis, or made smaller in proportion
-    where the model bounds it.
+    where the model bounds it. Views of the side that the model names come before all others.
 
     Raises:
-        BadSample: not exactly one size adds up.
+        BadSample: not exactly one size adds up, or nothing of the grid is left.
     """
     views = facts.views or ()
     if len(views) == 1:  # the base view alone: with one separator or none, or one after each row
@@ -213,49 +213,62 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
                 return _joined([_grid(*size), _separators(ends)])
         if size := _patches(views[0], count - isqrt(count)):
             return _rows(*size)
-    cells = tile_grid([view for view in views if not view.whole])
-    if not cells:
+    tiles = _tiles(views)
+    if tiles is None:
         raise BadSample(_NO_ROWS)
-    tiles = max(row for row, _ in cells) + 1, max(column for _, column in cells) + 1
-    found = _anyres(count, facts.side, tiles, facts) if facts.side else []
-    if not found:  # a connector may merge the patches of a view, or the model bound the grid
-        sides = range(2, isqrt(count))
-        found = [size for side in sides for size in _anyres(count, side, tiles, facts)]
-        if facts.side:
-            found += _anyres(count, facts.side, tiles, facts, bounded=True)
-    if len(found) != 1:
+    shape = facts.height / facts.width
+    if facts.side:  # a connector may also merge the patches of a view, n x n
+        sides = [side for side in range(facts.side, 1, -1) if facts.side % side == 0]
+    else:
+        sides = list(range(2, isqrt(count)))
+    found: list[tuple[int, int, int]] = []
+    for side in sides:
+        found += _anyres(count, side, tiles, shape, bounded=side == facts.side)
+        if found and side == facts.side:
+            break
+    if len(found) != 1 or not found[0][1] * found[0][2]:  # of a thin image nothing may be left
         raise BadSample(_NO_ROWS)
     side, rows, columns = found[0]
     return _joined([_grid(side, side, THUMBNAIL), _rows(rows, columns)])
 
 
+def _tiles(views: Sequence[View]) -> tuple[int, int] | None:
+    """Rows and columns of tiles after a base view, None where they make no grid."""
+    if len(views) == 2 and all(view.whole for view in views):
+        return 1, 1
+    cells = tile_grid([view for view in views if not view.whole])
+    if not cells:
+        return None
+    return max(row for row, _ in cells) + 1, max(column for _, column in cells) + 1
+
+
 def _anyres(
-    count: int, side: int, tiles: tuple[int, int], facts: ImageFacts, bounded: bool = False
+    count: int, side: int, tiles: tuple[int, int], shape: float, bounded: bool
 ) -> list[tuple[int, int, int]]:
     """Side of the base view, rows and columns that leave ``count``, each row with its end.
 
-    One axis is that of all tiles, the other as the image's shape has it, but for an odd patch of
-    padding more or less. Where the model bounds the grid, both are smaller and in that shape, and
-    together as large as some views, less what rounding down takes.
+    ``shape`` is the image's height over its width. Where the model bounds the grid, both lengths
+    are smaller in proportion, so that together they are as large as some views, and rounded down.
     """
-    most = tiles[0] * side, tiles[1] * side
-    rest = count - side * side
-    shape = facts.height / facts.width
-    found = []
-    for rows in range(1, min(most[0], rest // 2) + 1):
-        columns = rest // rows - 1
-        if rest % rows or not 1 <= columns <= most[1]:
-            continue
-        if bounded:
-            short = -rows * columns % (side * side)
-            fits = abs(rows - columns * shape) < 1 + shape and short <= rows + columns
-        else:
-            fits = (rows == most[0] and abs(columns - rows / shape) < 2) or (
-                columns == most[1] and abs(rows - columns * shape) < 2
-            )
-        if fits:
-            found.append((side, rows, columns))
-    return found
+    rows, columns = _unpadded(tiles[0] * side, tiles[1] * side, shape)
+    sizes = [(rows, columns)]
+    if bounded and rows * columns:
+        for views in range(1, -(-rows * columns // side**2)):
+            ratio = sqrt(rows * columns / (views * side**2))
+            sizes.append((int(rows // ratio), int(columns // ratio)))
+    return [(side, *size) for size in sizes if side**2 + size[0] * (size[1] + 1) == count]
+
+
+def _unpadded(rows: int, columns: int, shape: float) -> tuple[int, int]:
+    """Of a grid, what shows an image in its middle: of the axis with padding, as much off each end.
+
+    A row or column that is padding in part is left where the other end has none to give.
+    """
+    if rows < columns * shape:
+        length = int(round(rows / shape, 7))
+        return rows, columns - (columns - length) // 2 * 2
+    length = int(round(columns * shape, 7))
+    return rows - (rows - length) // 2 * 2, columns
 
 
 def _with_end_tokens(count: int, pixels: tuple[int, int]) -> tuple[int, int] | None:

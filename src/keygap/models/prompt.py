@@ -21,6 +21,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from keygap.benchmarks.sample import BadSample, Part, Sample, as_rgb
 from keygap.errors import UserError
+from keygap.models.charts import Charts
 from keygap.models.images import grids_of, image_positions, sizes_of
 from keygap.models.labelling import VideoFacts, label_prompt
 from keygap.models.labels import MODALITIES, ROLES, Batch, TokenLabels
@@ -33,7 +34,6 @@ from keygap.models.marks import (
     with_image_marks,
     without_marks,
 )
-from keygap.models.views import View, chart, views_of
 
 __all__ = ["MODALITIES", "ROLES", "Batch", "Prompter", "TokenLabels"]
 
@@ -80,7 +80,7 @@ class Prompter:
             True  # unless the processor insists on what stands next to a placeholder
         )
         self._one_image = ""  # a prompt of one image, to see charts with
-        self._views: dict[Any, tuple[tuple[View, ...] | None, int]] = {}
+        self._charts = Charts(self._of_equal_pictures)
         self._marked = MarkedTokenizer(processor.tokenizer)
         for name, part in vars(processor).items():
             if isinstance(part, PreTrainedTokenizerBase):  # a Q-Former may have one of its own
@@ -172,6 +172,7 @@ class Prompter:
                     [(p, marked(p.text, p.role) if p.kind == "text" else "") for p in parts]
                 )
                 self._one_image = text
+                self._charts.forget()
                 if text_parts(text) == 1:
                     labels = self._batch([text], [[picture]]).labels[0]
                     if (labels.role == "question").any():
@@ -251,7 +252,7 @@ class Prompter:
         mask = inputs["attention_mask"].bool().numpy()
         known = self.image_tokens
         is_visual = image_positions(inputs, ids, (*known.ids, *known.video_ids))
-        facts = self._facts(inputs, shown)
+        facts = self._facts(inputs, shown, int((is_visual & mask).sum()))
         labels = []
         for row, own in enumerate(facts):
             # one call for each prompt, or pieces in no order that is known
@@ -297,36 +298,33 @@ class Prompter:
             raise ValueError("it makes no model input of the picture")
         return inputs
 
-    def _views_of(self, size: tuple[int, int], images: int) -> tuple[tuple[View, ...] | None, int]:
-        """What each view of an image of this size shows among so many, and its positions.
-
-        Read off charts, once for each size; a processor may cut fewer tiles of several images.
-        """
-        if (size, images) not in self._views:
-            if len(self._views) >= 4096:  # photographs may all differ in size
-                self._views.clear()
-            text = self._one_image
-            if images > 1:
-                text = self._form([(Part("image"), "")] * images + [(Part("text"), "?")])
-            inputs = self._inputs([text], [[chart(*size)] * images])
+    def _of_equal_pictures(self, picture: Image.Image, images: int) -> tuple[BatchFeature, int]:
+        """Model inputs of one prompt of so many equal pictures, and its image positions."""
+        text = self._one_image
+        if images > 1:
+            text = self._form([(Part("image"), "")] * images + [(Part("text"), "?")])
+        try:
+            inputs = self._inputs([text], [[picture] * images])
+        finally:
             self._marked.calls = []
-            positions = image_positions(inputs, inputs["input_ids"].numpy(), self.image_tokens.ids)
-            self._views[size, images] = views_of(inputs, images), int(positions.sum()) // images
-        return self._views[size, images]
+        ids = inputs["input_ids"].numpy()
+        return inputs, int(image_positions(inputs, ids, self.image_tokens.ids).sum())
 
     def _starts_with_bos(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
         return bos is not None and text.startswith(bos)
 
     def _facts(
-        self, inputs: BatchFeature, shown: Sequence[Sequence[Shown]]
+        self, inputs: BatchFeature, shown: Sequence[Sequence[Shown]], positions: int
     ) -> list[list[ImageFacts | VideoFacts]]:
-        """What is known of every image and video of every prompt."""
+        """What is known of every image and video of every prompt, of so many positions together."""
         known = self.image_tokens
         every = [one for own in shown for one in own]
         images = sum(isinstance(one, Image.Image) for one in every)
-        grids, seen = iter(grids_of(inputs, images)), iter(sizes_of(inputs, images))
-        films = iter(grids_of(inputs, len(every) - images, "video"))
+        grids, seen = grids_of(inputs, images), iter(sizes_of(inputs, images))
+        of_images, films = iter(grids), iter(grids_of(inputs, len(every) - images, "video"))
+        charted = images and known.in_prompt and None in grids
+        fixed = self._charts.fixed(inputs, images, positions) if charted else None
         facts: list[list[ImageFacts | VideoFacts]] = []
         for own in shown:
             facts.append([])
@@ -335,9 +333,9 @@ class Prompter:
                 if not isinstance(one, Image.Image):
                     facts[-1].append(VideoFacts(len(one), next(films)))
                     continue
-                grid, views, count = next(grids), None, None
+                grid, views, count = next(of_images), None, None
                 if grid is None and known.in_prompt:
-                    views, count = self._views_of(one.size, pictures)
+                    views, count = fixed or self._charts.cut(one.size, pictures)
                 facts[-1].append(
                     ImageFacts(
                         height=one.height,

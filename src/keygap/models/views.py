@@ -3,7 +3,8 @@
 Processors cut an image into tiles and add coarser views in ways of their own: nearest aspect
 ratio, least waste, fixed canvases, with or without padding. So a chart of the image's size, whose
 red says the column and whose green says the row, goes through the model's own processor once, and
-the colours that arrive say where every view lies. No rule of any processor is copied.
+the colours that arrive say where every view lies. No rule of any processor is copied. A chart
+must be as large as the image, as sizes decide the cut, and takes no more memory than the image.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from transformers import BatchFeature
 
 _BLUE = 200  # the same everywhere, and no colour that processors pad with
 _NEAR = 0.05  # of the image: well above an 8-bit step and interpolation, well below a tile
+_ROUNDED = 1 / 255  # of the image: what 8 bits round away where a view is resized twice
+_INSET = 0.7  # of a pixel: how far inside the image the mean of an outermost pixel can lie
+_STRIP = 256  # rows of a chart that are painted at once
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class View:
     """One picture that the vision tower sees: its size in pixels, and its part of the image.
 
     The part is given by shares of the image's height and width, from 0 to 1; padding shows none.
+    ``rows`` and ``columns`` are of pixels that show it, all of the view's unless given.
     """
 
     height: int
@@ -34,19 +39,30 @@ class View:
     bottom: float
     left: float
     right: float
+    rows: int = 0
+    columns: int = 0
 
     @property
     def whole(self) -> bool:
-        """Whether it shows the whole image."""
-        near_start = max(self.top, self.left) < _NEAR
-        return near_start and min(self.bottom, self.right) > 1 - _NEAR
+        """Whether it shows all that any view shows, to less than one of its own pixels."""
+        down = _INSET / (self.rows or self.height) + _ROUNDED
+        across = _INSET / (self.columns or self.width) + _ROUNDED
+        near_start = self.top <= down and self.left <= across
+        return near_start and self.bottom >= 1 - down and self.right >= 1 - across
 
 
 def chart(width: int, height: int) -> Image.Image:
     """A picture whose pixels say where they are."""
-    red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    pixels = np.stack([red, green, np.full_like(red, _BLUE)], -1)
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    picture = Image.new("RGB", (width, height))
+    down = np.linspace(0, 255, height).round().astype(np.uint8)
+    strip = np.empty((min(_STRIP, height), width, 3), dtype=np.uint8)
+    strip[..., 0] = np.linspace(0, 255, width).round()
+    strip[..., 2] = _BLUE
+    for top in range(0, height, _STRIP):
+        rows = down[top : top + _STRIP]
+        strip[: len(rows), :, 1] = rows[:, None]
+        picture.paste(Image.fromarray(strip[: len(rows)]), (0, top))
+    return picture
 
 
 def views_of(inputs: BatchFeature, images: int = 1) -> tuple[View, ...] | None:
@@ -72,6 +88,16 @@ def views_of(inputs: BatchFeature, images: int = 1) -> tuple[View, ...] | None:
     return None  # several inputs, and nothing says in which order the model joins them
 
 
+def shape_of_one_each(inputs: BatchFeature, images: int) -> tuple[int, int] | None:
+    """Height and width of the views where each of so many images is one view, None elsewhere."""
+    pixels = [value for name, value in inputs.items() if "pixel" in name and torch.is_tensor(value)]
+    pictures = [value for value in pixels if _are_pictures(value)]
+    if len(pictures) != 1 or pictures[0].flatten(0, -4).shape[0] != images:
+        return None
+    height, width = pictures[0].shape[-2:]
+    return height, width
+
+
 def _are_pictures(value: Any) -> bool:
     return value.is_floating_point() and value.ndim >= 4 and value.shape[-3] == 3
 
@@ -84,8 +110,8 @@ def _of_tensor(value: torch.Tensor) -> list[View] | None:
     if not moving.any():
         return None
     level = float(np.median(blue[moving]))
-    spread = float(red[moving].max() - red[moving].min())
-    shown = np.abs(blue - level) < 0.02 * spread
+    spread = float(red[moving].max() - red[moving].min())  # 0 where a crop shows two columns only
+    shown = np.abs(blue - level) < max(0.02 * spread, 1e-3)
     seen = shown.any((1, 2))  # a batch is filled up with views that show nothing
     columns, rows = (_shares(channel, shown) for channel in (red, green))
     height, width = value.shape[-2:]
@@ -101,6 +127,8 @@ def _of_tensor(value: torch.Tensor) -> list[View] | None:
                 float(row.max()),
                 float(column.min()),
                 float(column.max()),
+                int(own.any(1).sum()),
+                int(own.any(0).sum()),
             )
         )
     return views
@@ -124,7 +152,7 @@ def tile_grid(tiles: Sequence[View]) -> list[tuple[int, int]] | None:
 
 
 def _line(spans: Sequence[tuple[float, float]]) -> list[int] | None:
-    """The place of each span along a line of spans that abut, None if they do not."""
+    """The place of each span along a line of spans that abut from 0 to 1, None if they do not."""
     order: list[tuple[float, float]] = []
     for start, stop in sorted(spans):
         if order and abs(start - order[-1][0]) < _NEAR and abs(stop - order[-1][1]) < _NEAR:
@@ -132,5 +160,7 @@ def _line(spans: Sequence[tuple[float, float]]) -> list[int] | None:
         if order and abs(start - order[-1][1]) > _NEAR:
             return None
         order.append((start, stop))
+    if not order or order[0][0] > _NEAR or max(stop for _, stop in order) < 1 - _NEAR:
+        return None
     starts = np.asarray([start for start, _ in order])
     return [int(np.abs(starts - start).argmin()) for start, _ in spans]
