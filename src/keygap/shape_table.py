@@ -132,19 +132,18 @@ class ShapeRows:
             sides = Sides.of(case, self.seed)
             self._dimensions.append(_by_dimension(place, case, sides))
         except UserError as reason:
-            self._note(place, reason)
+            self._note(place, f"no shape: {reason}")
             return
         for statistic in STATISTICS:
             try:
                 readings = statistic(sides).readings
             except UserError as reason:  # for the reader of the table; the other rows stand
-                self._note(place, reason)
+                self._note(place, f"{reason}")
                 continue
             self._rows += [_row(place, reading) for reading in readings]
 
-    def _note(self, place: Mapping[str, Any], reason: UserError) -> None:
-        where = f"{place['model']}, {place['site']}, layer {place['layer']}"
-        self.notes.append(f"{where}: no shape: {reason}")
+    def _note(self, place: Mapping[str, Any], what: str) -> None:
+        self.notes.append(f"{place['model']}, {place['site']}, layer {place['layer']}: {what}")
 
     def table(self) -> ShapeTable:
         """All rows, and MIR of each site over the layers that the run has."""
@@ -157,7 +156,7 @@ class ShapeRows:
             try:
                 mir = gap.Reading("mir", gap.mir_of(rows["value"].tolist()), what)
             except UserError as reason:
-                self._note(place, reason)
+                self._note(place, f"no mir: {reason}")
                 continue
             over_layers.append(_row(place, mir))
         whole = pd.DataFrame([*self._rows, *over_layers], columns=list(COLUMNS))
