@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
+import pandas as pd
 from PIL import Image
 
 from keygap.benchmarks import InMemory, Sample, image_then_question
+from keygap.store import Vectors
 
 SAMPLES = 24
 LAYERS = [0, 15, 29]
@@ -34,3 +39,62 @@ def files_of(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+class MadeStore:
+    """What ``measure`` asks of a store, around vectors that a test made."""
+
+    manifest: ClassVar = {"model": "made", "connector": "none", "benchmark": "made"}
+
+    def __init__(self, vectors: Vectors, layers: Sequence[int] = (0,)) -> None:
+        self.made, self.layers = vectors, layers
+
+    def places(self, sites: object, layers: object) -> list[tuple[str, int]]:
+        return [("k_proj", layer) for layer in self.layers]
+
+    def vectors(self, site: str, layer: int) -> Vectors:
+        return self.made
+
+
+def made_vectors(
+    samples: int = 24,
+    pictures: Sequence[int] = (9,),
+    words: int = 6,
+    gap: float = 0.0,
+    by_position: float = 0.0,
+    seed: int = 0,
+) -> Vectors:
+    """Image tokens, then a question, then one template token: 2 heads of 8, noise of deviation 1.
+
+    Sample n has ``pictures[n]`` image tokens (in turn); ``gap`` is what image tokens have more, and
+    ``by_position`` what a position adds. Odd samples are English and of the subject colour.
+    """
+    rng = np.random.default_rng(seed)
+    spelled = ["Ġcircle", "Ġimage", "Ġa", "Ġthe", "Ġin"]
+    rows = []
+    for sample in range(samples):
+        number = pictures[sample % len(pictures)]
+        for position in range(number + words + 1):
+            image, last = position < number, position == number + words
+            word = 999 if last else int(rng.integers(5))
+            rows.append(
+                {
+                    "sample_id": f"s{sample:03d}",
+                    "position": position,
+                    "modality": "image" if image else "text",
+                    "role": "" if image else "template" if last else "question",
+                    "token": "<image>" if image else "ass" if last else spelled[word],
+                    "token_id": 50 if image else word,
+                    "image": 0 if image else -1,
+                    "patch_row": position // 3 if image else -1,
+                    "patch_column": position % 3 if image else -1,
+                    "attention": 1.0,
+                    "subject": "colour" if sample % 2 else "shape",
+                    "language": "en" if sample % 2 else "zh",
+                }
+            )
+    labels = pd.DataFrame(rows)
+    array = rng.normal(size=(len(labels), 2, 8))
+    array += (by_position * labels["position"].to_numpy())[:, None, None]
+    array[(labels["modality"] == "image").to_numpy()] += gap
+    return Vectors(array.astype(np.float32), labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from keygap.confounds import MASSIVE, SELECTIONS, massive_dimensions
@@ -40,16 +41,42 @@ def test_with_template_adds_template_tokens():
     assert set(labels["role"][b]) == {"question", "template"}
 
 
-def test_position_matched_has_the_same_positions_on_both_sides():
-    labels = with_positions(labels_of(samples=8))
-    # in half of the samples the text comes first: turn their positions around
-    flip = labels["sample_id"].isin(["s0", "s1", "s2", "s3"])
+def flipped(samples):
+    """In half of the samples the text comes first."""
+    labels = with_positions(labels_of(samples=samples))
+    flip = labels["sample_id"].isin([f"s{number}" for number in range(0, samples, 2)])
     labels.loc[flip, "position"] = 23 - labels["position"][flip]
+    return labels
+
+
+def test_position_matched_takes_one_token_of_a_sample_at_the_same_positions():
+    labels = flipped(40)
     a, b = SELECTIONS["position_matched"](labels, ["question"], 0)
-    assert a.any()
-    assert labels["position"][a].value_counts().to_dict() == (
-        labels["position"][b].value_counts().to_dict()
-    )
+    assert a.sum() >= 8
+    assert sorted(labels["position"][a]) == sorted(labels["position"][b])
+    assert set(labels["modality"][a]) == {"image"}
+    assert set(labels["role"][b]) == {"question"}
+    assert labels["sample_id"][a | b].is_unique
+
+
+def test_position_matched_finds_as_many_pairs_as_there_are():
+    """Positions 1 and 2 of text; one image stands at both, the other at 1 only: two pairs."""
+    labels = pd.DataFrame(
+        [
+            ("i1", "image", 1), ("i1", "image", 2), ("i2", "image", 1),
+            ("t1", "text", 1), ("t2", "text", 2),
+        ],
+        columns=["sample_id", "modality", "position"],
+    ).assign(role="question")  # fmt: skip
+    found = []
+    for seed in range(40):  # some of which put both images on the image side
+        try:
+            a, _ = SELECTIONS["position_matched"](labels, ["question"], seed)
+        except NotMeasurable:
+            continue
+        found.append(labels["sample_id"][a].tolist())
+    assert ["i1", "i2"] in found
+    assert all(positions != ["i1", "i1"] for positions in found)
 
 
 def test_position_matched_says_where_none_is_shared():

@@ -111,3 +111,14 @@ def test_a_contrast_of_ones_own_that_is_not_there_says_so(b, reason):
 def test_no_sink_is_said_and_not_invented(name):
     with pytest.raises(NotMeasurable, match="5 times its even share"):
         CONTRASTS[name].select(labels_of(), ["question"], 0)
+
+
+def test_the_word_beside_the_sink_stands_once_in_a_sample_and_is_no_sink():
+    labels = labels_of(sinks=True)  # token 1 is the sink, and stands once in every sample
+    breaks = labels[labels["role"] == "template"].assign(token_id=2, attention=1.0)
+    once = breaks.assign(token_id=3)
+    also = breaks.assign(token_id=4)  # as common: the lower id is taken
+    labels = pd.concat([labels, breaks, breaks, also, once], ignore_index=True)
+    one, rest = CONTRASTS["text_token"].select(labels, ["question"], 0)
+    assert labels["token_id"][one].tolist() == [3] * 6
+    assert (one | rest).sum() == (labels["modality"] == "text").sum()

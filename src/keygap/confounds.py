@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
+from scipy import sparse
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from keygap.contrasts import Masks, NotMeasurable, is_image, is_sink, is_text
+from keygap.contrasts import Masks, NotMeasurable, halves, is_image, is_sink, is_text
 
 MASSIVE = 6.0  # a massive dimension's root mean square over the median one
 Select = Callable[[pd.DataFrame, Sequence[str], int], Masks]
@@ -50,20 +52,37 @@ def equal_counts(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks
 
 
 def position_matched(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    """Each side has the same number of tokens at every position, over all samples."""
+    """As many pairs as there are of an image and a text token of two samples at one position.
+
+    Samples weigh the same, so equal numbers of tokens at each position are not enough: here each
+    sample gives one token to one side. Half of the samples offer image tokens, the others text.
+    """
     rng = np.random.default_rng(seed)
     position = labels["position"].to_numpy()
-    a, b = is_image(labels), is_text(labels, roles)
-    shared = np.intersect1d(position[a], position[b])
-    if not len(shared):
-        raise NotMeasurable("image and text never stand at the same position")
+    sample, ids = pd.factorize(labels["sample_id"])
+    images, texts = is_image(labels), is_text(labels, roles)
+    first, second = halves(labels, images | texts, seed)
+    at = [
+        sparse.csr_array(
+            (np.ones(int(side.sum()), dtype=np.int32), (sample[side], position[side])),
+            shape=(len(ids), int(position.max()) + 1),
+        )
+        for side in (images & first, texts & second)
+    ]
+    share_a_position = sparse.csr_matrix(at[0] @ at[1].T)
+    partner = maximum_bipartite_matching(share_a_position, perm_type="column")
     kept = [np.zeros(len(labels), dtype=bool) for _ in range(2)]
-    for place in shared:
-        of_side = [np.flatnonzero(side & (position == place)) for side in (a, b)]
-        count = min(len(places) for places in of_side)
-        for mask, rows in zip(kept, of_side, strict=True):
-            mask[rng.choice(rows, count, replace=False)] = True
-    return kept[0], kept[1]
+    for pair in zip(np.flatnonzero(partner >= 0), partner[partner >= 0], strict=True):
+        of_image, of_text = (
+            side.indices[side.indptr[one] : side.indptr[one + 1]]
+            for side, one in zip(at, pair, strict=True)
+        )
+        place = rng.choice(np.intersect1d(of_image, of_text))
+        for mask, one in zip(kept, pair, strict=True):
+            mask |= (sample == one) & (position == place)
+    if not kept[0].any():
+        raise NotMeasurable("image and text of two samples never stand at the same position")
+    return kept[0] & images, kept[1] & texts
 
 
 def relative_size(

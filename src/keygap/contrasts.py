@@ -20,7 +20,7 @@ from keygap.errors import UserError, unknown
 SINK_SHARE = 5.0  # a sink receives this many times the even share of attention
 
 Masks = tuple[np.ndarray, np.ndarray]
-Rung = Literal["between", "same", "kind", "own"]
+Rung = Literal["between", "same", "kind", "single", "own"]
 
 
 class NotMeasurable(ValueError):
@@ -34,7 +34,9 @@ class Contrast:
     Attributes:
         name: the column's value.
         rung: ``between`` the modalities; the ``same`` distribution twice (the paper's baseline); a
-            difference in ``kind`` inside one modality; the user's ``own``.
+            difference in ``kind`` inside one modality; a ``single`` word against a cloud, which is
+            far by construction (a contrast of kind becomes one where its tokens make it so, see
+            ``Case.rung``); the user's ``own``.
         what: one line for the reader.
         select: (labels, text roles, seed) -> two boolean masks over the labels' rows.
         draws: how many seeded selections stand behind it; the median one is measured, because a
@@ -69,7 +71,7 @@ def _rank(seed: int, item: object) -> bytes:
     return hashlib.sha256(f"contrast:{seed}:{item}".encode()).digest()
 
 
-def _halves(labels: pd.DataFrame, selected: np.ndarray, seed: int) -> Masks:
+def halves(labels: pd.DataFrame, selected: np.ndarray, seed: int) -> Masks:
     """Two halves by sample: a split by token would leak one image into both."""
     ids = sorted(labels["sample_id"][selected].unique(), key=lambda item: _rank(seed, item))
     first = labels["sample_id"].isin(ids[: len(ids) // 2]).to_numpy()
@@ -81,11 +83,11 @@ def image_text(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
 
 
 def image_image(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    return _halves(labels, is_image(labels), seed)
+    return halves(labels, is_image(labels), seed)
 
 
 def text_text(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    return _halves(labels, is_text(labels, roles), seed)
+    return halves(labels, is_text(labels, roles), seed)
 
 
 def text_vocabulary(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
@@ -135,6 +137,26 @@ def text_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     return _sinks(labels, (labels["modality"] == "text").to_numpy(), "text token")
 
 
+def text_token(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    """One word against all other text: what any one word reads, to read ``text_sink`` against.
+
+    The word is no sink anywhere and stands once in a sample, as the sink does: three line breaks of
+    a template are three places, and nearer to the rest. Of those, the one of most samples.
+    """
+    text = (labels["modality"] == "text").to_numpy()
+    sinks = labels["token_id"][text & is_sink(labels)]
+    counts = labels[text].groupby(["token_id", "sample_id"], observed=True).size()
+    words = counts.groupby(level="token_id").agg(["max", "size"]).drop(index=sinks.unique())
+    once = words["size"][words["max"] == 1]
+    if once.empty:
+        raise NotMeasurable("no word that is no sink stands once in a sample")
+    commonest = min(once[once == once.max()].index)
+    one = text & (labels["token_id"] == commonest).to_numpy()
+    if one.sum() == text.sum():
+        raise NotMeasurable("the text has a single word")
+    return one, text & ~one
+
+
 CONTRASTS = {
     contrast.name: contrast
     for contrast in (
@@ -150,7 +172,18 @@ CONTRASTS = {
         ),
         Contrast("image_region", "kind", "image tokens: upper, lower patches", image_region),
         Contrast("image_sink", "kind", "image tokens: attention sinks, the others", image_sink),
-        Contrast("text_sink", "kind", "all text: attention sinks, the others", text_sink),
+        Contrast(
+            "text_sink",
+            "kind",
+            "all text: attention sinks, the others; single where the sinks are one word",
+            text_sink,
+        ),
+        Contrast(
+            "text_token",
+            "single",
+            "all text: one word that is no sink and stands once in a sample, the others",
+            text_token,
+        ),
     )
 }
 

@@ -7,6 +7,7 @@ would flatter their gap.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from keygap.progress import track
 from keygap.shape_table import ShapeRows, ShapeTable
 from keygap.store import Store, Vectors, write_text
 
+SWAPS_PER_TEST = 40  # Holm multiplies by the family's size: the least p_holm is then 1/40
 JSD_DIM = 2  # of gap.csv: with more dimensions the JSD of almost any two kinds of token is ln 2
 COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "rung", "confound",
@@ -128,7 +130,8 @@ def measure(
         tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
             by the seed; None takes all. Samples are the unit: an image of 576 tokens says little
             more than 64 of them do, at many times the cost.
-        n_permutations: label swaps behind a p-value.
+        n_permutations: label swaps behind a p-value, at least; 40 for each test of a family that
+            ``p_holm`` adjusts (the layers of a site, or its layers and heads) where that is more.
         n_bootstraps: resamplings of whole samples.
         seed: of everything random here.
 
@@ -144,6 +147,7 @@ def measure(
     notes: list[str] = []
     shape = ShapeRows(seed)
     places = store.places(sites, layers)
+    layers_of = Counter(site for site, _ in places)
     for site, layer in track(places, len(places), f"gap of {manifest['model']}"):
         vectors = store.vectors(site, layer)
         _refuse_non_finite(vectors, site, layer)
@@ -155,27 +159,47 @@ def measure(
                 continue
             if case.contrast.rung == "between" and not case.confound:
                 shape.add(place, case)
-            named = {**place, "contrast": case.contrast.name, "rung": case.contrast.rung}
+            named = {**place, "contrast": case.contrast.name, "rung": case.rung}
             for head, x, y in case.by_head():
-                row, curve, mmd = _row(case, head, x, y, n_permutations, n_bootstraps, seed)
+                family = layers_of[site] * (1 if head == "all" else vectors.array.shape[1])
+                swaps = max(n_permutations, SWAPS_PER_TEST * family)
+                try:
+                    row, curve, mmd = _row(case, head, x, y, swaps, n_bootstraps, seed)
+                except UserError as reason:
+                    if case.rung == "between" and head == "all" and not case.confound:
+                        raise UserError(f"{site}, layer {layer}: {reason}") from reason
+                    what = f"{case.contrast.name} {case.confound}".strip()
+                    notes.append(
+                        f"{manifest['model']}, {site}, layer {layer}: no {what}, head {head}: "
+                        f"{reason}"
+                    )
+                    continue
                 here.append(({**named, "confound": case.confound, "head": head, **row}, mmd))
                 if head == "all" and not case.confound:
                     profile += [{**named, **point} for point in curve]
         _stand_on_ladder(here)
         rows += [row for row, _ in here]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    for _, index in frame.groupby(["contrast", "confound"]).groups.items():
+    whole = frame["head"] == "all"  # a family of its own: few tests, and the ones that are read
+    for _, index in frame.groupby(["site", "contrast", "confound", whole]).groups.items():
         frame.loc[index, "p_holm"] = gap.holm(frame.loc[index, "p_value"].to_numpy())
-    return GapTable(frame, pd.DataFrame(profile), (*notes, *shape.notes), shape.table())
+    shapes = shape.table()  # before its notes are read
+    return GapTable(frame, pd.DataFrame(profile), (*notes, *shape.notes), shapes)
 
 
 def _stand_on_ladder(here: list[tuple[dict[str, Any], gap.MMDResult]]) -> None:
-    """Give each ``image_text`` row its ratio to the highest contrast inside one modality."""
+    """Give each ``image_text`` row its ratio to the highest contrast inside one modality.
+
+    A ratio leaves the same sample out of both, so sides of different samples have none.
+    """
     for row, mmd in here:
         rivals = [
             (other, result)
             for other, result in here
-            if other["rung"] == "kind" and other["head"] == row["head"] and result.mmd2 > 0
+            if other["rung"] == "kind"
+            and other["head"] == row["head"]
+            and result.mmd2 > 0
+            and mmd.without.keys() & result.without.keys()
         ]
         if row["rung"] != "between" or not rivals or mmd.mmd2 <= 0:
             continue
@@ -211,7 +235,8 @@ def _row(
     groups: dict[str, Any] = {"groups_x": a.sample_ids, "groups_y": b.sample_ids, "seed": seed}
     draws: dict[str, Any] = {"n_permutations": n_permutations, "n_bootstraps": n_bootstraps}
     mmd = gap.mmd(x, y, **groups, **draws)
-    profile = gap.jsd_profile(x, y, **groups, **draws, dims=dims)
+    # its p is in no column
+    profile = gap.jsd_profile(x, y, **groups, **draws | {"n_permutations": 0}, dims=dims)
     curve = [
         {
             "jsd_nats": jsd.nats,

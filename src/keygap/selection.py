@@ -1,10 +1,14 @@
 """A contrast out of an experiment file: two selections of tokens, written as plain values.
 
-    - name: words_of_shape
-      a: {modality: text, role: [question], token: [circle, rectangle, triangle]}
+    - name: kind_of_question
+      a: {modality: text, role: [question], subject: [shape]}
       b: {modality: text, role: [question], subject: [colour]}
+    - name: shape_words
+      a: {modality: text, role: [question], token: [circle, rectangle, triangle]}
+      b: {modality: text, role: [question], token: [image]}
 
-Every field narrows the selection; a field that is left out does not.
+Every field narrows the selection; a field that is left out does not. Sides that share no sample, as
+the first two, are compared as they are; else the samples that have both sides are used.
 """
 
 from __future__ import annotations

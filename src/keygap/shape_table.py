@@ -128,33 +128,37 @@ class ShapeRows:
 
     def add(self, place: Mapping[str, Any], case: Case) -> None:
         """Measure image against text at one site and layer."""
-        sides = Sides.of(case, self.seed)
+        try:
+            sides = Sides.of(case, self.seed)
+            self._dimensions.append(_by_dimension(place, case, sides))
+        except UserError as reason:
+            self._note(place, f"no shape: {reason}")
+            return
         for statistic in STATISTICS:
             try:
                 readings = statistic(sides).readings
             except UserError as reason:  # for the reader of the table; the other rows stand
-                self.notes.append(
-                    f"{place['model']}, {place['site']}, layer {place['layer']}: {reason}"
-                )
+                self._note(place, f"{reason}")
                 continue
             self._rows += [_row(place, reading) for reading in readings]
-        self._dimensions.append(_by_dimension(place, case, sides))
+
+    def _note(self, place: Mapping[str, Any], what: str) -> None:
+        self.notes.append(f"{place['model']}, {place['site']}, layer {place['layer']}: {what}")
 
     def table(self) -> ShapeTable:
         """All rows, and MIR of each site over the layers that the run has."""
         frame = pd.DataFrame(self._rows, columns=list(COLUMNS))
         parts = frame[(frame["statistic"] == "mir_distance") & (frame["layer"] != "0")]
-        over_layers = [
-            _row(
-                {**rows.iloc[0][["model", "connector", "benchmark", "site"]], "layer": "all"},
-                gap.Reading(
-                    "mir",
-                    gap.mir_of(rows["value"].tolist()),
-                    f"log10 of the sum of mir_distance over layers {', '.join(rows['layer'])}",
-                ),
-            )
-            for _, rows in parts.groupby(["model", "benchmark", "site"], sort=False)
-        ]
+        over_layers = []
+        for _, rows in parts.groupby(["model", "benchmark", "site"], sort=False):
+            place = {**rows.iloc[0][["model", "connector", "benchmark", "site"]], "layer": "all"}
+            what = f"log10 of the sum of mir_distance over layers {', '.join(rows['layer'])}"
+            try:
+                mir = gap.Reading("mir", gap.mir_of(rows["value"].tolist()), what)
+            except UserError as reason:
+                self._note(place, f"no mir: {reason}")
+                continue
+            over_layers.append(_row(place, mir))
         whole = pd.DataFrame([*self._rows, *over_layers], columns=list(COLUMNS))
         empty = pd.DataFrame(columns=list(DIMENSION_COLUMNS))
         dimensions = pd.concat(self._dimensions, ignore_index=True) if self._dimensions else empty

@@ -11,6 +11,7 @@ from planted import gaussian_mmd2, tokens
 from scipy import stats
 
 from keygap import gap
+from keygap.gap import resampling
 from keygap.gap.inputs import two_sides
 from keygap.gap.kernels import energy_means, gaussian_means
 from keygap.gap.resampling import PairSums, swap_labels
@@ -255,3 +256,14 @@ def test_coverage(samples, shift, paired):
 
     held = [one_interval(8, samples, 8, 0.5, shift, paired, i)[0] for i in range(400)]
     assert 0.92 <= np.mean(held) <= 0.985
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_swaps_in_chunks_are_the_same_swaps(paired, monkeypatch):
+    x, y, groups_x, groups_y = draw(3, paired=paired)
+    options = {"paired": paired, "n_permutations": 500, "n_bootstraps": 0}
+    at_once = gap.mmd(x, y, groups_x, groups_y, **options)
+    monkeypatch.setattr(resampling, "_CHUNK", 24 * 64)
+    in_chunks = gap.mmd(x, y, groups_x, groups_y, **options)
+    np.testing.assert_allclose(in_chunks.null, at_once.null)
+    assert len(gap.mmd(x, y, groups_x, groups_y, **options | {"n_permutations": 0}).null) == 0

@@ -236,6 +236,8 @@ def _prequential_p(
     rng: np.random.Generator,
 ) -> float:
     """One-sided p of the sum over folds of standardised scores, each trained on the past alone."""
+    if n_permutations == 0:
+        return 1.0
     n, last = len(sides.x), raw.n_folds - 1
     observed, null = 0.0, np.zeros(n_permutations)
     record = np.zeros(raw.outer.shape[1])  # how well each column has predicted so far

@@ -18,6 +18,8 @@ from scipy import sparse, stats
 
 from keygap.gap.inputs import TwoSides
 
+_CHUNK = 2**22  # signs or labels that are held at a time: 34 MB
+
 
 @dataclass(frozen=True)
 class PairSums:
@@ -66,6 +68,13 @@ class PairSums:
         O(B S^2). Exact where the labels are exchangeable within (paired) or over (unpaired)
         samples, whatever the dependence between the vectors of one sample.
         """
+        chunk = max(1, _CHUNK // (len(self.within_x) + len(self.within_y)))
+        counts = [
+            min(chunk, n_permutations - done) for done in range(0, max(n_permutations, 1), chunk)
+        ]
+        return np.concatenate([self._swapped(count, rng) for count in counts])
+
+    def _swapped(self, n_permutations: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
         s, t = len(self.within_x), len(self.within_y)
         if self.paired:
             signs = rng.choice([-1.0, 1.0], size=(n_permutations, s))

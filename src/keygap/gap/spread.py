@@ -23,6 +23,7 @@ from scipy import stats
 from keygap.errors import UserError
 from keygap.gap.inputs import Groups, Vectors, check_level, sample_weights, two_sides
 from keygap.gap.reading import Reading
+from keygap.gap.resampling import mean_by_sample
 
 _PARTS = 20  # leave-out parts of the jackknife
 
@@ -85,7 +86,7 @@ def spread(
 
     Intervals: jackknife over 20 parts of the samples (fewer samples: one part each), on the log
     scale. Raises UserError: bad vectors or ids (see `inputs.two_sides`), a side whose vectors are
-    all equal. O((n + m) d^2 + 20 d^2).
+    all equal. O((n + m) d^2 + 20 d^2) time, O(d^2) memory.
     """
     check_level(level)
     sides = two_sides(x, y, groups_x, groups_y, paired)
@@ -98,19 +99,11 @@ def spread(
     part_y = part_x if sides.paired else rng.permutation(np.arange(sides.n_samples_y) % parts)
 
     # About one centre for both, so that sums of squares are no larger than they need be.
-    centre = sides.weights @ sides.pooled
-    sums_x = _sums(sides.x - centre, sides.sample_x, part_x)
-    sums_y = _sums(sides.y - centre, sides.sample_y, part_y)
-    everything = _numbers(sum(sums_x, start=_Sums()), sum(sums_y, start=_Sums()))
-    without = np.array(
-        [
-            _numbers(
-                sum(sums_x[:part] + sums_x[part + 1 :], start=_Sums()),
-                sum(sums_y[:part] + sums_y[part + 1 :], start=_Sums()),
-            )
-            for part in range(parts)
-        ]
-    )
+    centre = 0.5 * (_mean(sides.x, sides.sample_x) + _mean(sides.y, sides.sample_y))
+    of_x = _each_left_out(sides.x, sides.sample_x, part_x, centre)
+    of_y = _each_left_out(sides.y, sides.sample_y, part_y, centre)
+    numbers = np.array([_numbers(*both) for both in zip(of_x, of_y, strict=True)])
+    everything, without = numbers[0], numbers[1:]
     logs = np.log(_ratios(without))
     error = np.sqrt((parts - 1) * logs.var(axis=0))
     half = float(stats.t.ppf((1 + level) / 2, parts - 1)) * error
@@ -132,50 +125,70 @@ def spread(
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """Weighted sums over the vectors of some samples: they add up, and what is left out is not."""
+class _Moments:
+    """What is needed of a mean and a covariance."""
 
-    weight: float = 0.0
-    first: Float[np.ndarray, " d"] | float = 0.0
-    second: Float[np.ndarray, "d d"] | float = 0.0
-
-    def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(
-            self.weight + other.weight, self.first + other.first, self.second + other.second
-        )
-
-    @property
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and covariance."""
-        mean = np.asarray(self.first / self.weight)
-        return mean, self.second / self.weight - np.outer(mean, mean)
+    mean: Float[np.ndarray, " d"]
+    trace: float
+    squares: float  # sum of the covariance's squared entries = of its squared eigenvalues
 
 
-def _sums(
-    values: Float[np.ndarray, "n d"], sample: Int[np.ndarray, " n"], part: Int[np.ndarray, " s"]
-) -> list[_Sums]:
-    """The sums of each part of the samples."""
+def _mean(values: Float[np.ndarray, "n d"], sample: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Mean, samples weighing the same."""
+    return mean_by_sample(values, sample, int(sample.max()) + 1).mean(0)
+
+
+def _each_left_out(
+    values: Float[np.ndarray, "n d"],
+    sample: Int[np.ndarray, " n"],
+    part: Int[np.ndarray, " s"],
+    centre: Float[np.ndarray, " d"],
+) -> list[_Moments]:
+    """The moments of all samples, then of all but each part.
+
+    The sums of a part are made twice: those of all parts together would be 20 matrices of d x d.
+    """
     weights = sample_weights(sample, len(part))
-    sums = []
-    for p in range(int(part.max()) + 1):
+
+    def sums(p: int) -> tuple[float, Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
         mine = part[sample] == p
-        rows, shares = values[mine].astype(np.float64), weights[mine]
-        second = rows.T @ (rows * shares[:, None])
-        sums.append(_Sums(float(shares.sum()), shares @ rows, second))
-    return sums
+        rows, shares = values[mine] - centre, weights[mine]
+        scaled = rows * np.sqrt(shares)[:, None]
+        return float(shares.sum()), shares @ rows, scaled.T @ scaled
+
+    parts = range(int(part.max()) + 1)
+    weight, first, second = sums(0)
+    for p in parts[1:]:
+        more = sums(p)
+        weight, first = weight + more[0], first + more[1]
+        second += more[2]
+    found = [_moments(weight, first, second.copy())]
+    for p in parts:
+        less = sums(p)
+        rest = np.subtract(second, less[2], out=less[2])
+        found.append(_moments(weight - less[0], first - less[1], rest))
+    return found
 
 
-def _numbers(sums_x: _Sums, sums_y: _Sums) -> Float[np.ndarray, " 5"]:
+def _moments(
+    weight: float, first: Float[np.ndarray, " d"], second: Float[np.ndarray, "d d"]
+) -> _Moments:
+    """Of weighted sums; `second` is overwritten."""
+    mean = first / weight
+    second /= weight
+    second -= np.outer(mean, mean)
+    return _Moments(mean, float(np.trace(second)), float(np.vdot(second, second)))
+
+
+def _numbers(x: _Moments, y: _Moments) -> Float[np.ndarray, " 5"]:
     """Spreads, effective dimensions, distance of the centres."""
-    (mean_x, cov_x), (mean_y, cov_y) = sums_x.moments, sums_y.moments
-    total_x, total_y = np.trace(cov_x), np.trace(cov_y)
     return np.array(
         [
-            np.sqrt(total_x),
-            np.sqrt(total_y),
-            total_x**2 / (cov_x**2).sum(),  # sum of squared eigenvalues = squared entries
-            total_y**2 / (cov_y**2).sum(),
-            np.linalg.norm(mean_x - mean_y),
+            np.sqrt(x.trace),
+            np.sqrt(y.trace),
+            x.trace**2 / x.squares,
+            y.trace**2 / y.squares,
+            np.linalg.norm(x.mean - y.mean),
         ]
     )
 

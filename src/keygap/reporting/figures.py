@@ -23,6 +23,7 @@ COLOURS = {
     "image_region": "#009E73",
     "image_sink": "#CC79A7",
     "text_sink": "#E69F00",
+    "text_token": "#F0E442",
     "image_image": "#8C8C8C",
     "text_text": "#555555",
     "image": "#D55E00",
