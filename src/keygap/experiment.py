@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.errors import UserError, unknown
 from keygap.published import Published
-from keygap.selection import OwnContrast, Roles, refuse_twice
+from keygap.selection import OwnContrast, TextRoles, refuse_twice
 
 OWN_FILES = ("jsonl", "folder")  # benchmarks whose name is a path
 
@@ -70,7 +70,7 @@ class Measurement(_Section):
     """How the gap is measured."""
 
     contrasts: list[str | OwnContrast] = list(CONTRASTS)
-    text_roles: Roles = ["question"]
+    text_roles: TextRoles = ["question"]
     tokens_per_sample: int | None = Field(default=64, ge=2)
     n_permutations: int = Field(default=1000, ge=1)
     n_bootstraps: int = Field(default=1000, ge=1)

@@ -25,19 +25,25 @@ Share = Annotated[float, Field(ge=0, le=1)]
 WORD_STARTS = "Ġ▁ "  # how byte-level and sentencepiece vocabularies spell a leading space
 
 
-def known_roles(roles: Sequence[str]) -> list[str]:
+TEXT_ROLES = tuple(role for role in ROLES if role not in ("", "thumbnail"))
+
+
+def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list[str]:
     """The same roles: one that is misspelt would select nothing, and nobody would see it.
 
     Raises:
         UserError: none, or one that no token can have; names the nearest.
     """
-    named = [role for role in ROLES if role]
     for role in roles:
-        if role not in named:
-            raise unknown("role", role, named)
+        if role not in known:
+            raise unknown("role", role, filter(None, known))
     if not roles:
-        raise UserError(f"no role: choose among {', '.join(named)}")
+        raise UserError(f"no role: choose among {', '.join(filter(None, known))}")
     return list(roles)
+
+
+def _of_any_token(roles: list[str]) -> list[str]:
+    return known_roles(roles, ROLES)
 
 
 def refuse_twice(names: Iterable[str]) -> None:
@@ -51,7 +57,8 @@ def refuse_twice(names: Iterable[str]) -> None:
             raise UserError(f"the contrast {name!r} stands there {count} times: name each once")
 
 
-Roles = Annotated[list[str], AfterValidator(known_roles)]
+TextRoles = Annotated[list[str], AfterValidator(known_roles)]
+AnyRoles = Annotated[list[str], AfterValidator(_of_any_token)]
 
 
 class Selection(BaseModel):
@@ -60,7 +67,7 @@ class Selection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     modality: Literal["image", "text", "video", "audio"] | None = None
-    role: Roles | None = None
+    role: AnyRoles | None = None
     token: list[str] | None = None
     language: list[str] | None = None
     subject: list[str] | None = None
