@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 
 from benchmarks import fixtures
 from keygap import cli
@@ -93,6 +95,52 @@ def test_text_that_is_not_there_is_one_line(monkeypatch, capsys, store, command)
     assert status == 2
     assert "none of role hint, option, only of question, template; choose with --text-roles" in said
     assert files_of(store.root) == before
+
+
+@pytest.mark.parametrize("command", ["measure", "project"])
+def test_a_misspelt_role_is_one_line(monkeypatch, capsys, store, command):
+    before = files_of(store.root)
+    arguments = (command, store.root, "--text-roles", "question,options")
+    status, _, said = keygap(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert said.startswith("keygap: unknown role 'options'; did you mean 'option'")
+    assert files_of(store.root) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("project", "--tokens", "0"),
+        ("project", "--tokens", "-1"),
+        ("project", "--seed", "-1"),
+        ("measure", "--seed", "-1"),
+        ("extract", "--seed", "-1", "--out", "none"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(monkeypatch, capsys, store, arguments):
+    command, *options = arguments
+    status, _, said = keygap(monkeypatch, capsys, command, store.root, *options)
+    assert status == 2
+    assert f"Invalid value for '{options[0]}'" in said
+
+
+def test_measuring_again_replaces_the_numbers_and_what_they_are_of(
+    monkeypatch, capsys, store, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(store.root, folder)
+    for roles in ("question", "question,template"):
+        status, *_ = keygap(monkeypatch, capsys, "measure", folder, "--text-roles", roles)
+        assert status == 0
+        asked = yaml.safe_load((folder / "measurement.yaml").read_text())
+        assert asked["text_roles"] == roles.split(",")
+    out = tmp_path / "elsewhere"
+    status, said, _ = keygap(monkeypatch, capsys, "report", folder, "--out", out)
+    assert (status, said.strip()) == (0, str(out / "report.html"))
+    assert "text is question, template; at most 64 tokens" in (out / "report.html").read_text()
+    (tmp_path / "file").write_text("")
+    status, _, said = keygap(monkeypatch, capsys, "report", folder, "--out", tmp_path / "file")
+    assert (status, said.strip().endswith("is a file: name a folder for the report")) == (2, True)
 
 
 def test_lists(monkeypatch, capsys):

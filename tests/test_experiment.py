@@ -46,6 +46,28 @@ def test_defaults_are_filled_in(tmp_path):
             GOOD + "measurement: {contrasts: [{name: x, a: {modalty: text}, b: {}}]}\n",
             "unknown key 'modalty'; did you mean 'modality'",
         ),
+        (GOOD + "seed: -1\n", "seed: Input should be greater than or equal to 0"),
+        (
+            GOOD + "measurement: {text_roles: [question, options]}\n",
+            "measurement.text_roles: unknown role 'options'; did you mean 'option'",
+        ),
+        (GOOD + "measurement: {text_roles: []}\n", "text_roles: no role: choose among system"),
+        (
+            GOOD + "measurement: {contrasts: [{name: x, a: {role: [anser]}, b: {}}]}\n",
+            "a.role: unknown role 'anser'; did you mean 'answer'",
+        ),
+        (
+            GOOD + "measurement: {contrasts: [image_txt]}\n",
+            "unknown contrast 'image_txt'; did you mean 'image_text'",
+        ),
+        (
+            GOOD + "measurement: {contrasts: [image_text, text_text, image_text]}\n",
+            "contrasts: the contrast 'image_text' stands there 2 times: name each once",
+        ),
+        (
+            GOOD + "measurement: {contrasts: [{name: x, a: {}, b: {}}, {name: x, a: {}, b: {}}]}\n",
+            "the contrast 'x' stands there 2 times",
+        ),
         ("- a\n- b\n", "it must be keys and values"),
         ("name: [", "is no YAML"),
     ],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import keygap as kg
 from keygap import gap_table
+from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError
 from keygap.projection import principal_components, standardise, tsne
 from made import MadeStore, made_vectors
@@ -50,6 +54,56 @@ def test_saved_and_read_back(table, tmp_path):
     assert set(pd.read_csv(tmp_path / "jsd.csv")["jsd_dim"]) == {2, 5, 10, 50}
 
 
+def test_what_was_asked_stands_beside_the_tables(store, table, tmp_path):
+    table.save(tmp_path)
+    asked = yaml.safe_load((tmp_path / "measurement.yaml").read_text())
+    assert asked == table.settings
+    assert asked["text_roles"] == ["question"]
+    assert (asked["n_permutations"], asked["n_bootstraps"], asked["seed"]) == (200, 200, 0)
+    assert asked["contrasts"][0] == {
+        "name": "image_text", "rung": "between", "what": "image tokens, text of the chosen roles"
+    }  # fmt: skip
+    assert "image_sink" in [item["name"] for item in asked["contrasts"]]  # though not measured
+    options = {"n_permutations": 1, "n_bootstraps": 1, "layers": [0], "contrasts": ["image_text"]}
+    other = kg.measure(store, text_roles=["question", "template"], **options)
+    assert other.main["n_b"].iloc[0] > table.main.query("contrast == 'image_text'")["n_b"].iloc[0]
+    other.save(tmp_path)
+    again = yaml.safe_load((tmp_path / "measurement.yaml").read_text())
+    assert again["text_roles"] == ["question", "template"]
+
+
+def test_a_save_that_stops_midway_leaves_no_record_of_another_measurement(
+    table, tmp_path, monkeypatch
+):
+    table.save(tmp_path)
+
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(type(table.shape), "save", full)
+    with pytest.raises(UserError, match="disk is full"):
+        table.save(tmp_path)
+    assert (tmp_path / "gap.csv").is_file()
+    assert not (tmp_path / "measurement.yaml").exists()
+
+
+def test_a_run_with_nothing_to_measure_keeps_its_columns(store, tmp_path):
+    none = kg.measure(store, layers=[0], contrasts=["image_sink"])
+    assert none.frame.empty
+    none.save(tmp_path)
+    read = pd.read_csv(tmp_path / "jsd.csv")
+    assert list(read.columns) == list(gap_table.PROFILE_COLUMNS)
+
+
+def test_one_word_is_never_the_highest(store):
+    """A contrast whose one side is one repeated word has the rung ``single``."""
+    word = CONTRASTS["text_vocabulary"]
+    single = dataclasses.replace(word, name="one_word", rung="single", draws=1)
+    options = {"n_permutations": 1, "n_bootstraps": 1, "layers": [0]}
+    row = kg.measure(store, contrasts=["image_text", single], **options).summary().iloc[0]
+    assert (row["highest"], row["interval"]) == ("", "")
+
+
 def test_the_null_band_holds_zero_and_not_the_gap(table):
     whole = table.main.query("contrast == 'image_text'")
     assert (whole["mmd2_null_low"] < 0).all()
@@ -82,6 +136,8 @@ def test_non_finite_vectors_name_the_layer_and_the_sample(store, tmp_path, monke
         ({"contrasts": ["image_txt"]}, "did you mean 'image_text'"),
         ({"sites": ["v_proj"]}, "unknown site 'v_proj'"),
         ({"layers": [3]}, "unknown layer '3'"),
+        ({"contrasts": ["text_text", "text_text"]}, "'text_text' stands there 2 times"),
+        ({"text_roles": ["question", "options"]}, "unknown role 'options'; did you mean 'option'"),
         ({"text_roles": ["answer"]}, "the run has no text tokens to compare"),
     ],
 )

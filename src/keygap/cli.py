@@ -31,6 +31,10 @@ app = typer.Typer(
 micro = typer.Typer(help="The embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
 
+Seed = Annotated[int, typer.Option(min=0)]
+TextRoles = Annotated[
+    str, typer.Option(help="What counts as text: question, option, hint, answer, template, system.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")]
 Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16, float32")]
@@ -73,7 +77,7 @@ def extract(
     sites: Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, ...")] = "k_proj",
     samples: Annotated[int, typer.Option(min=1)] = 200,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    seed: int = 0,
+    seed: Seed = 0,
     dtype: Dtype = "auto",
     device_map: DeviceMap = None,
     revision: Revision = None,
@@ -106,11 +110,11 @@ def extract(
 @app.command()
 def measure(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
+    text_roles: TextRoles = "question",
     tokens_per_sample: Annotated[int, typer.Option(min=2, help="At most, of each side.")] = 64,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv."""
+    """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
 
     table = kg.measure(
@@ -126,9 +130,9 @@ def measure(
 @app.command()
 def project(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    tokens: Annotated[int, typer.Option(help="At most, of each modality.")] = 2000,
-    text_roles: Annotated[str, typer.Option(help="What counts as text.")] = "question",
-    seed: int = 0,
+    tokens: Annotated[int, typer.Option(min=10, help="At most, of each modality.")] = 2000,
+    text_roles: TextRoles = "question",
+    seed: Seed = 0,
 ) -> None:
     """Standardise, PCA to 50, t-SNE to 2: projection.parquet."""
     import keygap as kg
@@ -138,11 +142,16 @@ def project(
 
 
 @app.command()
-def report(folders: Annotated[list[Path], typer.Argument(metavar="DIR...")]) -> None:
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...")],
+    out: Annotated[
+        Path | None, typer.Option(help="Default: the run folder, or the parent of several.")
+    ] = None,
+) -> None:
     """Figures and report.html of one or several run folders."""
     import keygap as kg
 
-    typer.echo(kg.report(*folders))
+    typer.echo(kg.report(*folders, out=out))
 
 
 @app.command()
@@ -231,7 +240,9 @@ def _listed(text: str) -> list[str]:
 def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
     table = Table()
     for column in frame.columns:
-        table.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
+        table.add_column(
+            str(column), justify="right" if frame[column].dtype.kind in "iufb" else "left"
+        )
     for row in frame.itertuples(index=False):
         table.add_row(*(_shown(value) for value in row))
     Console(width=None if sys.stdout.isatty() else 180).print(table)

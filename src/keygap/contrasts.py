@@ -160,13 +160,18 @@ def text_token(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
 CONTRASTS = {
     contrast.name: contrast
     for contrast in (
-        Contrast("image_text", "between", "image tokens, question tokens", image_text),
+        Contrast("image_text", "between", "image tokens, text of the chosen roles", image_text),
         Contrast("image_image", "same", "image tokens of two halves of the samples", image_image),
-        Contrast("text_text", "same", "question tokens of two halves of the samples", text_text),
+        Contrast(
+            "text_text",
+            "same",
+            "text of the chosen roles of two halves of the samples",
+            text_text,
+        ),
         Contrast(
             "text_vocabulary",
             "kind",
-            "question tokens: two sets of words (the median of 9 random ones)",
+            "text of the chosen roles: two sets of words (the median of 9 random ones)",
             text_vocabulary,
             draws=9,
         ),

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from keygap.contrasts import CONTRASTS
+from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.errors import UserError, unknown
 from keygap.published import Published
-from keygap.selection import OwnContrast
+from keygap.selection import OwnContrast, TextRoles, refuse_twice
 
 OWN_FILES = ("jsonl", "folder")  # benchmarks whose name is a path
 
@@ -70,10 +70,19 @@ class Measurement(_Section):
     """How the gap is measured."""
 
     contrasts: list[str | OwnContrast] = list(CONTRASTS)
-    text_roles: list[str] = ["question"]
+    text_roles: TextRoles = ["question"]
     tokens_per_sample: int | None = Field(default=64, ge=2)
     n_permutations: int = Field(default=1000, ge=1)
     n_bootstraps: int = Field(default=1000, ge=1)
+
+    @field_validator("contrasts")
+    @classmethod
+    def _each_once(cls, contrasts: list[str | OwnContrast]) -> list[str | OwnContrast]:
+        for item in contrasts:
+            if isinstance(item, str):
+                contrast_of(item)  # refused here, before anything is read out of a model
+        refuse_twice(item if isinstance(item, str) else item.name for item in contrasts)
+        return contrasts
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``measure``."""
@@ -96,7 +105,7 @@ class Experiment(_Section):
     name: str
     models: list[ModelChoice] = Field(min_length=1)
     benchmarks: list[BenchmarkChoice] = Field(min_length=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     extraction: Extraction = Extraction()
     measurement: Measurement = Measurement()
     picture: Picture = Picture()
@@ -131,12 +140,18 @@ def read_experiment(path: str | Path) -> Experiment:
 def _explained(error: ValidationError, path: Path) -> UserError:
     """One problem in one line, with the place in the file.
 
-    A key that is not known comes first: where one is misspelt, the right one is missing too.
+    A key that is not known comes first: where one is misspelt, the right one is missing too. Then
+    what our own checks say; that a contrast of the user's own is no name comes last.
     """
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    kinds = ("extra_forbidden", "value_error")
+    first = min(
+        error.errors(),
+        key=lambda one: (*(one["type"] != kind for kind in kinds), one["loc"][-1:] == ("str",)),
+    )
     place = ".".join(str(step) for step in first["loc"])
     if first["type"] != "extra_forbidden":
-        return UserError(f"{path}: {place}: {first['msg']}")
+        said = first["msg"].removeprefix("Value error, ")
+        return UserError(f"{path}: {place}: {said}")
     *steps, key = first["loc"]
     section: type[BaseModel] = Experiment
     for step in steps:

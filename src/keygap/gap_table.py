@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from keygap import gap
 from keygap.cases import Case, cases
 from keygap.contrasts import CONTRASTS, Contrast, contrast_of
 from keygap.errors import UserError
 from keygap.progress import track
+from keygap.selection import known_roles, refuse_twice
 from keygap.shape_table import ShapeRows, ShapeTable
 from keygap.store import Store, Vectors, write_text
 
 SWAPS_PER_TEST = 40  # Holm multiplies by the family's size: the least p_holm is then 1/40
+MEASUREMENT = "measurement.yaml"
 JSD_DIM = 2  # of gap.csv: with more dimensions the JSD of almost any two kinds of token is ln 2
 COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "rung", "confound",
@@ -33,6 +36,11 @@ COLUMNS = (
     "p_value", "p_holm", "bandwidth",
     "jsd_nats", "jsd_bits", "jsd_ci_low", "jsd_ci_high", "jsd_dim", "jsd_estimator",
     "highest", "ratio", "ratio_ci_low", "ratio_ci_high",
+)  # fmt: skip
+PROFILE_COLUMNS = (
+    "model", "connector", "benchmark", "site", "layer", "contrast", "rung",
+    "jsd_nats", "jsd_bits", "jsd_ci_low", "jsd_ci_high", "jsd_dim", "jsd_estimator",
+    "jsd_saturates_at",
 )  # fmt: skip
 
 
@@ -46,19 +54,29 @@ class GapTable:
             saturates.
         shape: further statistics of image against text.
         notes: contrasts that could not be measured, and why.
+        settings: what was asked: text_roles, tokens_per_sample, n_permutations, n_bootstraps, seed,
+            and the name, rung and meaning of every contrast, also of those not measured.
     """
 
     frame: pd.DataFrame
     profile: pd.DataFrame
     notes: tuple[str, ...]
     shape: ShapeTable
+    settings: dict[str, Any]
 
     def save(self, folder: str | Path) -> None:
-        """Write ``gap.csv``, ``jsd.csv``, ``notes.txt`` and the shape's tables, each whole."""
+        """Write ``gap.csv``, ``jsd.csv``, ``notes.txt`` and the shape's tables, each whole.
+
+        ``measurement.yaml``, what was asked, goes first and comes back last, so that it never
+        stands beside the tables of another measurement.
+        """
+        (Path(folder) / MEASUREMENT).unlink(missing_ok=True)
         write_text(Path(folder) / "notes.txt", "".join(f"{note}\n" for note in self.notes))
         write_text(Path(folder) / "gap.csv", self.frame.to_csv(index=False))
         write_text(Path(folder) / "jsd.csv", self.profile.to_csv(index=False))
         self.shape.save(folder)
+        asked = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
+        write_text(Path(folder) / MEASUREMENT, asked)
 
     @property
     def main(self) -> pd.DataFrame:
@@ -73,7 +91,7 @@ class GapTable:
         ``ratio_kind``: to the largest contrast inside one modality, named in ``highest``, with its
         95 % interval.
         """
-        columns = ["model", "site", "layer", "image_text", "same", "ratio_same", "highest", "kind"]
+        columns = ["model", "site", "layer", "image_text", "highest", "kind", "ratio_kind"]
         rows: list[dict[str, Any]] = []
         whole = self.main[self.main["head"] == "all"]
         for (model, site, layer), table in whole.groupby(["model", "site", "layer"], sort=False):
@@ -100,7 +118,7 @@ class GapTable:
                     "interval": f"{low:.2f} to {high:.2f}" if highest else "",
                 }
             )
-        return pd.DataFrame(rows, columns=[*columns, "ratio_kind", "interval"])
+        return pd.DataFrame(rows, columns=[*columns, "interval", "same", "ratio_same"])
 
     def _repr_html_(self) -> str:
         return self.summary().to_html(index=False, float_format=lambda value: f"{value:.3f}")
@@ -136,10 +154,19 @@ def measure(
         seed: of everything random here.
 
     Raises:
-        UserError: an unknown name, no image or text tokens of these roles, fewer than four samples,
-            or vectors that are not finite.
+        UserError: an unknown name, one name twice, no image or text tokens of these roles, fewer
+            than four samples, or vectors that are not finite.
     """
     chosen = [contrast_of(name) for name in contrasts]
+    refuse_twice(contrast.name for contrast in chosen)
+    settings = {
+        "text_roles": known_roles(text_roles),
+        "tokens_per_sample": tokens_per_sample,
+        "n_permutations": n_permutations,
+        "n_bootstraps": n_bootstraps,
+        "seed": seed,
+        "contrasts": [{"name": c.name, "rung": c.rung, "what": c.what} for c in chosen],
+    }
     manifest = store.manifest
     identity = {key: manifest[key] for key in ("model", "connector", "benchmark")}
     rows: list[dict[str, Any]] = []
@@ -184,7 +211,8 @@ def measure(
     for _, index in frame.groupby(["site", "contrast", "confound", whole]).groups.items():
         frame.loc[index, "p_holm"] = gap.holm(frame.loc[index, "p_value"].to_numpy())
     shapes = shape.table()  # before its notes are read
-    return GapTable(frame, pd.DataFrame(profile), (*notes, *shape.notes), shapes)
+    points = pd.DataFrame(profile, columns=list(PROFILE_COLUMNS))
+    return GapTable(frame, points, (*notes, *shape.notes), shapes, settings)
 
 
 def _stand_on_ladder(here: list[tuple[dict[str, Any], gap.MMDResult]]) -> None:

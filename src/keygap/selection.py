@@ -13,17 +13,56 @@ the first two, are compared as they are; else the samples that have both sides a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from keygap.contrasts import CONTRASTS, Contrast, Masks, NotMeasurable, is_sink
+from keygap.errors import UserError, unknown
+from keygap.models.labels import ROLES
 
 Share = Annotated[float, Field(ge=0, le=1)]
 WORD_STARTS = "Ġ▁ "  # how byte-level and sentencepiece vocabularies spell a leading space
+
+
+TEXT_ROLES = tuple(role for role in ROLES if role not in ("", "thumbnail"))
+
+
+def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list[str]:
+    """The same roles: one that is misspelt would select nothing, and nobody would see it.
+
+    Raises:
+        UserError: none, or one that no token can have; names the nearest.
+    """
+    for role in roles:
+        if role not in known:
+            raise unknown("role", role, filter(None, known))
+    if not roles:
+        raise UserError(f"no role: choose among {', '.join(filter(None, known))}")
+    return list(roles)
+
+
+def _of_any_token(roles: list[str]) -> list[str]:
+    return known_roles(roles, ROLES)
+
+
+def refuse_twice(names: Iterable[str]) -> None:
+    """A contrast's name is its key in every table.
+
+    Raises:
+        UserError: two contrasts have one name.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(f"the contrast {name!r} stands there {count} times: name each once")
+
+
+TextRoles = Annotated[list[str], AfterValidator(known_roles)]
+AnyRoles = Annotated[list[str], AfterValidator(_of_any_token)]
 
 
 class Selection(BaseModel):
@@ -32,13 +71,18 @@ class Selection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     modality: Literal["image", "text", "video", "audio"] | None = None
-    role: list[str] | None = None
+    role: AnyRoles | None = None
     token: list[str] | None = None
     language: list[str] | None = None
     subject: list[str] | None = None
     rows: tuple[Share, Share] | None = None
     columns: tuple[Share, Share] | None = None
     sink: bool | None = None
+
+    def words(self) -> str:
+        """The selection in words, as the report defines it."""
+        chosen = self.model_dump(exclude_none=True)
+        return "; ".join(f"{field} {_spelled(value)}" for field, value in chosen.items()) or "all"
 
     def mask(self, labels: pd.DataFrame) -> np.ndarray:
         """A boolean for every row of labels."""
@@ -58,6 +102,12 @@ class Selection(BaseModel):
         if self.sink is not None:
             keep &= is_sink(labels) == self.sink
         return keep
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(f"{end:g}" for end in value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _within(labels: pd.DataFrame, column: str, window: tuple[float, float]) -> np.ndarray:
@@ -86,7 +136,7 @@ class OwnContrast(BaseModel):
 
     def contrast(self) -> Contrast:
         """The contrast that ``measure`` takes."""
-        what = f"{self.a.model_dump(exclude_none=True)}, {self.b.model_dump(exclude_none=True)}"
+        what = f"{self.a.words()}, against {self.b.words()}"
         return Contrast(self.name, self.rung, what, self._select)
 
     def _select(self, labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:

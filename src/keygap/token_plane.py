@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from keygap.contrasts import is_image, is_text, refuse_one_sided
 from keygap.progress import track
 from keygap.projection import principal_components, standardise, tsne
+from keygap.selection import known_roles
 from keygap.store import Store
 
 PCA_DIM = 50
@@ -65,8 +66,10 @@ def project(
         seed: of the draw, the PCA and t-SNE.
 
     Raises:
-        UserError: no image or text tokens of these roles, or too few for the perplexity.
+        UserError: an unknown role, no image or text tokens of these roles, or too few for the
+            perplexity.
     """
+    text_roles = known_roles(text_roles)
     places = store.places(sites, layers)
     frames = []
     for site, layer in track(places, len(places), f"t-SNE of {store.experiment['model']}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import pytest
 
 import keygap as kg
 from keygap.errors import UserError
+from keygap.reporting import read_run
+from keygap.reporting.page import definitions, fixed
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,89 @@ def test_hostile_text_is_shown_and_not_run(measured, tmp_path):
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "&lt;script&gt;" in page
+
+
+def first_table(page: str) -> tuple[list[str], list[list[str]]]:
+    """The headings and cells of "Where the gap stands"."""
+    part = page[page.index("Where the gap stands") :]
+    rows = part[: part.index("</table>")].split("<tr")[1:]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    return cells[0], cells[1:]
+
+
+def test_the_ladder_comes_before_the_halves_and_what_is_not_there_is_blank(run_folder):
+    headings, rows = first_table(kg.report(run_folder).read_text())
+    assert headings.index("ratio") < headings.index("95 % interval")
+    assert headings.index("95 % interval") < headings.index("halves by sample")
+    assert len(rows) == 4
+    frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
+    frame = frame[frame["rung"] != "same"]
+    frame.loc[0, "mmd2"] = -0.00001
+    frame.to_csv(run_folder / "gap.csv", index=False)
+    page = kg.report(run_folder).read_text()
+    assert all(row[-2:] == ["", ""] for row in first_table(page)[1])
+    assert "nan" not in re.sub(r'src="data:[^"]*"', "", page)
+    assert "-0.0000" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.00001, "0.0000"), (-0.0002, "-0.0002"), (None, ""), (float("nan"), ""), (1.5, "1.5000")],
+)
+def test_numbers_in_the_page(value, text):
+    assert fixed(value, 4) == text
+
+
+def test_definitions_are_those_that_the_run_recorded(run_folder):
+    page = html.unescape(kg.report(run_folder).read_text())
+    assert "<dt>verbs</dt><dd>modality text; role question; token is, are, against" in page
+    assert "<dt>image_text</dt><dd>image tokens, text of the chosen roles (between)</dd>" in page
+    assert "<dd>text is question; at most 64 tokens of a sample on each side; 20 label" in page
+    (run_folder / "measurement.yaml").unlink()
+    with pytest.raises(UserError, match=r"does not say how it was measured.*run keygap measure"):
+        kg.report(run_folder)
+
+
+def test_one_name_with_two_meanings_says_which_is_whose(two_sites, run_folder):
+    path = run_folder / "measurement.yaml"
+    path.write_text(path.read_text().replace("token is, are", "token was"))
+    runs = [read_run(two_sites), read_run(run_folder)]
+    verbs = [item for item in definitions(runs) if item["name"] == "verbs"]
+    assert ["token was" in item["what"] for item in verbs] == [False, True]
+    assert all(item["where"] == "micro:linear on easy-vqa" for item in verbs)
+    assert not any(item["where"] for item in definitions(runs) if item["name"] == "image_text")
+
+
+def test_one_word_is_no_rung_in_the_page(run_folder):
+    frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
+    frame.loc[frame["contrast"] == "verbs", "rung"] = "single"
+    frame.to_csv(run_folder / "gap.csv", index=False)
+    page = kg.report(run_folder).read_text()
+    assert page.count('<tr class="single">') == 4
+    assert '<td class="name">verbs, one word</td>' in page
+    assert "in part one word against the rest: not a rung to stand on)" in page
+    assert "<p>One word against the rest: not a rung to stand on.</p>" in page
+
+
+def test_runs_of_different_sites_share_a_report(two_sites, tmp_path):
+    for folder, site in (("k", "k_proj"), ("q", "key")):
+        shutil.copytree(two_sites, tmp_path / folder)
+        for name in ("gap.csv", "jsd.csv", "shape.csv", "dimensions.csv"):
+            table = pd.read_csv(tmp_path / folder / name)
+            table[table["site"] == site].to_csv(tmp_path / folder / name, index=False)
+    path = kg.report(tmp_path / "k", tmp_path / "q", out=tmp_path / "out")
+    assert path == tmp_path / "out" / "report.html"
+    drawn = {figure.stem for figure in (tmp_path / "out" / "figures").glob("*.png")}
+    assert drawn == {"ladder-k_proj", "ladder-key", "tsne-k_proj", "tsne-key"}
+
+
+def test_a_run_with_nothing_measured_has_a_report_that_says_why(store, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(store.root, folder)
+    kg.measure(kg.Store(folder), contrasts=["image_sink"], layers=[0]).save(folder)
+    page = kg.report(folder).read_text()
+    assert "no image_sink: no image token receives 5 times" in page
+    assert first_table(page)[1] == []
 
 
 def test_several_runs_share_one_report(measured, tmp_path):

@@ -46,7 +46,7 @@ def run(root: Path, model: str, n_layers: int, values: dict[str, float], **more:
     ]
     manifest = {"model": model, "benchmark": "mmmu", "connector": "an MLP", "n_layers": n_layers}
     empty = pd.DataFrame()
-    table = GapTable(pd.DataFrame(rows), empty, (), ShapeTable(empty, empty))
+    table = GapTable(pd.DataFrame(rows), empty, (), ShapeTable(empty, empty), {})
     return Run(root / model, manifest | more, table, None, None)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from keygap.contrasts import CONTRASTS
 from keygap.errors import UserError
+from keygap.gap_table import JSD_DIM
 from keygap.reporting import figures, shape, switches
 from keygap.reporting.published import comparison
 from keygap.reporting.run import Run, read_run
@@ -37,18 +39,22 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         The path of the report. Figures go to ``figures/`` of each run, and of ``out``.
 
     Raises:
-        UserError: no folder, or one that holds no measured run.
+        UserError: no folder, one that holds no measured run, or a file in the report's place.
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
     runs = [read_run(folder) for folder in folders]
     out = Path(out) if out else runs[0].root if len(runs) == 1 else runs[0].root.parent
-    page = Environment(
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder for the report")
+    room = Environment(
         loader=PackageLoader("keygap.reporting"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("report.html")
+    )
+    room.filters["fixed"] = fixed
+    page = room.get_template("report.html")
     sites = list(dict.fromkeys(site for run in runs for site in run.table.frame["site"]))
     overview = []
     for site in sites:
@@ -62,7 +68,9 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         path,
         page.render(
             title=", ".join(dict.fromkeys(run.model for run in runs)),
-            contrasts=CONTRASTS.values(),
+            contrasts=definitions(runs),
+            jsd_dim=JSD_DIM,
+            single=figures.SINGLE,
             summary=summary,
             comparison=comparison(runs),
             overview=overview,
@@ -70,6 +78,39 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         ),
     )
     return path
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number with so many decimals; nothing where there is none, and no sign on a zero."""
+    if value is None or math.isnan(value):
+        return ""
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.removeprefix("-")
+
+
+def definitions(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Name, rung and meaning of every contrast that was asked for, as each run recorded it.
+
+    ``where`` names the runs of a meaning if the runs of a report differ in it.
+    """
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for run in runs:
+        single = run.table.frame.loc[run.table.frame["rung"] == "single", "contrast"]
+        for item in run.table.settings["contrasts"]:
+            rung = item["rung"]
+            if item["name"] in set(single):
+                rung = figures.SINGLE if rung == "single" else f"{rung}; in part {figures.SINGLE}"
+            meanings = found.setdefault(item["name"], {})
+            meanings.setdefault((item["what"], rung), []).append(
+                f"{run.model} on {run.manifest['benchmark']}"
+            )
+    return [
+        {"name": name, "what": what, "rung": rung, "where": "; ".join(where)}
+        if len(found[name]) > 1
+        else {"name": name, "what": what, "rung": rung, "where": ""}
+        for name in figures.contrasts_of(runs)
+        for (what, rung), where in found[name].items()
+    ]
 
 
 def _section(run: Run) -> dict[str, Any]:

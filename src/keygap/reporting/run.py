@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import yaml
 
 from keygap.errors import UserError
-from keygap.gap_table import COLUMNS, GapTable
+from keygap.gap_table import COLUMNS, MEASUREMENT, GapTable
 from keygap.shape_table import ShapeTable
 from keygap.store import Store
 
@@ -47,7 +49,7 @@ class Run:
         """The table's summary, with the benchmark and the model's accuracy on it."""
         frame = self.table.summary()
         frame.insert(1, "benchmark", self.manifest["benchmark"])
-        overall = None if self.accuracy is None else float(self.accuracy["accuracy"].iloc[0])
+        overall = np.nan if self.accuracy is None else float(self.accuracy["accuracy"].iloc[0])
         frame.insert(2, "accuracy", overall)
         return frame
 
@@ -69,6 +71,12 @@ def read_run(folder: str | Path) -> Run:
             f"{store.root} was measured by another version (no column {min(missing)}): "
             f"run keygap measure {store.root}"
         )
+    if not (store.root / MEASUREMENT).is_file():
+        raise UserError(
+            f"{store.root} does not say how it was measured (no {MEASUREMENT}: another version, or "
+            f"stopped midway): run keygap measure {store.root}"
+        )
+    settings = yaml.safe_load((store.root / MEASUREMENT).read_text())
     frame["confound"] = frame["confound"].fillna("")
     profile = pd.read_csv(store.root / "jsd.csv")
     picture = store.root / "projection.parquet"
@@ -79,5 +87,5 @@ def read_run(folder: str | Path) -> Run:
     accuracy = pd.read_csv(scored) if scored.is_file() else None
     said = store.root / "notes.txt"
     notes = tuple(said.read_text().splitlines()) if said.is_file() else ()
-    table = GapTable(frame, profile, notes, ShapeTable.read(store.root))
+    table = GapTable(frame, profile, notes, ShapeTable.read(store.root), settings)
     return Run(store.root, store.manifest, table, projection, accuracy)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keygap.reporting.figures import COLOURS, canvas
+from keygap.reporting.figures import COLOURS, canvas, named
 from keygap.reporting.run import Run
 
 SHARES = {"share_mean": "#0072B2", "share_covariance": "#E69F00", "share_higher": "#8C8C8C"}
@@ -76,7 +76,7 @@ def figure(run: Run, site: str) -> Figure:
     colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(layers)))
     _dimensions(grid[1, 1], dimensions, layers, colours)
     _histogram(grid[1, 2], frame, layers, colours)
-    drawn.suptitle(f"{run.model}, {site}: what kind of gap", size=9)
+    named(drawn, run, site, "What kind of gap")
     return drawn
 
 

@@ -1,0 +1,46 @@
+"""One measured run with two sites, a contrast of the user's own and a one-word contrast."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import keygap as kg
+from keygap.contrasts import CONTRASTS
+from keygap.selection import OwnContrast, Selection
+
+SITES = ["k_proj", "key"]
+
+
+def own(name: str, words: list[str]) -> OwnContrast:
+    question = {"modality": "text", "role": ["question"]}
+    return OwnContrast(
+        name=name,
+        a=Selection.model_validate({**question, "token": words}),
+        b=Selection.model_validate({**question, "token": ["?"]}),
+    )
+
+
+@pytest.fixture(scope="session")
+def two_sites(vlm, easy_vqa, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two") / "run"
+    store = kg.extract(vlm, easy_vqa, folder, layers=[0, 29], sites=SITES, samples=12)
+    mine = [own("verbs", ["is", "are"]), own("articles", ["the", "a"])]
+    table = kg.measure(
+        store,
+        contrasts=[mine[0].contrast(), *CONTRASTS, mine[1].contrast()],
+        n_permutations=20,
+        n_bootstraps=20,
+    )
+    table.save(folder)
+    kg.project(store, tokens=100, perplexity=5).save(folder)
+    return folder
+
+
+@pytest.fixture
+def run_folder(two_sites: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(two_sites, tmp_path / "run")
+    return tmp_path / "run"

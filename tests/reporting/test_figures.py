@@ -1,0 +1,112 @@
+"""Figures: each names what it is of, and draws what is doubtful as such."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from keygap.contrasts import CONTRASTS
+from keygap.reporting import Run, figures, read_run, shape
+
+
+@pytest.fixture(scope="module")
+def run(two_sites: Path) -> Run:
+    return read_run(two_sites)
+
+
+def heading(figure: Figure) -> str:
+    return " ".join(figure.get_suptitle().split())
+
+
+@pytest.mark.parametrize("site", ["k_proj", "key"])
+def test_every_figure_names_its_site(run: Run, site: str) -> None:
+    for draw in (figures.heads, figures.jsd_profile, figures.gap_by_layer, shape.figure):
+        assert heading(draw(run, site)).endswith(f"micro:linear on easy-vqa, {site}")
+    for draw_all in (figures.ladder, figures.planes):
+        assert f" at {site}" in heading(draw_all([run], site))
+
+
+def test_panels_name_the_benchmark_where_there_are_several(run: Run) -> None:
+    other = Run(run.root, {**run.manifest, "benchmark": "mmmu"}, run.table, run.projection, None)
+    drawn = figures.ladder([run, other], "key")
+    titles = {" ".join(axes.get_title().split()) for axes in drawn.axes}
+    assert {"micro:linear on easy-vqa, layer 0", "micro:linear on mmmu, layer 29"} <= titles
+    assert figures.ladder([run], "key").axes[0].get_title() == "micro:linear, layer 0"
+
+
+def test_a_model_of_fewer_layers_leaves_no_empty_axes(run: Run) -> None:
+    frame = run.table.frame
+    short = type(run.table)(
+        frame[frame["layer"] == 0], run.table.profile, (), run.table.shape, run.table.settings
+    )
+    drawn = figures.ladder([run, Run(run.root, run.manifest, short, None, None)], "key")
+    assert [axes.get_visible() for axes in drawn.axes] == [True, True, True, False]
+
+
+def test_own_contrasts_stand_on_the_ladder_in_colours_of_their_own(run: Run) -> None:
+    names = figures.contrasts_of([run])
+    # keygap's own first, then in the order asked; verbs was asked before all of them
+    assert names == [*CONTRASTS, "verbs", "articles"]
+    colours = figures.colours_of([run])
+    assert len(set(colours.values())) == len(names)
+    axes = figures.ladder([run], "k_proj").axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    measured = set(run.table.frame.query("site == 'k_proj'")["contrast"])
+    assert shown == [name for name in names if name in measured][::-1]
+    assert {"verbs", "articles"} <= set(shown)
+    bar = axes.patches[shown.index("verbs")]
+    assert mpl.colors.to_hex(bar.get_facecolor()) == colours["verbs"].lower()
+
+
+def test_one_word_is_hatched_and_said(run: Run) -> None:
+    assert not figures.ladder([run], "key").legends
+    table = run.table
+    frame = table.frame.copy()
+    frame.loc[(frame["contrast"] == "verbs") & (frame["layer"] == 29), "rung"] = "single"
+    changed = type(table)(frame, table.profile, (), table.shape, table.settings)
+    one = Run(run.root, run.manifest, changed, run.projection, None)
+    drawn = figures.ladder([one], "key")
+    names = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
+    for axes, hatched in zip(drawn.axes, ([], ["verbs"]), strict=True):
+        assert [n for n, bar in zip(names, axes.patches, strict=True) if bar.get_hatch()] == hatched
+    assert drawn.legends[0].get_texts()[0].get_text() == figures.SINGLE
+    (legend,) = (axes.get_legend() for axes in figures.gap_by_layer(one, "key").axes)
+    assert legend is not None
+    assert "one word against the rest" in legend.get_texts()[-1].get_text()
+
+
+def profile(nats: list[float], saturates_at: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"jsd_dim": [2, 5, 10, 50], "jsd_nats": nats, "jsd_saturates_at": saturates_at}
+    )
+
+
+@pytest.mark.parametrize(
+    ("nats", "hollow", "styles"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], [], ["-", "-", "-"]),
+        ([0.1, 0.3, 0.2, 0.4], [10], ["-", "--", "--"]),
+        ([0.1, 0.3, 0.2, 0.25], [10, 50], ["-", "--", "--"]),  # 0.25 is below 0.3 as well
+        ([0.1, 0.3, 0.299, 0.4], [], ["-", "-", "-"]),  # no eye sees it
+    ],
+)
+def test_a_fall_of_the_jsd_is_hollow_and_dashed(nats, hollow, styles) -> None:
+    _, grid = figures.canvas(1, 1, 3, 3)
+    axes = grid[0, 0]
+    assert figures._curve(axes, profile(nats, np.nan), "x", "#123456") is bool(hollow)
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    assert [line.get_linestyle() for line in drawn if line.get_marker() == "None"] == styles
+    white = [line for line in drawn if line.get_markerfacecolor() == "#FFFFFF"]
+    assert [x for line in white for x in line.get_xdata()] == hollow
+
+
+def test_the_ring_has_the_colour_of_its_line() -> None:
+    _, grid = figures.canvas(1, 1, 3, 3)
+    figures._curve(grid[0, 0], profile([0.1, 0.68, 0.69, 0.69], 5), "x", "#123456")
+    (ring,) = (line for line in grid[0, 0].lines if line.get_markersize() == 9)
+    assert (list(ring.get_xdata()), ring.get_markeredgecolor()) == ([5], "#123456")
