@@ -13,6 +13,7 @@ import keygap as kg
 from benchmarks import study_files
 from keygap.benchmarks import BadSample, as_rgb, benchmark
 from keygap.experiment import Experiment, read_experiment
+from keygap.reporting.page import fixed
 from keygap.store import Store
 from keygap.study import folders_of, run_study
 
@@ -119,8 +120,8 @@ def test_the_report_has_the_comparison(study: Path) -> None:
     table = table[(table["head"] == "all") & table["confound"].isna()]
     assert section.count("<td>0 of 30</td>") == 4
     for row in table.to_dict("records"):
-        interval = f"{row['mmd2_ci_low']:.4f} to {row['mmd2_ci_high']:.4f}"
-        assert f"<td>{row['mmd2']:.4f} ({interval})<br>{row['mmd']:.3f}</td>" in section
+        value, low, high = (fixed(row[key], 4) for key in ("mmd2", "mmd2_ci_low", "mmd2_ci_high"))
+        assert f"<td>{value} ({low} to {high})<br>{row['mmd']:.3f}</td>" in section
     for manifest in (Store(folder).manifest for folder in study.glob("micro-*")):
         assert manifest["connector"].replace(">", "&gt;") in section
     ours = table[table["contrast"] == "image_text"]["mmd"]

@@ -39,6 +39,13 @@ def test_panels_name_the_benchmark_where_there_are_several(run: Run) -> None:
     assert figures.ladder([run], "key").axes[0].get_title() == "micro:linear, layer 0"
 
 
+def test_titles_break_where_names_can() -> None:
+    lines = figures.fitted("micro:linear on easy-vqa, k_proj", 1.6).splitlines()
+    assert lines == ["micro:linear on", "easy-vqa, k_proj"]
+    lines = figures.fitted("llava-hf/llava-onevision-qwen2-7b-ov-hf, layer 0", 2.6).splitlines()
+    assert lines == ["llava-hf/llava-onevision-", "qwen2-7b-ov-hf, layer 0"]
+
+
 def test_a_model_of_fewer_layers_leaves_no_empty_axes(run: Run) -> None:
     frame = run.table.frame
     short = type(run.table)(

@@ -81,7 +81,10 @@ def colours_of(runs: Sequence[Run]) -> dict[str, str]:
 
 def fitted(text: str, inches: float, size: float = 9) -> str:
     """A title in as many lines as its width in a figure needs."""
-    return textwrap.fill(text, int(inches * 72 / (0.58 * size)), break_on_hyphens=False)
+    width = int(inches * 72 / (0.58 * size))
+    # a model's name breaks at its hyphens only where it is longer than a line
+    long = any(len(word) > width for word in text.split())
+    return textwrap.fill(text, width, break_on_hyphens=long)
 
 
 def named(figure: Figure, run: Run, site: str, what: str) -> None:
@@ -107,7 +110,7 @@ def ladder(runs: Sequence[Run], site: str) -> Figure:
     measured = {name for table in tables for name in table["contrast"]}
     names = [name for name in contrasts_of(runs) if name in measured][::-1]
     colour_of = colours_of(runs)
-    figure, grid = canvas(len(runs), len(layers), 3.0, max(2.0, 0.6 + 0.2 * len(names)))
+    figure, grid = canvas(len(runs), len(layers), 3.0, max(2.0, 1.0 + 0.2 * len(names)))
     for empty in grid.flat:
         empty.set_visible(False)  # models differ in depth
     top = max(float(table["mmd2_ci_high"].max()) for table in tables)
