@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from keygap.models.parts import parameters_of, width_of
+from keygap.models.parts import width_of
 
 # Roles that families spell in these ways; outermost matches outside the text stack count.
 _CONNECTOR = re.compile(
@@ -98,3 +99,9 @@ def _summary(module: nn.Module) -> list[str]:
         else type(leaf).__name__.removesuffix("Activation")
         for leaf in leaves
     ]
+
+
+def parameters_of(module: nn.Module) -> int:
+    """The number of parameters; one packed into 4 bits counts what it stands for."""
+    states = [(p, getattr(p, "quant_state", None)) for p in module.parameters()]
+    return sum(math.prod(p.shape if state is None else state.shape) for p, state in states)

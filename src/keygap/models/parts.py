@@ -9,7 +9,6 @@ attention, convolution, state space) has those blocks named as such, and nothing
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -393,9 +392,3 @@ def _float_dtype(module: nn.Module) -> torch.dtype:
 
 class _Seen(Exception):
     """Raised inside attention once the values were seen."""
-
-
-def parameters_of(module: nn.Module) -> int:
-    """The number of parameters; one packed into 4 bits counts what it stands for."""
-    states = [(p, getattr(p, "quant_state", None)) for p in module.parameters()]
-    return sum(math.prod(p.shape if state is None else state.shape) for p, state in states)
