@@ -117,6 +117,7 @@ def test_one_name_with_two_meanings_says_which_is_whose(two_sites, run_folder):
 
 def test_one_word_is_no_rung_in_the_page(run_folder):
     frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
+    frame = frame[frame["rung"] != "single"]
     frame.loc[frame["contrast"] == "verbs", "rung"] = "single"
     frame.to_csv(run_folder / "gap.csv", index=False)
     page = kg.report(run_folder).read_text()
