@@ -51,7 +51,7 @@ class Answers:
 
     def what_is_left_out(self) -> str:
         """How many samples were not scored, by reason, in a line."""
-        return "not scored: " + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
+        return NOT_SCORED + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
 
     def save(self, folder: str | Path) -> None:
         """Write ``answers.csv`` and ``accuracy.csv``."""

@@ -150,7 +150,7 @@ def measure(
             more than 64 of them do, at many times the cost.
         n_permutations: label swaps behind a p-value, at least; 40 for each test of a family that
             ``p_holm`` adjusts (the layers of a site, or its layers and heads) where that is more.
-        n_bootstraps: resamplings of whole samples.
+        n_bootstraps: resamplings of whole samples behind the intervals of the JSD.
         seed: of everything random here.
 
     Raises:
@@ -261,10 +261,11 @@ def _row(
     a, b = case.a, case.b
     dims = None if head == "all" and not case.confound else (JSD_DIM,)
     groups: dict[str, Any] = {"groups_x": a.sample_ids, "groups_y": b.sample_ids, "seed": seed}
-    draws: dict[str, Any] = {"n_permutations": n_permutations, "n_bootstraps": n_bootstraps}
-    mmd = gap.mmd(x, y, **groups, **draws)
-    # its p is in no column
-    profile = gap.jsd_profile(x, y, **groups, **draws | {"n_permutations": 0}, dims=dims)
+    # what no column holds is not drawn: MMD's interval is a jackknife, and JSD's p is not shown
+    mmd = gap.mmd(x, y, **groups, n_permutations=n_permutations, n_bootstraps=0)
+    profile = gap.jsd_profile(
+        x, y, **groups, n_permutations=0, n_bootstraps=n_bootstraps, dims=dims
+    )
     curve = [
         {
             "jsd_nats": jsd.nats,

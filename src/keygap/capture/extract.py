@@ -130,11 +130,10 @@ def _samples_of_a_part(
 
     By the first sample's length, so that a run that continues divides its samples the same way.
     """
-    widths = {"q_proj": "heads", "query": "heads", "hidden": "heads"}
     numbers = sum(
-        getattr(vlm.layers[layer], widths.get(site, "key_heads")) * vlm.layers[layer].head_dim
+        (layer.key_heads if SITES[site].of_keys else layer.heads) * layer.head_dim
         for site in sites
-        for layer in layers
+        for layer in (vlm.layers[index] for index in layers)
     )
     tokens = len(first.labels[0]) if first is not None else 1
     fitting = PART_BYTES // max(1, 4 * numbers * tokens * batch_size)
@@ -186,7 +185,7 @@ def _not_finite(read: dict[Key, torch.Tensor], batch: Batch, vlm: VLM) -> dict[i
     for (site, layer), tensor in read.items():
         finite = tensor.isfinite().flatten(2).all(-1) if tensor.ndim > 2 else tensor.isfinite()
         for row, labels in enumerate(batch.labels):
-            # keys of a cross-attention layer are of another length, and padding among them is real
+            # keys of a cross-attention layer are of another length: all of them count, padding too
             size = len(labels) if vlm.layers[layer].attends == "self" else finite.shape[1]
             if row not in bad and not bool(finite[row, :size].all()):
                 kind = str(vlm.dtype).removeprefix("torch.")

@@ -136,8 +136,8 @@ class Capture:
         if hidden.ndim == 3:
             return hidden.unsqueeze(-2)
         # several streams (hyper-connections, AltUp) stand before the batch or after the tokens
-        prompts = len(self._inputs["input_ids"])
-        return hidden if len(hidden) == prompts else hidden.movedim(0, 2)
+        tokens = self._inputs["input_ids"].shape[1]
+        return hidden if hidden.shape[1] == tokens else hidden.movedim(0, 2)
 
     def _attention_handler(self, owners: dict[int, DecoderLayer], sites: list[Site]) -> Any:
         def handler(call: AttentionCall) -> Any:
