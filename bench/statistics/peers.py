@@ -115,7 +115,7 @@ def agreement() -> list[dict[str, Any]]:
 
 
 def run_keygap(n: int, permutations: int, samples: int | None) -> float:
-    """keygap's p-value."""
+    """Keygap's p-value."""
     import keygap.gap
 
     x, y = data(n)
@@ -136,7 +136,7 @@ def run_alibi(n: int, permutations: int, samples: int | None) -> float:
 
 
 def run_hyppo(n: int, permutations: int, samples: int | None) -> float:
-    """hyppo's p-value, by permutation (auto=True would take a chi-squared)."""
+    """Hyppo's p-value, by permutation (auto=True would take a chi-squared)."""
     from hyppo.ksample import MMD
 
     x, y = data(n)

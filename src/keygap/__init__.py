@@ -13,28 +13,28 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from keygap import gap
-    from keygap.answering import Answers, answer
     from keygap.benchmarks import benchmark
-    from keygap.capture import extract
+    from keygap.bias.answers import Answers, answer
+    from keygap.engines.local import extract
     from keygap.errors import UserError
-    from keygap.gap_table import GapTable, measure
+    from keygap.measurement.gap import GapTable, measure
     from keygap.models import VLM, load
+    from keygap.projection.project import Projection, project
     from keygap.reporting import report
     from keygap.store import Store
-    from keygap.token_plane import Projection, project
 
 _HOMES = {
     "load": "keygap.models",
     "VLM": "keygap.models",
     "benchmark": "keygap.benchmarks",
-    "extract": "keygap.capture",
-    "answer": "keygap.answering",
-    "Answers": "keygap.answering",
+    "extract": "keygap.engines.local",
+    "answer": "keygap.bias.answers",
+    "Answers": "keygap.bias.answers",
     "Store": "keygap.store",
-    "measure": "keygap.gap_table",
-    "GapTable": "keygap.gap_table",
-    "project": "keygap.token_plane",
-    "Projection": "keygap.token_plane",
+    "measure": "keygap.measurement.gap",
+    "GapTable": "keygap.measurement.gap",
+    "project": "keygap.projection.project",
+    "Projection": "keygap.projection.project",
     "report": "keygap.reporting.page",
     "UserError": "keygap.errors",
 }

@@ -183,8 +183,8 @@ def check(
 ) -> None:
     """Does keygap read this model correctly? The self-check; exit status 2 if it does not."""
     import keygap as kg
-    from keygap.capture.check import check as check_model
-    from keygap.capture.check import frame_of, summary
+    from keygap.selfcheck.check import check as check_model
+    from keygap.selfcheck.check import frame_of, summary
 
     vlm = kg.load(
         model,
@@ -206,7 +206,7 @@ def train(
     out: Out = Path("runs/micro"),
 ) -> None:
     """Train a connector of the embedded model on easy-VQA's training split."""
-    from keygap.micro.train import train as train_connector
+    from keygap.micro.training.train import train as train_connector
 
     typer.echo(train_connector(connector, out))
 
@@ -217,14 +217,14 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="Default: the weights that ship.")] = None,
 ) -> None:
     """Accuracy on easy-VQA's test split by question type, with and without the image."""
-    from keygap.micro.evaluate import evaluate as evaluate_connector
+    from keygap.micro.training.evaluate import evaluate as evaluate_connector
 
     _print(evaluate_connector(connector, weights), ())
 
 
 def _study(experiment: Path, out: Path | None) -> None:
-    from keygap.experiment import read_experiment
-    from keygap.study import folders_of, run_study, summary_of
+    from keygap.study.experiment import read_experiment
+    from keygap.study.run import folders_of, run_study, summary_of
 
     asked = read_experiment(experiment)
     out = out or Path("runs") / asked.name

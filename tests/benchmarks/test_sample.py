@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keygap.benchmarks import BadSample, Entry, Part, Sample, as_rgb, choose, with_copies
-from keygap.benchmarks.images import open_image
+from keygap.benchmarks.formats.images import open_image
 from keygap.benchmarks.sample import unique_ids
 
 from . import fixtures

@@ -11,10 +11,10 @@ from planted import gaussian_mmd2, tokens
 from scipy import stats
 
 from keygap import gap
-from keygap.gap import resampling
-from keygap.gap.inputs import two_sides
-from keygap.gap.kernels import energy_means, gaussian_means
-from keygap.gap.resampling import PairSums, swap_labels
+from keygap.gap.core import resampling
+from keygap.gap.core.inputs import two_sides
+from keygap.gap.core.kernels import energy_means, gaussian_means
+from keygap.gap.core.resampling import PairSums, swap_labels
 
 FEW = {"n_permutations": 99, "n_bootstraps": 99}
 

@@ -14,9 +14,9 @@ import keygap as kg
 from keygap.errors import UserError
 from keygap.micro.checkpoint import build, connector_weights
 from keygap.micro.connectors import CONNECTORS
-from keygap.micro.evaluate import KINDS, evaluate
-from keygap.micro.packing import IGNORED, Packer, answer_logits
-from keygap.micro.train import Scaled
+from keygap.micro.training.evaluate import KINDS, evaluate
+from keygap.micro.training.packing import IGNORED, Packer, answer_logits
+from keygap.micro.training.train import Scaled
 
 MEGABYTE = 1_000_000
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from keygap.capture.check import check, sites_of
 from keygap.errors import UserError
 from keygap.models.load import wrap
+from keygap.selfcheck.check import check, sites_of
 
 from .entry import Entry
 from .zoo import ZOO

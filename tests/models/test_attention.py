@@ -8,8 +8,8 @@ import torch
 from keygap.capture.attention import QUERIES
 from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
-from keygap.capture.label_check import check_samples
 from keygap.models.load import wrap
+from keygap.selfcheck.labels import check_samples
 
 from .zoo import BY_FAMILY
 

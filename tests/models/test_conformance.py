@@ -11,11 +11,11 @@ from transformers import AttentionInterface
 
 from keygap.benchmarks import BadSample, Part, Sample
 from keygap.capture.batches import on_device
-from keygap.capture.check import check, summary
 from keygap.capture.hooks import Capture
-from keygap.capture.label_check import check_samples
 from keygap.errors import UserError
 from keygap.models.load import wrap
+from keygap.selfcheck.check import check, summary
+from keygap.selfcheck.labels import check_samples
 
 from .zoo import BY_FAMILY, ZOO
 from .zoo_refused import REFUSED

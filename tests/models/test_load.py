@@ -10,12 +10,12 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig
 import keygap as kg
 from keygap.benchmarks import BadSample, Sample, image_then_question
 from keygap.capture.batches import on_device
-from keygap.capture.check import check
 from keygap.capture.hooks import Capture
-from keygap.capture.label_check import check_samples
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.models.parts import text_stack
+from keygap.models.text_stack import text_stack
+from keygap.selfcheck.check import check
+from keygap.selfcheck.labels import check_samples
 
 from .offline import tokenizer_with
 from .zoo import BY_FAMILY

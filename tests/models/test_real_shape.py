@@ -16,11 +16,11 @@ from transformers import AutoModelForImageTextToText, LlavaConfig, Qwen2_5_VLCon
 import keygap as kg
 from keygap.benchmarks import Sample, image_then_question
 from keygap.capture.batches import on_device
-from keygap.capture.check import check
 from keygap.capture.hooks import Capture
 from keygap.models.connector import describe
 from keygap.models.load import wrap
-from keygap.models.parts import text_stack
+from keygap.models.text_stack import text_stack
+from keygap.selfcheck.check import check
 
 from . import offline
 from .entry import LLAVA, QWEN_PLACE, QWEN_TOKENS

@@ -8,10 +8,10 @@ from PIL import Image
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Part, Sample
-from keygap.capture.check import check
-from keygap.capture.label_check import FRAMES
-from keygap.models.labelling import VideoFacts, frames_of
 from keygap.models.load import wrap
+from keygap.models.prompting.labelling import VideoFacts, frames_of
+from keygap.selfcheck.check import check
+from keygap.selfcheck.labels import FRAMES
 from made import bench_of
 
 from .zoo import BY_FAMILY

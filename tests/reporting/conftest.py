@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import keygap as kg
-from keygap.contrasts import CONTRASTS
-from keygap.selection import OwnContrast, Selection
+from keygap.contrasts.ladder import CONTRASTS
+from keygap.contrasts.own import OwnContrast, Selection
 
 SITES = ["k_proj", "key"]
 

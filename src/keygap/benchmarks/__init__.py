@@ -7,24 +7,30 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from keygap.benchmarks.easy_vqa import EasyVQA
-from keygap.benchmarks.lmms import LmmsTask
-from keygap.benchmarks.local import ImageFolder, JsonLines
-from keygap.benchmarks.mmbench import MMBench
-from keygap.benchmarks.mmmu import MMMU
-from keygap.benchmarks.mmmu_pro import MMMUPro
 from keygap.benchmarks.sample import (
     BadSample,
-    Benchmark,
     Entry,
-    InMemory,
     Part,
     Sample,
     as_rgb,
-    choose,
     image_then_question,
+)
+from keygap.benchmarks.sample_set import (
+    UNSET,
+    Benchmark,
+    InMemory,
+    SampleSet,
+    Unset,
+    as_sample_set,
+    choose,
     with_copies,
 )
+from keygap.benchmarks.sources.easy_vqa import EasyVQA
+from keygap.benchmarks.sources.lmms import LmmsTask
+from keygap.benchmarks.sources.local import ImageFolder, JsonLines
+from keygap.benchmarks.sources.mmbench import MMBench
+from keygap.benchmarks.sources.mmmu import MMMU
+from keygap.benchmarks.sources.mmmu_pro import MMMUPro
 from keygap.errors import UserError, unknown
 
 REGISTRY: dict[str, Callable[..., Benchmark]] = {
@@ -82,13 +88,17 @@ def benchmark(
 __all__ = [
     "PREFIXES",
     "REGISTRY",
+    "UNSET",
     "BadSample",
     "Benchmark",
     "Entry",
     "InMemory",
     "Part",
     "Sample",
+    "SampleSet",
+    "Unset",
     "as_rgb",
+    "as_sample_set",
     "benchmark",
     "choose",
     "image_then_question",

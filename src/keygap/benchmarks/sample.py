@@ -7,13 +7,11 @@ made before any image is opened.
 
 from __future__ import annotations
 
-import hashlib
 import string
 import struct
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from PIL import Image
 
@@ -84,29 +82,6 @@ class Entry:
     image_key: str = ""
 
 
-class Benchmark(Protocol):
-    """Anything with these four can be measured; ``InMemory`` makes one of a list of samples.
-
-    One that several files or languages can stand behind also says which, as ``data`` and
-    ``language``, so that a run of one is not continued with another.
-    """
-
-    name: str
-    split: str
-
-    def index(self) -> Sequence[Entry]:
-        """Every item, in the publisher's order."""
-        ...
-
-    def sample(self, number: int) -> Sample:
-        """The item at this place of the index, images opened.
-
-        Raises:
-            BadSample: the row cannot be made into a sample; the reason says what is wrong.
-        """
-        ...
-
-
 class BadSample(ValueError):
     """One item that cannot be used. It is recorded with its reason, and the run goes on."""
 
@@ -136,21 +111,6 @@ def image_then_question(question: str, images: int = 1) -> tuple[Part, ...]:
     return (*(Part("image", image=number) for number in range(images)), Part("text", text=question))
 
 
-@dataclass(frozen=True)
-class InMemory:
-    """A benchmark out of samples that the caller already has."""
-
-    name: str
-    samples: Sequence[Sample]
-    split: str = "memory"
-
-    def index(self) -> list[Entry]:
-        return [Entry(item.id, item.subject) for item in self.samples]
-
-    def sample(self, number: int) -> Sample:
-        return self.samples[number]
-
-
 def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
     """The publisher's ids as text, each once: stores and choices tell items apart by them.
 
@@ -163,59 +123,3 @@ def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
             name = f"{name}#{number}"
         names[name] = None
     return list(names)
-
-
-def with_copies(entries: Sequence[Entry], chosen: Sequence[int]) -> list[int]:
-    """The chosen items, each followed by the others of its image.
-
-    Circular evaluation needs every copy of a question, and ``choose`` takes one of each first.
-
-    Args:
-        entries: the benchmark's index.
-        chosen: places in it, as ``choose`` gave them.
-    """
-    family: dict[str, list[int]] = defaultdict(list)
-    for number, entry in enumerate(entries):
-        family[entry.image_key or entry.id].append(number)
-    whole = [n for place in chosen for n in family[entries[place].image_key or entries[place].id]]
-    return list(dict.fromkeys(whole))
-
-
-def choose(entries: Sequence[Entry], samples: int | None, seed: int) -> list[int]:
-    """Which items to use: seeded, stratified by subject, the same everywhere.
-
-    The order is that of a hash of seed and id, so it depends on neither the machine, the Python
-    version nor the model. Subjects take turns in proportion to their size. Items of one image are
-    not independent samples: a second item of an image comes only after every image had one.
-
-    Args:
-        entries: the benchmark's index.
-        samples: how many; None or more than there are means all.
-        seed: any integer.
-
-    Returns:
-        Places in ``entries``, in the order in which to run them.
-    """
-
-    def rank(number: int) -> bytes:
-        return hashlib.sha256(f"{seed}:{entries[number].id}".encode()).digest()
-
-    seen: dict[str, int] = defaultdict(int)
-    turn = {}
-    for number in sorted(range(len(entries)), key=rank):
-        key = entries[number].image_key or entries[number].id
-        turn[number] = seen[key]
-        seen[key] += 1
-    by_turn: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for number in turn:
-        by_turn[turn[number]][entries[number].subject].append(number)
-    chosen: list[int] = []
-    for level in sorted(by_turn):
-        # the k-th of n items of a subject stands at (k + 1/2) / n: proportional at every length
-        places = [
-            ((k + 0.5) / len(numbers), subject, number)
-            for subject, numbers in by_turn[level].items()
-            for k, number in enumerate(numbers)
-        ]
-        chosen += [number for _, _, number in sorted(places)]
-    return chosen if samples is None else chosen[:samples]

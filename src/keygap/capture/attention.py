@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from keygap.models.tap import AttentionCall
+from keygap.models.attention_tap import AttentionCall
 
 QUERIES = 8  # query positions that the attention measure looks from: the last ones of a prompt
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keygap.benchmarks import BadSample, Benchmark, Sample
-from keygap.models.labels import Batch
+from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 
 Reasons = dict[str, str]  # sample id -> why it cannot be used

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from keygap.errors import UserError
-from keygap.models.labels import TokenLabels
-from keygap.models.layout import square_side
+from keygap.models.patches.layout import square_side
+from keygap.tokens import TokenLabels
 
 MASKS = ("cross_attention_mask", "image_attention_mask")  # as processors spell it
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from keygap.capture.attention import received
 from keygap.capture.sites import Site, site_of
 from keygap.errors import UserError
-from keygap.models.parts import DecoderLayer, Projection
-from keygap.models.tap import AttentionCall, AttentionTap
+from keygap.models.attention_tap import AttentionCall, AttentionTap
+from keygap.models.text_stack import DecoderLayer, Projection
 from keygap.models.vlm import VLM
 
 Key = tuple[str, int]  # site, layer

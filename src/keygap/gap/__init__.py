@@ -6,8 +6,9 @@ samples, and every sample of a side weighs the same.
 
 from keygap.gap.c2st import C2STResult, c2st
 from keygap.gap.contribution import ContributionResult, contribution
+from keygap.gap.core.holm import holm
+from keygap.gap.core.reading import Reading
 from keygap.gap.frechet import FrechetResult, frechet
-from keygap.gap.holm import holm
 from keygap.gap.jsd import JSDProfile, JSDResult, jsd, jsd_profile
 from keygap.gap.jsd_histogram import HistogramJSDResult, jsd_histogram
 from keygap.gap.mir import MIRLayer, MIRResult, mir, mir_layer, mir_of
@@ -15,7 +16,6 @@ from keygap.gap.mmd import MMDResult, mmd
 from keygap.gap.modality_gap import ModalityGapResult, modality_gap
 from keygap.gap.moments import MomentsResult, moments
 from keygap.gap.ratio import RatioResult, mmd_ratio
-from keygap.gap.reading import Reading
 from keygap.gap.spread import SpreadResult, spread
 
 __all__ = [

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keygap.gap.components import pooled_components
-from keygap.gap.held_out import bootstrap_interval, held_out, named_critics
-from keygap.gap.inputs import Groups, Vectors, check_level, thinned, two_sides
+from keygap.gap.core.components import pooled_components
+from keygap.gap.core.held_out import bootstrap_interval, held_out, named_critics
+from keygap.gap.core.inputs import Groups, Vectors, check_level, thinned, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import mean_by_sample
 from keygap.gap.jsd import DEFAULT_CRITICS, MAX_VECTORS
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import mean_by_sample
 
 
 @dataclass(frozen=True)

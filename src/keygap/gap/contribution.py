@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
-from keygap.gap.inputs import Groups, Vectors, sample_weights, two_sides
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import mean_by_sample
+from keygap.gap.core.inputs import Groups, Vectors, sample_weights, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import mean_by_sample
 
 
 @dataclass(frozen=True)

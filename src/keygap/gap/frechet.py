@@ -16,9 +16,9 @@ from jaxtyping import Float
 from scipy import linalg
 
 from keygap.errors import UserError
-from keygap.gap.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import p_value, swap_labels
+from keygap.gap.core.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import p_value, swap_labels
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
-from keygap.gap.components import pooled_components
-from keygap.gap.critics import Critic
-from keygap.gap.held_out import bootstrap_interval, held_out, named_critics
-from keygap.gap.inputs import Groups, TwoSides, Vectors, check_level, thinned, two_sides
-from keygap.gap.resampling import mean_by_sample
+from keygap.gap.core.components import pooled_components
+from keygap.gap.core.critics import Critic
+from keygap.gap.core.held_out import bootstrap_interval, held_out, named_critics
+from keygap.gap.core.inputs import Groups, TwoSides, Vectors, check_level, thinned, two_sides
+from keygap.gap.core.resampling import mean_by_sample
 
 LN2 = math.log(2.0)
 DEFAULT_CRITICS = ("linear", "quadratic", "spline")
@@ -195,7 +195,7 @@ def _bound(
     n = len(sides.x)
 
     def terms(logits: Float[np.ndarray, " n+m"]) -> Float[np.ndarray, " n+m"]:
-        """ln 2 + log probability of the true side."""
+        """Ln 2 + log probability of the true side."""
         return LN2 - np.logaddexp(0.0, np.concatenate([-logits[:n], logits[n:]]))
 
     own = terms(found.logits)

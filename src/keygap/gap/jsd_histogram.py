@@ -14,11 +14,11 @@ from jaxtyping import Int
 from scipy.special import rel_entr
 
 from keygap.errors import UserError
-from keygap.gap.components import pooled_components
-from keygap.gap.inputs import Groups, TwoSides, Vectors, two_sides
+from keygap.gap.core.components import pooled_components
+from keygap.gap.core.inputs import Groups, TwoSides, Vectors, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import p_value, swap_labels
 from keygap.gap.jsd import LN2
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import p_value, swap_labels
 
 
 @dataclass(frozen=True)

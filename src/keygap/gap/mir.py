@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
+from keygap.gap.core.inputs import Vectors, as_vectors, check_finite
+from keygap.gap.core.reading import Reading
 from keygap.gap.frechet import gaussian_frechet, weighted_moments
-from keygap.gap.inputs import Vectors, as_vectors, check_finite
-from keygap.gap.reading import Reading
 
 _SIGMAS = 3.0
 _ROUNDING = 1e-10  # of a distance between vectors of unit norm

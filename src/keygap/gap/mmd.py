@@ -28,9 +28,9 @@ import torch
 from jaxtyping import Float
 
 from keygap.errors import UserError, unknown
-from keygap.gap import kernels
-from keygap.gap.inputs import Groups, Vectors, check_level, two_sides
-from keygap.gap.resampling import PairSums, p_value
+from keygap.gap.core import kernels
+from keygap.gap.core.inputs import Groups, Vectors, check_level, two_sides
+from keygap.gap.core.resampling import PairSums, p_value
 
 Kernel = Literal["gaussian", "linear", "energy"]
 

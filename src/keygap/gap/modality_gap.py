@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
-from keygap.gap.inputs import Groups, Vectors, check_level, two_sides
-from keygap.gap.kernels import linear_means
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import PairSums, mean_by_sample, p_value
+from keygap.gap.core.inputs import Groups, Vectors, check_level, two_sides
+from keygap.gap.core.kernels import linear_means
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import PairSums, mean_by_sample, p_value
 
 
 @dataclass(frozen=True)

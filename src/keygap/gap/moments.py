@@ -23,12 +23,12 @@ from jaxtyping import Float
 from scipy import linalg
 
 from keygap.errors import UserError
-from keygap.gap import kernels
-from keygap.gap.components import pooled_components
+from keygap.gap.core import kernels
+from keygap.gap.core.components import pooled_components
+from keygap.gap.core.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import PairSums
 from keygap.gap.frechet import weighted_moments
-from keygap.gap.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import PairSums
 
 _SINGULAR = 1e-8  # variance in some direction on one side, over the pooled variance
 _ENOUGH = 1e-3  # the same, where the number of components is ours to choose

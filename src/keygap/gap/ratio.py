@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from keygap.errors import UserError
-from keygap.gap.inputs import check_level
+from keygap.gap.core.inputs import check_level
 from keygap.gap.mmd import MMDResult
 
 

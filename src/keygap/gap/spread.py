@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from keygap.errors import UserError
-from keygap.gap.inputs import Groups, Vectors, check_level, sample_weights, two_sides
-from keygap.gap.reading import Reading
-from keygap.gap.resampling import mean_by_sample
+from keygap.gap.core.inputs import Groups, Vectors, check_level, sample_weights, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import mean_by_sample
 
 _PARTS = 20  # leave-out parts of the jackknife
 

@@ -19,9 +19,9 @@ from transformers import (
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector, describe
-from keygap.models.images import POSITION_MASK
-from keygap.models.parts import TextStack, attends_across, text_stack
-from keygap.models.prompt import ImageTokens, Prompter
+from keygap.models.prompting.image_inputs import POSITION_MASK
+from keygap.models.prompting.prompter import ImageTokens, Prompter
+from keygap.models.text_stack import TextStack, attends_across, text_stack
 from keygap.models.vlm import VLM
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector
-from keygap.models.parts import Attends, DecoderLayer
-from keygap.models.prompt import Prompter
+from keygap.models.prompting.prompter import Prompter
+from keygap.models.text_stack import Attends, DecoderLayer
 
 LAYER_NAMES = ("first", "middle", "last", "all")
 

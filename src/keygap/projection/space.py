@@ -1,25 +1,10 @@
-"""Coordinates in which two sets of vectors are compared or drawn: standardised, then PCA."""
+"""Principal components, the coordinates that t-SNE starts from."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
-
-
-def standardise(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
-    """Every column to mean 0 and deviation 1 over both sides, each side weighing the same.
-
-    A few dimensions of attention keys are orders larger than the rest and would be all that a
-    distance sees. A constant column becomes 0.
-    """
-    both = np.concatenate([x, y])
-    weight = np.repeat([0.5 / len(x), 0.5 / len(y)], [len(x), len(y)]) * len(both)
-    scaled = StandardScaler().fit(both.astype(np.float64), sample_weight=weight).transform(both)
-    return scaled[: len(x)].astype(np.float32), scaled[len(x) :].astype(np.float32)
 
 
 def principal_components(

@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from keygap.errors import UserError
-from keygap.gap_table import JSD_DIM
+from keygap.measurement.gap import JSD_DIM
 from keygap.reporting import figures, shape, switches
-from keygap.reporting.published import comparison
+from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, read_run
 from keygap.store import write_text
 

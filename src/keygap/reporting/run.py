@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from keygap.errors import UserError
-from keygap.gap_table import COLUMNS, MEASUREMENT, GapTable
-from keygap.shape_table import ShapeTable
+from keygap.measurement.gap import COLUMNS, MEASUREMENT, GapTable
+from keygap.measurement.shape import ShapeTable
 from keygap.store import Store
 
 

@@ -1,0 +1,1 @@
+"""Data files of other people: tables, images, option lists, markers. All of it is hostile."""

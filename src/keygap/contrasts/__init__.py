@@ -1,0 +1,1 @@
+"""Two selections of labelled tokens: the ladder, the user's own, and confounds."""

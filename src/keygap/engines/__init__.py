@@ -1,0 +1,1 @@
+"""Where an extraction runs: here, or on a cluster."""

@@ -1,0 +1,1 @@
+"""What the statistics share: inputs, kernels, resampling, critics, components."""

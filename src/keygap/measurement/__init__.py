@@ -1,0 +1,1 @@
+"""Statistics x contrasts x sites x layers x heads, as tables."""

@@ -1,0 +1,1 @@
+"""How the embedded model's connectors are trained and judged."""

@@ -1,0 +1,1 @@
+"""Which patch of which image a position shows."""

@@ -1,0 +1,291 @@
+"""Which patch of which view of its image an image position is.
+
+Processors lay images out in few ways, told apart by what they leave behind and not by the model:
+grid sizes among the model inputs (native resolution); tile names between the positions; a learned
+separator after every row; or a stack of views, one after the other, whose parts of the image were
+read off a chart (``views``). Where none of these fits exactly, positions keep no row and no column:
+nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isqrt, sqrt
+
+import numpy as np
+
+from keygap.benchmarks.sample import BadSample
+from keygap.models.patches.views import View, tile_grid
+
+PATCH, SEPARATOR, THUMBNAIL = "", "separator", "thumbnail"
+_NO_ROWS = "the ends of an image's rows cannot be told from its patches"
+_TILE = re.compile(r"row_(\d+)_col_(\d+)")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Role, row and column of an image's positions, in the order of the prompt."""
+
+    role: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of one image beside its positions.
+
+    Attributes:
+        height, width: in pixels, as the user gave it.
+        grid: frames, rows and columns of vision patches, where the processor says so.
+        views: what each view shows, in the order of the vision tower, where that can be read.
+        count: how many positions the views take, where they were read.
+        row_ends: whether the model has a learned separator that ends rows.
+        begin, end: how many learned separators stand before and after all else.
+        side: rows of patches of one view, where the vision tower's configuration says so.
+        pixels: height and width that the vision tower sees, where the processor says so.
+        mixed: whether the connector mixes patches, so that no position is a patch.
+    """
+
+    height: int
+    width: int
+    grid: tuple[int, int, int] | None = None
+    views: tuple[View, ...] | None = None
+    count: int | None = None
+    row_ends: bool = False
+    begin: int = 0
+    end: int = 0
+    side: int | None = None
+    pixels: tuple[int, int] | None = None
+    mixed: bool = False
+
+
+def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) -> Places:
+    """Places of an image's positions.
+
+    Args:
+        runs: lengths of its unbroken runs of positions.
+        between: the text before the first run, and before each further one.
+        facts: what else is known.
+
+    Raises:
+        BadSample: the model puts learned separators among the patches, and which they are is
+            not known.
+    """
+    if facts.views and facts.count != sum(runs):  # the processor cut this image in another way
+        facts = replace(facts, views=None)
+    extra = facts.begin + facts.end
+    if extra and len(runs) == 1 and runs[0] > extra:
+        inner = replace(facts, begin=0, end=0, count=runs[0] - extra)
+        framed = places_of([runs[0] - extra], between, inner)
+        return _joined([_separators(facts.begin), framed, _separators(facts.end)])
+    places = _laid_out(runs, between, facts)
+    if facts.mixed:  # positions keep their role, and are no patch
+        return Places(places.role, np.full_like(places.row, -1), np.full_like(places.row, -1))
+    return places
+
+
+def _laid_out(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) -> Places:
+    count = sum(runs)
+    if facts.grid is not None:
+        return _native(facts.grid, runs, facts.row_ends)
+    tiles = [_TILE.search(text) for text in between]
+    if any(tiles):
+        return _named_tiles(runs, tiles)
+    if facts.row_ends:
+        return _with_row_ends(count, facts)
+    if facts.pixels and (size := _with_end_tokens(count, facts.pixels)):
+        return _rows(*size)
+    return _of_views(runs, facts.views) if facts.views else _unknown(count)
+
+
+def _unknown(count: int, role: str = PATCH) -> Places:
+    minus = np.full(count, -1)
+    return Places(np.full(count, role, dtype=object), minus, minus.copy())
+
+
+def square_side(count: int) -> int:
+    """The side of a square of this many patches, 0 if there is none."""
+    side = isqrt(count)
+    return side if side * side == count else 0
+
+
+def _grid(rows: int, columns: int, role: str = PATCH, top: int = 0, left: int = 0) -> Places:
+    order = np.arange(rows * columns)
+    role_array = np.full(rows * columns, role, dtype=object)
+    return Places(role_array, top + order // columns, left + order % columns)
+
+
+def _joined(parts: Sequence[Places]) -> Places:
+    return Places(
+        np.concatenate([part.role for part in parts]),
+        np.concatenate([part.row for part in parts]),
+        np.concatenate([part.column for part in parts]),
+    )
+
+
+def _native(grid: tuple[int, int, int], runs: Sequence[int], row_ends: bool) -> Places:
+    """A grid of vision patches, merged n x n: row by row, each row with its end or without."""
+    count = sum(runs)
+    frames, rows, columns = grid
+    for merge in range(1, min(rows, columns) + 1):
+        if rows % merge or columns % merge:
+            continue
+        size = frames * rows // merge, columns // merge
+        if count == size[0] * size[1]:
+            return _grid(*size)
+        if row_ends and count == size[0] * (size[1] + 1):
+            return _rows(*size)
+    if row_ends:
+        raise BadSample(_NO_ROWS)
+    return _unknown(count)
+
+
+def _named_tiles(runs: Sequence[int], tiles: Sequence[re.Match[str] | None]) -> Places:
+    parts = []
+    for length, tile in zip(runs, tiles, strict=True):
+        side = square_side(length)
+        if not side:
+            parts.append(_unknown(length))
+        elif tile is None:
+            parts.append(_grid(side, side, THUMBNAIL))
+        else:
+            top, left = ((int(number) - 1) * side for number in tile.groups())
+            parts.append(_grid(side, side, PATCH, top, left))
+    return _joined(parts)
+
+
+def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
+    """Views one after the other, of equally many positions each.
+
+    Those that show a part of the image are tiles; beside tiles, one that shows the whole is a
+    thumbnail. Runs of positions must be the views, or the rows of the only one.
+    """
+    count = sum(runs)
+    if all(view.whole for view in views):  # one picture, at one size or at several
+        size = _patches(views[0], count)
+        if size and (len(runs) == 1 or list(runs) == [size[1]] * size[0]):
+            return _grid(*size)
+        return _unknown(count)
+    each, rest = divmod(count, len(views))
+    size = None if rest else _patches(views[0], each)
+    tiles = [view for view in views if not view.whole]
+    cells = tile_grid(tiles)
+    alike = len({(view.height, view.width) for view in views}) == 1
+    if size is None or cells is None or not alike or any(run % each for run in runs):
+        return _unknown(count)
+    rows, columns = size
+    remaining = iter(cells)
+    parts = []
+    for view in views:
+        if view.whole:
+            parts.append(_grid(rows, columns, THUMBNAIL))
+        else:
+            row, column = next(remaining)
+            parts.append(_grid(rows, columns, PATCH, row * rows, column * columns))
+    return _joined(parts)
+
+
+def _patches(view: View, count: int) -> tuple[int, int] | None:
+    """Rows and columns of square patches that divide a view into this many, None if none do."""
+    rows = isqrt(count * view.height // view.width)
+    for number in (rows, rows + 1):
+        if number and count % number == 0 and number * view.width * number == count * view.height:
+            return number, count // number
+    return None
+
+
+def _with_row_ends(count: int, facts: ImageFacts) -> Places:
+    """A base view, then a grid whose rows each end with a separator (anyres).
+
+    The grid is that of all tiles, less the padding along one axis, or made smaller in proportion
+    where the model bounds it. Views of the side that the model names come before all others.
+
+    Raises:
+        BadSample: not exactly one size adds up, or nothing of the grid is left.
+    """
+    views = facts.views or ()
+    if len(views) == 1:  # the base view alone: with one separator or none, or one after each row
+        for ends in (0, 1):
+            if size := _patches(views[0], count - ends):
+                return _joined([_grid(*size), _separators(ends)])
+        if size := _patches(views[0], count - isqrt(count)):
+            return _rows(*size)
+    tiles = _tiles(views)
+    if tiles is None:
+        raise BadSample(_NO_ROWS)
+    shape = facts.height / facts.width
+    if facts.side:  # a connector may also merge the patches of a view, n x n
+        sides = [side for side in range(facts.side, 1, -1) if facts.side % side == 0]
+    else:
+        sides = list(range(2, isqrt(count)))
+    found: list[tuple[int, int, int]] = []
+    for side in sides:
+        found += _anyres(count, side, tiles, shape, bounded=side == facts.side)
+        if found and side == facts.side:
+            break
+    if len(found) != 1 or not found[0][1] * found[0][2]:  # of a thin image nothing may be left
+        raise BadSample(_NO_ROWS)
+    side, rows, columns = found[0]
+    return _joined([_grid(side, side, THUMBNAIL), _rows(rows, columns)])
+
+
+def _tiles(views: Sequence[View]) -> tuple[int, int] | None:
+    """Rows and columns of tiles after a base view, None where they make no grid."""
+    if len(views) == 2 and all(view.whole for view in views):
+        return 1, 1
+    cells = tile_grid([view for view in views if not view.whole])
+    if not cells:
+        return None
+    return max(row for row, _ in cells) + 1, max(column for _, column in cells) + 1
+
+
+def _anyres(
+    count: int, side: int, tiles: tuple[int, int], shape: float, bounded: bool
+) -> list[tuple[int, int, int]]:
+    """Side of the base view, rows and columns that leave ``count``, each row with its end.
+
+    ``shape`` is the image's height over its width. Where the model bounds the grid, both lengths
+    are smaller in proportion, so that together they are as large as some views, and rounded down.
+    """
+    rows, columns = _unpadded(tiles[0] * side, tiles[1] * side, shape)
+    sizes = [(rows, columns)]
+    if bounded and rows * columns:
+        for views in range(1, -(-rows * columns // side**2)):
+            ratio = sqrt(rows * columns / (views * side**2))
+            sizes.append((int(rows // ratio), int(columns // ratio)))
+    return [(side, *size) for size in sizes if side**2 + size[0] * (size[1] + 1) == count]
+
+
+def _unpadded(rows: int, columns: int, shape: float) -> tuple[int, int]:
+    """Of a grid, what shows an image in its middle: of the axis with padding, as much off each end.
+
+    A row or column that is padding in part is left where the other end has none to give.
+    """
+    if rows < columns * shape:
+        length = int(round(rows / shape, 7))
+        return rows, columns - (columns - length) // 2 * 2
+    length = int(round(columns * shape, 7))
+    return rows - (rows - length) // 2 * 2, columns
+
+
+def _with_end_tokens(count: int, pixels: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of a picture whose rows end with a token of their own (Emu3)."""
+    height, width = pixels
+    sizes = {(height // d, width // d) for d in range(1, min(height, width) + 1)}
+    fitting = [size for size in sizes if size[0] * (size[1] + 1) == count]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _rows(rows: int, columns: int) -> Places:
+    """A grid with a separator after every row."""
+    parts: list[Places] = []
+    for row in range(rows):
+        parts += [_grid(1, columns, PATCH, top=row), _separators(1)]
+    return _joined(parts)
+
+
+def _separators(count: int) -> Places:
+    return _unknown(count, SEPARATOR)

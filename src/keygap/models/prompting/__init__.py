@@ -1,0 +1,1 @@
+"""Messages in, model inputs with labels out."""

@@ -1,0 +1,132 @@
+"""The label of every position of one prompt, out of what is known of its text and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keygap.models.patches.layout import ImageFacts, Places, places_of, square_side
+from keygap.models.prompting.image_inputs import image_of
+from keygap.tokens import TokenLabels
+
+SEPARATOR = "separator"
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of one video beside its positions.
+
+    Attributes:
+        frames: how many pictures the processor was given.
+        grid: frames, rows and columns of vision patches, where the processor says so.
+    """
+
+    frames: int
+    grid: tuple[int, int, int] | None = None
+
+
+def label_prompt(
+    token_id: np.ndarray,
+    tokens: Sequence[str],
+    is_visual: np.ndarray,
+    role: np.ndarray,
+    span: np.ndarray,
+    facts: Sequence[ImageFacts | VideoFacts],
+    in_prompt: bool = True,
+) -> TokenLabels:
+    """Labels of one prompt, padding left out.
+
+    Args:
+        token_id, tokens: (t,) ids, and how the tokenizer spells them.
+        is_visual: (t,) positions that vision features replace.
+        role: (t,) role of each position's text.
+        span: (t,) which image or video the position's text was written for, -1: none.
+        facts: of each image and video, in the order of the prompt.
+        in_prompt: whether features stand in the prompt; if not, a mark for them is text.
+
+    Raises:
+        BadSample: positions and images do not fit together.
+    """
+    size = len(token_id)
+    shapes = {
+        (known.height, known.width) if isinstance(known, ImageFacts) else known for known in facts
+    }
+    image = image_of(is_visual, span, len(facts), len(shapes) == 1)
+    if not in_prompt:
+        is_visual = np.zeros(size, dtype=bool)
+    spelled = np.asarray(tokens, dtype=object)
+    role = np.where(is_visual, "", np.where(span >= 0, SEPARATOR, role)).astype(object)
+    modality = np.full(size, "text", dtype=object)
+    row, column, frame = (np.full(size, -1, np.int32) for _ in range(3))
+    for number, known in enumerate(facts):
+        positions = np.flatnonzero(is_visual & (image == number))
+        starts = np.flatnonzero(np.diff(positions, prepend=-2) > 1)
+        runs = np.diff(np.append(starts, len(positions)))
+        if isinstance(known, VideoFacts):
+            modality[positions] = "video"
+            places, frame[positions] = frames_of(len(positions), known)
+        else:
+            modality[positions] = "image"
+            ends: Any = np.append(-1, positions[starts[1:] - 1]) if len(starts) else []
+            between = [
+                "".join(spelled[max(end + 1, _span_start(span, number)) : positions[start]])
+                for start, end in zip(starts, ends, strict=True)
+            ]
+            places = places_of([int(run) for run in runs], between, known)
+        role[positions] = places.role
+        row[positions], column[positions] = places.row, places.column
+    return TokenLabels(
+        token_id=token_id,
+        token=spelled.astype(str),
+        modality=modality.astype(str),
+        role=role.astype(str),
+        image=image.astype(np.int32),
+        frame=frame,
+        patch_row=row,
+        patch_column=column,
+    )
+
+
+def frames_of(count: int, facts: VideoFacts) -> tuple[Places, np.ndarray]:
+    """Places of a video's positions, and the frame of each: frame by frame, row by row.
+
+    The grid is the processor's, its patches merged n x n; without one, every frame is a square of
+    patches, and one position more at the end is a learned separator. Else nothing is known but
+    that they are the video's.
+    """
+    role = np.full(count, "", dtype=object)
+    unknown = np.full(count, -1, np.int32)
+    for ends in (0, 1):
+        shape = _frame_shape(count - ends, facts) if count > ends else None
+        if shape is None:
+            continue
+        rows, columns = shape
+        order = np.arange(count - ends)
+        place = order % (rows * columns)
+        values = [order // (rows * columns), place // columns, place % columns]
+        frame, row, column = (np.append(value, [-1] * ends).astype(np.int32) for value in values)
+        role[count - ends :] = SEPARATOR
+        return Places(role, row, column), frame
+    return Places(role, unknown, unknown.copy()), unknown.copy()
+
+
+def _frame_shape(count: int, facts: VideoFacts) -> tuple[int, int] | None:
+    """Rows and columns of one frame, if so many positions are whole frames of that shape."""
+    if facts.grid is None:
+        side = square_side(count // facts.frames) if count % facts.frames == 0 else 0
+        return (side, side) if side else None
+    frames, rows, columns = facts.grid
+    for merge in range(1, min(rows, columns) + 1):
+        if rows % merge or columns % merge:
+            continue
+        if count == frames * (rows // merge) * (columns // merge):
+            return rows // merge, columns // merge
+    return None
+
+
+def _span_start(span: np.ndarray, image: int) -> int:
+    found = np.flatnonzero(span == image)
+    return int(found[0]) if len(found) else 0

@@ -1,0 +1,1 @@
+"""Does keygap read this model correctly?"""

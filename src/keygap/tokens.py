@@ -1,0 +1,70 @@
+"""What a position of a prompt is.
+
+An image's positions are those that vision features replace. The text that a processor writes around
+and between them (start and end of an image, tile names, row breaks) is text of role ``separator``,
+and so is a learned row end (``image_newline``), which is of modality image but of no patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keygap.errors import UserError, unknown
+
+MODALITIES = ("text", "image", "video", "audio")
+ROLES: tuple[str, ...] = (
+    "",
+    "system",
+    "template",
+    "question",
+    "option",
+    "hint",
+    "answer",
+    "separator",
+    "thumbnail",
+)
+
+
+TEXT_ROLES = tuple(role for role in ROLES if role not in ("", "thumbnail"))
+
+
+def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list[str]:
+    """The same roles: one that is misspelt would select nothing, and nobody would see it.
+
+    Raises:
+        UserError: none, or one that no token can have; names the nearest.
+    """
+    for role in roles:
+        if role not in known:
+            raise unknown("role", role, filter(None, known))
+    if not roles:
+        raise UserError(f"no role: choose among {', '.join(filter(None, known))}")
+    return list(roles)
+
+
+@dataclass(frozen=True)
+class TokenLabels:
+    """The label of every token of one sample's prompt, padding left out.
+
+    All arrays have the length of the prompt. ``role`` of an image position is empty for a patch,
+    ``thumbnail`` for a patch of a second, coarser view of the image, ``separator`` for a row end.
+    ``image``, ``patch_row`` and ``patch_column`` are -1 where they do not apply: also where a
+    connector mixes patches (Q-Former, resampler), so that no position is a patch. ``frame`` counts
+    the pictures of a video in time, as the model sees them (it may join two). Rows and columns
+    of tiles count through the whole image.
+    """
+
+    token_id: np.ndarray  # int64
+    token: np.ndarray  # str, as the tokenizer spells it
+    modality: np.ndarray  # str, one of MODALITIES
+    role: np.ndarray  # str, one of ROLES
+    image: np.ndarray  # int32, images and videos in the order of the prompt
+    frame: np.ndarray  # int32, -1 outside videos
+    patch_row: np.ndarray  # int32
+    patch_column: np.ndarray  # int32
+
+    def __len__(self) -> int:
+        return len(self.token_id)

@@ -1,0 +1,124 @@
+"""Contrasts select what they say: disjoint, complete, and the same on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keygap.contrasts.ladder import CONTRASTS, SINK_SHARE, NotMeasurable
+from keygap.contrasts.own import OwnContrast
+
+
+def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False) -> pd.DataFrame:
+    rows = []
+    for sample in range(samples):
+        name = f"s{sample}"
+        rows += [(name, 1, "text", "template", -1, -1, 9.0 if sinks else 1.0)]
+        for row in range(side):
+            for column in range(side):
+                share = 7.0 if sinks and row == column == 0 else 0.5
+                rows.append((name, 99, "image", "", row, column, share))
+        rows += [
+            (name, 100 + (sample + word) % 11, "text", "question", -1, -1, 1.0)
+            for word in range(words)
+        ]
+    columns = ["sample_id", "token_id", "modality", "role", "patch_row", "patch_column"]
+    frame = pd.DataFrame(rows, columns=[*columns, "attention"])
+    return frame.assign(image=np.where(frame["modality"] == "image", 0, -1))
+
+
+@given(
+    samples=st.integers(4, 12),
+    side=st.integers(2, 5),
+    words=st.integers(2, 9),
+    seed=st.integers(0, 99),
+    name=st.sampled_from(sorted(CONTRASTS)),
+)
+def test_sides_are_disjoint_and_not_empty(samples, side, words, seed, name):
+    labels = labels_of(samples, side, words, sinks=True)
+    a, b = CONTRASTS[name].select(labels, ["question"], seed)
+    assert a.any()
+    assert b.any()
+    assert not (a & b).any()
+    again = CONTRASTS[name].select(labels, ["question"], seed)
+    assert all(np.array_equal(x, y) for x, y in zip((a, b), again, strict=True))
+
+
+def test_halves_never_share_a_sample():
+    labels = labels_of()
+    for name in ("image_image", "text_text"):
+        a, b = CONTRASTS[name].select(labels, ["question"], 0)
+        assert set(labels["sample_id"][a]).isdisjoint(labels["sample_id"][b])
+        assert labels["sample_id"][a].nunique() == labels["sample_id"][b].nunique()
+
+
+def test_vocabulary_halves_share_no_word_and_are_level():
+    labels = labels_of(samples=12)
+    a, b = CONTRASTS["text_vocabulary"].select(labels, ["question"], 0)
+    assert set(labels["token_id"][a]).isdisjoint(labels["token_id"][b])
+    counts = labels["token_id"][a | b].value_counts()
+    assert abs(int(a.sum()) - int(b.sum())) <= counts.max()
+
+
+def test_the_middle_row_of_an_odd_number_is_on_neither_side():
+    labels = labels_of(side=3)
+    upper, lower = CONTRASTS["image_region"].select(labels, ["question"], 0)
+    assert set(labels["patch_row"][upper]) == {0}
+    assert set(labels["patch_row"][lower]) == {2}
+
+
+def test_sinks_are_those_above_the_share():
+    labels = labels_of(sinks=True)
+    sinks, rest = CONTRASTS["image_sink"].select(labels, ["question"], 0)
+    assert (labels["attention"][sinks] >= SINK_SHARE).all()
+    assert (labels["attention"][rest] < SINK_SHARE).all()
+    assert set(labels["modality"][sinks | rest]) == {"image"}
+    sinks, _ = CONTRASTS["text_sink"].select(labels, ["question"], 0)
+    assert set(labels["role"][sinks]) == {"template"}
+
+
+def test_a_contrast_of_ones_own_selects_what_it_says():
+    labels = labels_of().assign(
+        token=lambda frame: "Ġw" + frame["token_id"].astype(str), subject="s", language="en"
+    )
+    own = OwnContrast.model_validate(
+        {
+            "name": "corner_word",
+            "a": {"modality": "image", "rows": [0, 0.5], "columns": [0, 0.25]},
+            "b": {"role": ["question"], "token": ["w100", "w101"]},
+        }
+    ).contrast()
+    a, b = own.select(labels, ["question"], 0)
+    assert set(labels["patch_row"][a]) == {0, 1}
+    assert set(labels["patch_column"][a]) == {0}
+    assert set(labels["token_id"][b]) == {100, 101}
+
+
+@pytest.mark.parametrize(
+    ("b", "reason"),
+    [({"role": ["hint"]}, "side b selects no token"), ({"modality": "image"}, "the same tokens")],
+)
+def test_a_contrast_of_ones_own_that_is_not_there_says_so(b, reason):
+    own = OwnContrast.model_validate({"name": "mine", "a": {"modality": "image"}, "b": b})
+    with pytest.raises(NotMeasurable, match=reason):
+        own.contrast().select(labels_of(), ["question"], 0)
+
+
+@pytest.mark.parametrize("name", ["image_sink", "text_sink"])
+def test_no_sink_is_said_and_not_invented(name):
+    with pytest.raises(NotMeasurable, match="5 times its even share"):
+        CONTRASTS[name].select(labels_of(), ["question"], 0)
+
+
+def test_the_word_beside_the_sink_stands_once_in_a_sample_and_is_no_sink():
+    labels = labels_of(sinks=True)  # token 1 is the sink, and stands once in every sample
+    breaks = labels[labels["role"] == "template"].assign(token_id=2, attention=1.0)
+    once = breaks.assign(token_id=3)
+    also = breaks.assign(token_id=4)  # as common: the lower id is taken
+    labels = pd.concat([labels, breaks, breaks, also, once], ignore_index=True)
+    one, rest = CONTRASTS["text_token"].select(labels, ["question"], 0)
+    assert labels["token_id"][one].tolist() == [3] * 6
+    assert (one | rest).sum() == (labels["modality"] == "text").sum()

@@ -1,0 +1,169 @@
+"""Experiment files: validated, and an unknown key names the nearest known one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import fixtures
+from keygap.benchmarks import benchmark
+from keygap.errors import UserError
+from keygap.study.experiment import read_experiment
+from keygap.study.run import folder_name, run_study
+
+GOOD = """
+name: mine
+models: [{name: micro:linear}]
+benchmarks: [{name: easy-vqa}]
+"""
+
+
+def test_every_experiment_of_the_repository_is_valid():
+    files = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+    assert files
+    for path in files:
+        read_experiment(path)
+
+
+def test_defaults_are_filled_in(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    experiment = read_experiment(path)
+    assert experiment.extraction.samples == 200
+    assert experiment.extraction.layers == ["first", "middle", "last"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (GOOD + "sede: 1\n", "unknown key 'sede'; did you mean 'seed'"),
+        (GOOD + "extraction: {smaples: 5}\n", "unknown key 'smaples'; did you mean 'samples'"),
+        (GOOD.replace("{name: micro", "{nam: micro"), "name"),
+        (GOOD + "seed: many\n", "seed: Input should be a valid integer"),
+        (
+            GOOD + "measurement: {contrasts: [{name: x, a: {modalty: text}, b: {}}]}\n",
+            "unknown key 'modalty'; did you mean 'modality'",
+        ),
+        (GOOD + "seed: -1\n", "seed: Input should be greater than or equal to 0"),
+        (
+            GOOD + "measurement: {text_roles: [question, options]}\n",
+            "measurement.text_roles: unknown role 'options'; did you mean 'option'",
+        ),
+        (GOOD + "measurement: {text_roles: []}\n", "text_roles: no role: choose among system"),
+        (
+            GOOD + "measurement: {contrasts: [{name: x, a: {role: [anser]}, b: {}}]}\n",
+            "a.role: unknown role 'anser'; did you mean 'answer'",
+        ),
+        (
+            GOOD + "measurement: {contrasts: [image_txt]}\n",
+            "unknown contrast 'image_txt'; did you mean 'image_text'",
+        ),
+        (
+            GOOD + "measurement: {contrasts: [image_text, text_text, image_text]}\n",
+            "contrasts: the contrast 'image_text' stands there 2 times: name each once",
+        ),
+        (
+            GOOD + "measurement: {contrasts: [{name: x, a: {}, b: {}}, {name: x, a: {}, b: {}}]}\n",
+            "the contrast 'x' stands there 2 times",
+        ),
+        ("- a\n- b\n", "it must be keys and values"),
+        ("name: [", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, text, line):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_experiment(path)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="no experiment file at"):
+        read_experiment(tmp_path / "none.yaml")
+
+
+def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    with pytest.raises(UserError, match=r"holds something else \(mine.yaml\)"):
+        run_study(read_experiment(tmp_path / "mine.yaml"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_folder_with_another_study_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "experiment.yaml").write_text("name: other\n")
+    with pytest.raises(UserError, match="holds another experiment"):
+        run_study(read_experiment(tmp_path / "mine.yaml"), out)
+
+
+def test_paths_of_data_are_relative_to_the_experiment_file(tmp_path, monkeypatch):
+    files = tmp_path / "mine" / "files"
+    files.mkdir(parents=True)
+    (files / "own.jsonl").write_text("")
+    path = tmp_path / "mine" / "mine.yaml"
+    named = "[{name: mmmu, data: files}, {name: 'jsonl:files/own.jsonl'}]"
+    path.write_text(GOOD.replace("[{name: easy-vqa}]", named))
+    for place in (tmp_path, tmp_path / "mine"):
+        monkeypatch.chdir(place)
+        first, second = read_experiment(os.path.relpath(path)).benchmarks
+        assert first.data == str(files)
+        # what the user wrote stays the name; the file is found from wherever the study is run
+        assert (second.name, second.data) == ("jsonl:files/own.jsonl", str(files / "own.jsonl"))
+        bench = benchmark(**second.model_dump())
+        assert (bench.name, bench.index()) == (second.name, [])
+
+
+@pytest.mark.parametrize("bench", ["{name: mmmu, data: none}", "{name: 'folder:none'}"])
+def test_missing_data_are_one_line(tmp_path, bench):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD.replace("{name: easy-vqa}", bench))
+    with pytest.raises(UserError, match=rf"no data at {tmp_path}/none: a path is relative"):
+        read_experiment(path)
+
+
+def test_one_model_and_benchmark_twice_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD.replace("[{name: easy-vqa}]", "[{name: easy-vqa}, {name: easy-vqa}]"))
+    with pytest.raises(UserError, match="would share the folder micro-linear-easy-vqa"):
+        run_study(read_experiment(path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_question_inside_the_picture_is_refused_before_the_model_is_loaded(tmp_path):
+    fixtures.write_all(tmp_path)
+    path = tmp_path / "mine.yaml"
+    bench = f"{{name: mmmu-pro-vision, data: {tmp_path / 'mmmu-pro'}}}"
+    path.write_text(GOOD.replace("{name: easy-vqa}", bench).replace("micro:linear", "none/such"))
+    line = "mmmu-pro-vision have no text of role question, only of template: choose among these"
+    with pytest.raises(UserError, match=line):
+        run_study(read_experiment(path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("{source: x, values: []}", "published.values: "),
+        ("{source: x, values: [{kind: both, what: x, value: 1}]}", "published.values.0.kind: "),
+        ("{source: x, valeus: []}", "unknown key 'valeus'; did you mean 'values'"),
+    ],
+)
+def test_published_numbers_are_checked(tmp_path, section, line):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{GOOD}published: {section}\n")
+    with pytest.raises(UserError) as error:
+        read_experiment(path)
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["org/model", "../../etc", "/abs/path", "micro:linear"])
+def test_a_run_folder_never_leaves_its_parent(model):
+    name = folder_name(model, "easy-vqa")
+    assert "/" not in name
+    assert not name.startswith(".")
