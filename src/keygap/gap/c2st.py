@@ -17,6 +17,7 @@ from keygap.gap.core.held_out import bootstrap_interval, held_out, named_critics
 from keygap.gap.core.inputs import Groups, Vectors, check_level, thinned, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import mean_by_sample
+from keygap.gap.core.statistic import Statistic
 from keygap.gap.jsd import DEFAULT_CRITICS, MAX_VECTORS
 
 
@@ -48,6 +49,7 @@ class C2STResult:
                 null=0.5,
                 p_value=self.p_value,
                 dims=self.dims,
+                settings={"estimator": self.estimator, "level": self.level},
             ),
         )
 
@@ -95,3 +97,10 @@ def c2st(
         n_y=len(sides.y),
         seed=seed,
     )
+
+
+STATISTIC = Statistic(
+    what="held-out accuracy of a classifier that tells the sides apart in two components",
+    compute=lambda x, y, sides: c2st(x, y, *sides.groups, dims=2, seed=sides.seed),
+    coordinates="components",
+)

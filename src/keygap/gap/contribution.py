@@ -20,6 +20,7 @@ from keygap.errors import UserError
 from keygap.gap.core.inputs import Groups, Vectors, sample_weights, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import mean_by_sample
+from keygap.gap.core.statistic import Statistic
 
 
 @dataclass(frozen=True)
@@ -128,3 +129,9 @@ def _effect_size(
             "effect size is infinite; drop it"
         )
     return np.where(constant, 0.0, difference / np.sqrt(np.where(constant, 1.0, variance)))
+
+
+STATISTIC = Statistic(
+    what="squared distance of the means, and the share of each head and dimension",
+    compute=lambda x, y, sides: contribution(x, y, *sides.groups, n_heads=sides.heads),
+)

@@ -19,6 +19,7 @@ from keygap.errors import UserError
 from keygap.gap.core.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value, swap_labels
+from keygap.gap.core.statistic import Statistic
 
 
 @dataclass(frozen=True)
@@ -128,3 +129,10 @@ def gaussian_frechet(
     difference = mean_x - mean_y
     covariances = np.trace(cov_x) + np.trace(cov_y) - 2.0 * cross
     return float(difference @ difference), float(max(covariances, 0.0))
+
+
+STATISTIC = Statistic(
+    what="Frechet distance of the Gaussians fitted to the two sides",
+    compute=lambda x, y, sides: frechet(x, y, *sides.groups, seed=sides.seed),
+    coordinates="components",
+)

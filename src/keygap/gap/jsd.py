@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,9 @@ from keygap.gap.core.components import pooled_components
 from keygap.gap.core.critics import Critic
 from keygap.gap.core.held_out import bootstrap_interval, held_out, named_critics
 from keygap.gap.core.inputs import Groups, TwoSides, Vectors, check_level, thinned, two_sides
+from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import mean_by_sample
+from keygap.gap.core.statistic import Statistic
 
 LN2 = math.log(2.0)
 DEFAULT_CRITICS = ("linear", "quadratic", "spline")
@@ -59,6 +61,27 @@ class JSDResult:
     n_permutations: int
     seed: int
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """``jsd``, the bound in nats."""
+        return (
+            Reading(
+                "jsd",
+                self.nats,
+                "Jensen-Shannon divergence, a classifier's lower bound, nats (at most 0.693)",
+                ci=self.ci,
+                p_value=self.p_value if self.n_permutations else None,
+                dims=self.dims,
+                settings={
+                    "estimator": self.estimator,
+                    "explained": self.explained,
+                    "paired": self.paired,
+                    "n_permutations": self.n_permutations,
+                    "level": self.level,
+                },
+            ),
+        )
+
 
 @dataclass(frozen=True)
 class JSDProfile:
@@ -68,6 +91,16 @@ class JSDProfile:
     dims: tuple[int, ...]
     unavailable: tuple[int, ...]  # default dimensions that these vectors do not have
     saturates_at: int | None  # first dims with nats >= 0.95 ln 2; None: none does
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """``jsd`` in every number of components, with the first one at which it saturates."""
+        saturates_at = {"saturates_at": self.saturates_at}
+        return tuple(
+            replace(reading, settings={**reading.settings, **saturates_at})
+            for result in self.results
+            for reading in result.readings
+        )
 
 
 def jsd(
@@ -228,3 +261,18 @@ def _bound(
         n_permutations=n_permutations,
         seed=seed,
     )
+
+
+STATISTIC = Statistic(
+    what="Jensen-Shannon divergence: a held-out classifier's lower bound, by number of components",
+    compute=lambda x, y, sides: jsd_profile(
+        x,
+        y,
+        *sides.groups,
+        dims=sides.dims,
+        n_permutations=0,  # a permutation test of every comparison would cost more than the bound
+        n_bootstraps=sides.n_bootstraps,
+        seed=sides.seed,
+    ),
+    scope="ladder",
+)

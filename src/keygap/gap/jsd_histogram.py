@@ -18,6 +18,7 @@ from keygap.gap.core.components import pooled_components
 from keygap.gap.core.inputs import Groups, TwoSides, Vectors, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value, swap_labels
+from keygap.gap.core.statistic import Statistic
 from keygap.gap.jsd import LN2
 
 
@@ -112,3 +113,14 @@ def _divergence(sides: TwoSides, index: Int[np.ndarray, " n+m"], n_bins: int) ->
     q = np.bincount(index[n:], weights=weights[n:], minlength=n_bins)
     middle = 0.5 * (p + q)
     return float(0.5 * rel_entr(p, middle).sum() + 0.5 * rel_entr(q, middle).sum())
+
+
+def _in(dims: int) -> Statistic:
+    return Statistic(
+        what=f"JSD of joint histograms of {dims} components, beside its null",
+        compute=lambda x, y, sides: jsd_histogram(x, y, *sides.groups, dims=dims, seed=sides.seed),
+        coordinates="components",
+    )
+
+
+IN_2, IN_10, IN_50 = _in(2), _in(10), _in(50)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from keygap.errors import UserError
 from keygap.gap.core.inputs import Vectors, as_vectors, check_finite
 from keygap.gap.core.reading import Reading
+from keygap.gap.core.statistic import Statistic
 from keygap.gap.frechet import gaussian_frechet, weighted_moments
 
 _SIGMAS = 3.0
@@ -110,3 +111,10 @@ def _replace_outliers(
     norms = np.linalg.norm(values, axis=1)
     outlier = np.abs(norms - norms.mean()) > _SIGMAS * norms.std()
     return np.where(outlier[:, None], np.median(values, axis=0), values), int(outlier.sum())
+
+
+STATISTIC = Statistic(
+    what="what one layer adds to the Modality Integration Rate",
+    compute=lambda x, y, sides: mir_layer(x, y),
+    coordinates="raw",
+)

@@ -30,7 +30,9 @@ from jaxtyping import Float
 from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
 from keygap.gap.core.inputs import Groups, Vectors, check_level, two_sides
+from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, p_value
+from keygap.gap.core.statistic import Statistic
 
 Kernel = Literal["gaussian", "linear", "energy"]
 
@@ -66,17 +68,47 @@ class MMDResult:
     without: dict[Hashable, float] = field(repr=False, compare=False)  # each sample; paired only
 
     @property
-    def mmd_ci(self) -> tuple[float, float]:
-        """The interval of mmd: roots of the interval of mmd2, below zero taken as zero."""
-        return math.sqrt(max(self.ci[0], 0.0)), math.sqrt(max(self.ci[1], 0.0))
-
-    @property
     def null_band(self) -> tuple[float, float]:
         """Where `level` of the values under label swaps lie; (mmd2, mmd2) without swaps."""
         if not len(self.null):
             return self.mmd2, self.mmd2
         low, high = np.quantile(self.null, [(1 - self.level) / 2, (1 + self.level) / 2])
         return float(low), float(high)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """``mmd2`` and its root ``mmd``."""
+        swapped = len(self.null) > 0
+        band = self.null_band if swapped else None
+        settings = {
+            "kernel": self.kernel,
+            "bandwidth": self.bandwidth,
+            "paired": self.paired,
+            "n_permutations": self.n_permutations,
+            "level": self.level,
+        }
+        return (
+            Reading(
+                "mmd2",
+                self.mmd2,
+                "MMD squared, unbiased: squared distance of the mean embeddings",
+                ci=self.ci,
+                null=float(self.null.mean()) if swapped else None,
+                null_band=band,
+                p_value=self.p_value if swapped else None,
+                settings=settings,
+            ),
+            Reading(
+                "mmd",
+                self.mmd,
+                "root of MMD squared, 0 where that is negative",
+                ci=(_root(self.ci[0]), _root(self.ci[1])),
+                null=float(np.sqrt(self.null.clip(min=0.0)).mean()) if swapped else None,
+                null_band=(_root(band[0]), _root(band[1])) if band else None,
+                p_value=self.p_value if swapped else None,
+                settings=settings,
+            ),
+        )
 
 
 def mmd(
@@ -151,7 +183,7 @@ def mmd(
         without = dict(zip(sides.names_x, sums.without()[0].tolist(), strict=True))
     return MMDResult(
         mmd2=observed,
-        mmd=math.sqrt(max(observed, 0.0)),
+        mmd=_root(observed),
         ci=sums.interval(level),
         level=level,
         p_value=p_value(observed, null),
@@ -173,6 +205,11 @@ def mmd(
     )
 
 
+def _root(squared: float) -> float:
+    """Root of an unbiased squared distance, 0 where it is negative."""
+    return math.sqrt(max(squared, 0.0))
+
+
 def _bandwidths(
     given: float | Sequence[float] | None, median: Callable[[], float]
 ) -> tuple[float | None, tuple[float, ...]]:
@@ -183,3 +220,17 @@ def _bandwidths(
     if not sigmas or not all(math.isfinite(sigma) and sigma > 0 for sigma in sigmas):
         raise UserError(f"bandwidth is {given}: give positive numbers, in the vectors' units")
     return (sigmas[0] if len(sigmas) == 1 else None), sigmas
+
+
+STATISTIC = Statistic(
+    what="maximum mean discrepancy: distance of the mean embeddings under a Gaussian kernel",
+    compute=lambda x, y, sides: mmd(
+        x,
+        y,
+        *sides.groups,
+        n_permutations=sides.n_permutations,
+        n_bootstraps=0,  # the interval is a jackknife
+        seed=sides.seed,
+    ),
+    scope="ladder",
+)

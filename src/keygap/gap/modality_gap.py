@@ -20,6 +20,7 @@ from keygap.gap.core.inputs import Groups, Vectors, check_level, two_sides
 from keygap.gap.core.kernels import linear_means
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, mean_by_sample, p_value
+from keygap.gap.core.statistic import Statistic
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ModalityGapResult:
                 self.unbiased,
                 "the same without what sampling adds",
                 ci=self.ci,
+                settings={"level": self.level},
             ),
         )
 
@@ -122,3 +124,10 @@ def _unit(side: str, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d
         row = int(np.flatnonzero(norms == 0.0)[0])
         raise UserError(f"row {row} of {side} has length zero: it has no direction, drop it")
     return values / norms[:, None]
+
+
+STATISTIC = Statistic(
+    what="distance of the means of the vectors scaled to length 1",
+    compute=lambda x, y, sides: modality_gap(x, y, *sides.groups, seed=sides.seed),
+    coordinates="raw",
+)

@@ -28,6 +28,7 @@ from keygap.gap.core.components import pooled_components
 from keygap.gap.core.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums
+from keygap.gap.core.statistic import Statistic
 from keygap.gap.frechet import weighted_moments
 
 _SINGULAR = 1e-8  # variance in some direction on one side, over the pooled variance
@@ -158,3 +159,10 @@ def _transport(
     root = (axes * np.sqrt(values)) @ axes.T
     inner, inner_axes = linalg.eigh(root @ covariance @ root)
     return root @ ((inner_axes / np.sqrt(inner)) @ inner_axes.T) @ root
+
+
+STATISTIC = Statistic(
+    what="shares of MMD squared due to the means, the covariances and higher moments",
+    compute=lambda x, y, sides: moments(x, y, *sides.groups, seed=sides.seed),
+    coordinates="components",
+)

@@ -24,6 +24,7 @@ from keygap.errors import UserError
 from keygap.gap.core.inputs import Groups, Vectors, check_level, sample_weights, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import mean_by_sample
+from keygap.gap.core.statistic import Statistic
 
 _PARTS = 20  # leave-out parts of the jackknife
 
@@ -49,26 +50,22 @@ class SpreadResult:
         """Width and effective dimension of each side, their ratios (x over y), the separation."""
         width = "root mean squared distance of a vector to the centre of its side"
         dimension = "effective dimension: 1 for a line, the number of columns for a round ball"
+        apart = "distance of the two centres over the sides' spread"
+        over = "first over second"
+
+        def with_interval(name: str, value: float, what: str, ci: tuple[float, float]) -> Reading:
+            return Reading(name, value, what, ci=ci, settings={"level": self.level})
+
         return (
             Reading("spread", self.spread_x, width, side="x"),
             Reading("spread", self.spread_y, width, side="y"),
-            Reading(
-                "spread_ratio", self.spread_ratio, "first over second", ci=self.spread_ratio_ci
-            ),
+            with_interval("spread_ratio", self.spread_ratio, over, self.spread_ratio_ci),
             Reading("effective_dimension", self.effective_dimension_x, dimension, side="x"),
             Reading("effective_dimension", self.effective_dimension_y, dimension, side="y"),
-            Reading(
-                "effective_dimension_ratio",
-                self.dimension_ratio,
-                "first over second",
-                ci=self.dimension_ratio_ci,
+            with_interval(
+                "effective_dimension_ratio", self.dimension_ratio, over, self.dimension_ratio_ci
             ),
-            Reading(
-                "separation",
-                self.separation,
-                "distance of the two centres over the sides' spread",
-                ci=self.separation_ci,
-            ),
+            with_interval("separation", self.separation, apart, self.separation_ci),
         )
 
 
@@ -197,3 +194,9 @@ def _ratios(numbers: Float[np.ndarray, "b 5"]) -> Float[np.ndarray, "b 3"]:
     spread_x, spread_y, dimension_x, dimension_y, distance = numbers.T
     width = np.sqrt(0.5 * (spread_x**2 + spread_y**2))
     return np.column_stack([spread_x / spread_y, dimension_x / dimension_y, distance / width])
+
+
+STATISTIC = Statistic(
+    what="width and effective dimension of each side, and the distance of the centres over them",
+    compute=lambda x, y, sides: spread(x, y, *sides.groups, seed=sides.seed),
+)
