@@ -14,7 +14,8 @@ from keygap import gap
 from keygap.gap.core import resampling
 from keygap.gap.core.inputs import two_sides
 from keygap.gap.core.kernels import energy_means, gaussian_means
-from keygap.gap.core.resampling import PairSums, swap_labels
+from keygap.gap.core.resampling import PairSums
+from keygap.gap.core.swaps import swap_labels
 
 FEW = {"n_permutations": 99, "n_bootstraps": 99}
 
