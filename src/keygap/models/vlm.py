@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector
+from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
 from keygap.models.text_stack import Attends, DecoderLayer
 
@@ -60,6 +61,11 @@ class VLM:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @cached_property
+    def interventions(self) -> InterventionStack:
+        """The interventions applied to this model, in order."""
+        return InterventionStack()
 
     def layer_indices(self, wanted: Iterable[str | int]) -> list[int]:
         """Absolute layer indices, sorted, of a mixture of names and numbers.
