@@ -27,7 +27,7 @@ from keygap.benchmarks import (
     Unset,
     as_sample_set,
 )
-from keygap.capture.batches import labelled, on_device, opened
+from keygap.capture.batches import labelled, opened
 from keygap.capture.features import feature_labels, visible_features
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.sites import SITES, site_of
@@ -166,7 +166,7 @@ def _run_part(
                 rows[entry.id] = _failed_row(entry, bad[entry.id])
         if batch is None:
             continue
-        read = capture(on_device(capture.vlm, batch))
+        read = capture(batch)
         overflowed = _not_finite(read, batch, capture.vlm)
         good = [row for row in range(len(usable)) if row not in overflowed]
         for row, reason in overflowed.items():
