@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keygap import gap
     from keygap.benchmarks import benchmark
     from keygap.bias.answers import Answers, answer
-    from keygap.engines.local import extract
+    from keygap.engines.extract import extract
     from keygap.errors import UserError
     from keygap.measurement.gap import GapTable, measure
     from keygap.models import VLM, load
@@ -29,7 +29,7 @@ _HOMES = {
     "mask": "keygap.models.masking",
     "VLM": "keygap.models",
     "benchmark": "keygap.benchmarks",
-    "extract": "keygap.engines.local",
+    "extract": "keygap.engines.extract",
     "answer": "keygap.bias.answers",
     "Answers": "keygap.bias.answers",
     "Store": "keygap.store",

@@ -38,7 +38,7 @@ def test_other_weights_of_the_same_name_are_another_model(folder, tmp_path):
     assert fingerprint(vlm.model) == fingerprint(kg.load(str(folder), dtype="float32").model)
     with torch.no_grad():
         vlm.layers[0].projection("k_proj").module.weight.mul_(3)
-    with pytest.raises(UserError, match="holds another experiment: its weights"):
+    with pytest.raises(UserError, match="holds another extraction: its weights"):
         kg.extract(vlm, bench_of(samples(4)), tmp_path / "run", layers=[0])
 
 

@@ -145,7 +145,7 @@ def test_a_report_made_later_has_the_published_numbers_too(study: Path, tmp_path
     folders = sorted((tmp_path / "study").glob("micro-linear-*"))[:2]
     assert "arXiv 2510.26721" in kg.report(*folders).read_text()
     assert "arXiv 2510.26721" in kg.report(folders[0]).read_text()
-    (tmp_path / "study/experiment.yaml").unlink()
+    (tmp_path / "study/study.yaml").unlink()
     page = kg.report(*folders).read_text()
     assert "Between the modalities" in page
     assert "arXiv 2510.26721" not in page

@@ -88,7 +88,7 @@ def answer(
     left_out: dict[str, str] = {}
     starts = range(0, len(places), batch_size)
     for start in track(starts, len(starts), f"answers of {vlm.name}"):
-        read, broken = opened(benchmark, places[start : start + batch_size])
+        read, broken = opened(asked[start : start + batch_size])
         unscored = {s.id: why for s in read if (why := _not_scored(s, closed))}
         usable, batch, refused = labelled(vlm, [s for s in read if s.id not in unscored])
         left_out |= broken | unscored | refused

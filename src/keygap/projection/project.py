@@ -73,7 +73,7 @@ def project(
     text_roles = known_roles(text_roles)
     places = store.places(sites, layers)
     frames = []
-    for site, layer in track(places, len(places), f"t-SNE of {store.experiment['model']}"):
+    for site, layer in track(places, len(places), f"t-SNE of {store.identity['model']}"):
         vectors = store.vectors(site, layer)
         if vectors.labels["modality"].nunique() == 1:
             continue  # image and text are never keys of one layer: nothing to put side by side

@@ -16,7 +16,7 @@ import pandas as pd
 
 from keygap.reporting.published import Kind, Published, published_in
 from keygap.reporting.run import Run
-from keygap.store.writer import EXPERIMENT
+from keygap.store.run import study_file
 
 CONTRASTS: dict[Kind, tuple[str, ...]] = {
     "cross-modal": ("image_text",),
@@ -65,7 +65,7 @@ def comparison(runs: Sequence[Run]) -> Comparison | None:
     Raises:
         UserError: what that file says of them does not fit.
     """
-    files = dict.fromkeys(run.root.resolve().parent / EXPERIMENT for run in runs)
+    files = dict.fromkeys(study_file(run.root.resolve().parent) for run in runs)
     cited = [found for path in files if (found := published_in(path)) is not None]
     if len(runs) < 2 and not cited:
         return None

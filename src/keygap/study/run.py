@@ -14,17 +14,17 @@ import pandas as pd
 import torch
 import yaml
 
-from keygap.benchmarks import Benchmark, benchmark, choose
+from keygap.benchmarks import Benchmark, benchmark
 from keygap.bias.answers import answer, first_tokens
 from keygap.capture.batches import opened
-from keygap.engines.local import extract
+from keygap.engines.extract import extract
 from keygap.errors import UserError
 from keygap.measurement.gap import GapTable, measure
 from keygap.models import load
 from keygap.projection.project import project
 from keygap.reporting import read_run, report
 from keygap.store import Store, write_text
-from keygap.store.writer import EXPERIMENT
+from keygap.store.run import FIGURES, FORMER, GAP, REPORT, STUDY, study_file
 from keygap.study.experiment import Experiment
 
 logger = logging.getLogger("keygap")
@@ -78,8 +78,8 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         del vlm
         torch.cuda.empty_cache()
     tables = [read_run(folder).table.frame for folder in folders]
-    write_text(out / "gap.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
-    write_text(out / EXPERIMENT, asked)
+    write_text(out / GAP, pd.concat(tables, ignore_index=True).to_csv(index=False))
+    write_text(out / STUDY, asked)
     return report(*folders, out=out)
 
 
@@ -92,9 +92,9 @@ def _refuse_without_text(bench: Benchmark, experiment: Experiment) -> None:
     asked = set(experiment.measurement.text_roles)
     if asked & {"system", "template"}:  # a model's chat template may have these
         return
-    entries, found = bench.index(), set()
-    for place in choose(entries, experiment.extraction.samples, experiment.seed):
-        samples, _ = opened(bench, [place])
+    found: set[str] = set()
+    for one in bench.choose(experiment.extraction.samples, experiment.seed).batches(1):
+        samples, _ = opened(one)
         roles = {part.role for sample in samples for part in sample.prompt if part.kind == "text"}
         if roles & asked:
             return
@@ -116,13 +116,13 @@ def _refuse_other(out: Path, folders: Iterable[Path], asked: str) -> None:
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
-    ours = {folder.name for folder in folders} | {EXPERIMENT, "gap.csv", "figures", "report.html"}
+    ours = {folder.name for folder in folders} | {STUDY, FORMER, GAP, FIGURES, REPORT}
     strange = sorted({path.name for path in out.iterdir()} - ours)
     if strange:
         raise UserError(
             f"{out} holds something else ({strange[0]}): name another folder with --out"
         )
-    if (out / EXPERIMENT).is_file() and (out / EXPERIMENT).read_text() != asked:
+    if study_file(out).is_file() and study_file(out).read_text() != asked:
         raise UserError(f"{out} holds another experiment: name another folder with --out")
 
 
