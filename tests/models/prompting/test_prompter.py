@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keygap.benchmarks import BadSample, Part
+from keygap.benchmarks import BadSample, Piece
 from made import made_sample
 
 
@@ -37,11 +37,11 @@ def test_ids_are_those_of_the_plain_processor(vlm, good_samples):
 
 def test_roles_follow_the_parts(vlm):
     parts = (
-        Part("text", role="hint", text="A hint."),
-        Part("image"),
-        Part("text", role="question", text="Which one?"),
-        Part("text", role="option", text=" A. user"),
-        Part("text", role="option", text=" B. user"),
+        Piece("text", role="hint", text="A hint."),
+        Piece("image"),
+        Piece("text", role="question", text="Which one?"),
+        Piece("text", role="option", text=" A. user"),
+        Piece("text", role="option", text=" B. user"),
     )
     (labels,) = vlm.prompter([replace(made_sample("s"), prompt=parts)]).labels
     tokens = {
@@ -59,7 +59,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs", "Co", "Cc"]), min_size=1,
 @settings(deadline=None)
 @given(question=TEXT.filter(str.strip), hint=TEXT.filter(str.strip))
 def test_any_text_keeps_its_role(vlm, question, hint):
-    parts = (Part("image"), Part("text", "hint", hint), Part("text", "question", question))
+    parts = (Piece("image"), Piece("text", "hint", hint), Piece("text", "question", question))
     try:
         (labels,) = vlm.prompter([replace(made_sample("s"), prompt=parts)]).labels
     except BadSample:
@@ -80,7 +80,7 @@ def test_marker_characters_in_a_text_are_refused(vlm):
 
 def test_one_prompter_serves_several_threads(vlm, good_samples):
     prompts = [
-        replace(good, prompt=(Part("image"), Part("text", "hint", hint), *good.prompt[1:]))
+        replace(good, prompt=(Piece("image"), Piece("text", "hint", hint), *good.prompt[1:]))
         for good, hint in zip(
             good_samples, ("Short.", "A hint of many more words. " * 20), strict=False
         )

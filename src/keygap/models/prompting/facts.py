@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from transformers import BatchFeature
 
-from keygap.benchmarks.sample import Part, Sample, as_rgb
+from keygap.benchmarks.sample import Piece, Sample, as_rgb
 from keygap.models.patches.charts import Charts
 from keygap.models.patches.layout import ImageFacts
 from keygap.models.prompting.image_inputs import ImageTokens, grids_of, sizes_of
@@ -19,7 +19,7 @@ Shown = (
 )  # an image, or the frames (height, width, 3) of a video
 
 
-def shown_by(sample: Sample, piece: Part) -> Shown:
+def shown_by(sample: Sample, piece: Piece) -> Shown:
     """The decoded image or video that a piece of a prompt shows.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from keygap.benchmarks.sample import BadSample, Part
+from keygap.benchmarks.sample import BadSample, Piece
 from keygap.models.batch import Batch
 from keygap.models.patches.charts import Charts
 from keygap.models.patches.layout import ImageFacts
@@ -136,7 +136,7 @@ class Form:
 
     def _of_equal_images(self, image: Image.Image, images: int) -> tuple[BatchFeature, int]:
         """Model inputs of one prompt of equal images, and the number of their positions."""
-        text = self.template.render([*[Part("image")] * images, Part("text", text="?")])
+        text = self.template.render([*[Piece("image")] * images, Piece("text", text="?")])
         inputs = self._inputs([text], [[image] * images])
         ids = inputs["input_ids"].numpy()
         return inputs, int(image_positions(inputs, ids, self.image_tokens.ids).sum())

@@ -15,7 +15,7 @@ from itertools import product
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from keygap.benchmarks.sample import BadSample, Part, Sample
+from keygap.benchmarks.sample import BadSample, Piece, Sample
 from keygap.errors import UserError
 from keygap.models.batch import Batch
 from keygap.models.prompting.facts import shown_by
@@ -65,7 +65,7 @@ class Prompter:
         Raises:
             UserError: no form gives image positions; says why.
         """
-        prompt = (Part("image"), Part("text", text="What colour?"))
+        prompt = (Piece("image"), Piece("text", text="What colour?"))
         picture = Image.new("RGB", (96, 64), (200, 30, 30))
         reasons = []
         for form in self._forms():
@@ -93,7 +93,7 @@ class Prompter:
             template = Template(self._processor, self.image_tokens, style)
             yield Form(template, self._processor, self.image_tokens, image_marks, nested)
 
-    def _checked(self, sample: Sample) -> tuple[Part, ...]:
+    def _checked(self, sample: Sample) -> tuple[Piece, ...]:
         """The pieces of a sample's prompt.
 
         Raises:

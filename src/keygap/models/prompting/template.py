@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jinja2
 from transformers import ProcessorMixin
 
-from keygap.benchmarks.sample import BadSample, Part
+from keygap.benchmarks.sample import BadSample, Piece
 from keygap.models.prompting.image_inputs import ImageTokens
 from keygap.models.prompting.marks import marked, marked_pieces, without_marks
 
@@ -39,12 +39,12 @@ class Template:
     image_tokens: ImageTokens
     style: Style
 
-    def render(self, pieces: Sequence[Part]) -> str:
+    def render(self, pieces: Sequence[Piece]) -> str:
         """The text of one prompt, without marks."""
         content = self._content(pieces)
         return self._chat(content) if self._is_chat else content
 
-    def render_marked(self, pieces: Sequence[Part]) -> str:
+    def render_marked(self, pieces: Sequence[Piece]) -> str:
         """The text of one prompt, with marks; without them it equals that of ``render``.
 
         Raises:
@@ -62,7 +62,7 @@ class Template:
     def _is_chat(self) -> bool:
         return self.style in ("chat", "chat-string")
 
-    def _content(self, pieces: Sequence[Part]) -> Any:
+    def _content(self, pieces: Sequence[Piece]) -> Any:
         """The content of the user's message, or the whole plain text."""
         if self.style == "chat":
             return _as_list(pieces)
@@ -94,10 +94,10 @@ class Template:
         """
         if not self._is_chat:
             return "", ""
-        question = self._content([_marked(Part("text", text="question"))])
+        question = self._content([_marked(Piece("text", text="question"))])
         plain = self._chat(question)
         # the content of a system message may have to be a list or a string
-        for system in (_as_list([Part("text", text=_SYSTEM)]), _SYSTEM):
+        for system in (_as_list([Piece("text", text=_SYSTEM)]), _SYSTEM):
             try:
                 given = self._chat(question, system)
             except (jinja2.TemplateError, TypeError):  # the template takes no such system message
@@ -110,14 +110,14 @@ class Template:
         return "", ""
 
 
-def _as_list(pieces: Sequence[Part]) -> list[dict[str, str]]:
+def _as_list(pieces: Sequence[Piece]) -> list[dict[str, str]]:
     return [
         {"type": "text", "text": piece.text} if piece.kind == "text" else {"type": piece.kind}
         for piece in pieces
     ]
 
 
-def _marked(piece: Part, around_space: bool = True) -> Part:
+def _marked(piece: Piece, around_space: bool = True) -> Piece:
     if piece.kind != "text":
         return piece
     return replace(piece, text=marked(piece.text, piece.role, around_space))
