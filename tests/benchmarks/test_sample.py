@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from keygap.benchmarks import BadSample, Entry, Part, Sample, as_rgb, choose, with_copies
+from keygap.benchmarks import BadSample, Entry, Piece, Sample, as_rgb, choose, with_copies
 from keygap.benchmarks.formats.images import open_image
 from keygap.benchmarks.sample import unique_ids
 
@@ -127,7 +127,7 @@ def test_postscript_is_not_tried() -> None:
 
 def test_half_a_surrogate_pair_is_a_bad_sample() -> None:
     with pytest.raises(BadSample, match="not Unicode"):
-        Sample("1", (), "\ud800", (Part("text", text="\ud800"),))
+        Sample("1", (), "\ud800", (Piece("text", text="\ud800"),))
 
 
 def test_letters() -> None:

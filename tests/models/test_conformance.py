@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from keygap.benchmarks import BadSample, Part, Sample
+from keygap.benchmarks import BadSample, Piece, Sample
 from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
@@ -204,7 +204,7 @@ def test_placeholder_in_a_text_is_a_bad_sample():
     vlm = vlm_of("llava")
     (sample, _) = check_samples()
     text = "What does <image> mean?"
-    bad = Sample(sample.id, sample.images, text, (Part("image"), Part("text", text=text)))
+    bad = Sample(sample.id, sample.images, text, (Piece("image"), Piece("text", text=text)))
     with pytest.raises(BadSample, match="'<image>'"):
         vlm.prompter([bad])
 
@@ -213,11 +213,11 @@ def test_several_images_and_text_between_them():
     vlm = vlm_of("llava_next")
     one, two = check_samples()
     prompt = (
-        Part("text", text="First "),
-        Part("image"),
-        Part("text", "option", "A. this "),
-        Part("image", image=1),
-        Part("text", "option", "B. that"),
+        Piece("text", text="First "),
+        Piece("image"),
+        Piece("text", "option", "A. this "),
+        Piece("image", image=1),
+        Piece("text", "option", "B. that"),
     )
     (labels,) = vlm.prompter([Sample("s", (*one.images, *two.images), "q", prompt)]).labels
     runs = [str(labels.role[0] + ":" + labels.modality[0])]

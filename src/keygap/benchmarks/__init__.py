@@ -10,7 +10,7 @@ from pathlib import Path
 from keygap.benchmarks.sample import (
     BadSample,
     Entry,
-    Part,
+    Piece,
     Sample,
     as_rgb,
     image_then_question,
@@ -93,7 +93,7 @@ __all__ = [
     "Benchmark",
     "Entry",
     "InMemory",
-    "Part",
+    "Piece",
     "Sample",
     "SampleSet",
     "Unset",

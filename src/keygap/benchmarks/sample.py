@@ -20,7 +20,7 @@ Role = Literal["system", "template", "question", "option", "hint", "answer"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Piece:
     """One piece of a prompt as the model reads it: text of a role, an image, or a video.
 
     ``image`` is the index into ``Sample.images``, or ``Sample.videos``; ``text`` is empty then.
@@ -46,7 +46,7 @@ class Sample:
     id: str
     images: tuple[Image.Image, ...]
     question: str
-    prompt: tuple[Part, ...]
+    prompt: tuple[Piece, ...]
     answer: str | None = None
     options: tuple[str, ...] = ()
     hint: str | None = None
@@ -106,9 +106,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
         raise BadSample(f"the image cannot be decoded: {error}") from error
 
 
-def image_then_question(question: str, images: int = 1) -> tuple[Part, ...]:
+def image_then_question(question: str, images: int = 1) -> tuple[Piece, ...]:
     """The plain prompt: the images, then the question."""
-    return (*(Part("image", image=number) for number in range(images)), Part("text", text=question))
+    return (
+        *(Piece("image", image=number) for number in range(images)),
+        Piece("text", text=question),
+    )
 
 
 def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from keygap.benchmarks.sample import BadSample, Part, Sample, image_then_question
+from keygap.benchmarks.sample import BadSample, Piece, Sample, image_then_question
 from keygap.capture.batches import on_device
 from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
@@ -136,7 +136,7 @@ def video(vlm: VLM) -> tuple[bool | None, str]:
     generator = np.random.default_rng(1)
     frames = generator.integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
     video = tuple(Image.fromarray(frame) for frame in frames)
-    prompt = (Part("video"), one.prompt[1])
+    prompt = (Piece("video"), one.prompt[1])
     sample = replace(one, images=(), videos=(video,), prompt=prompt)
     try:
         batch = vlm.prompter([sample])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from keygap.benchmarks.formats.images import image_of
 from keygap.benchmarks.formats.tables import Row
-from keygap.benchmarks.sample import BadSample, Part, Role
+from keygap.benchmarks.sample import BadSample, Piece, Role
 
 MARKER = re.compile(r"<image\s+(\d+)>")
 NUMBERS = range(1, 8)
@@ -21,7 +21,7 @@ NUMBERS = range(1, 8)
 
 def interleaved(
     row: Row, question: str, lines: Sequence[str], instruction: str
-) -> tuple[tuple[Part, ...], tuple[Image.Image, ...]]:
+) -> tuple[tuple[Piece, ...], tuple[Image.Image, ...]]:
     """Question, options and instruction with the row's images at their markers.
 
     Images that no marker names are left out, as the publisher's scripts do; where the text has no
@@ -42,7 +42,7 @@ def interleaved(
         if not shown:
             raise BadSample("missing image: the row has none")
         parts = [*(fill.image(str(number), "question") for number in shown), *parts]
-    return (*parts, Part("text", "template", instruction)), tuple(fill.images)
+    return (*parts, Piece("text", "template", instruction)), tuple(fill.images)
 
 
 class _Filler:
@@ -53,20 +53,20 @@ class _Filler:
         self._places: dict[str, int] = {}
         self.images: list[Image.Image] = []
 
-    def text(self, text: str, role: Role) -> list[Part]:
+    def text(self, text: str, role: Role) -> list[Piece]:
         parts = []
         for place, piece in enumerate(MARKER.split(text)):
             if place % 2:  # the groups of a split stand at odd places
                 parts.append(self.image(piece, role))
             elif piece:
-                parts.append(Part("text", role, piece))
+                parts.append(Piece("text", role, piece))
         return parts
 
-    def image(self, number: str, role: Role) -> Part:
+    def image(self, number: str, role: Role) -> Piece:
         if number not in self._places:
             cell = self._row.get(f"image_{number}")
             if cell is None:
                 raise BadSample(f"missing image: the text shows <image {number[:9]}>")
             self._places[number] = len(self.images)
             self.images.append(image_of(cell))
-        return Part("image", role, image=self._places[number])
+        return Piece("image", role, image=self._places[number])

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from keygap.benchmarks.sample import BadSample, Entry, Part, Role, Sample
+from keygap.benchmarks.sample import BadSample, Entry, Piece, Role, Sample
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import UserError, unknown
 
@@ -67,15 +67,15 @@ class LmmsTask(Benchmark):
         # what tasks' code raises on a row that it does not expect
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise BadSample(f"lmms-eval cannot read the row: {error!r}") from error
-        prompt: list[Part] = []
+        prompt: list[Piece] = []
         images: list[Image.Image] = []
         for message in messages:
             role: Role = "question" if message["role"] == "user" else "system"
             for content in message["content"]:
                 if content["type"] == "text":
-                    prompt.append(Part("text", role, content["text"]))
+                    prompt.append(Piece("text", role, content["text"]))
                 elif isinstance(content.get("url"), Image.Image):
-                    prompt.append(Part("image", role, image=len(images)))
+                    prompt.append(Piece("image", role, image=len(images)))
                     images.append(content["url"])
                 else:
                     raise BadSample(f"keygap reads images, and this row shows {content['type']}")

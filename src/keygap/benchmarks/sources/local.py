@@ -33,7 +33,7 @@ from keygap.benchmarks.formats.options import (
     option_texts,
     text_of,
 )
-from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
+from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Piece, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import UserError, unknown
 
@@ -174,11 +174,11 @@ def _sample(
         if answer is not None and answer not in letters and options.count(answer) == 1:
             answer = LETTERS[options.index(answer)]
         answer = checked_answer(answer, letters)
-    prompt = [Part("image", image=place) for place in range(len(images))]
-    prompt += [Part("text", "hint", hint + "\n")] * bool(hint)
-    prompt += [Part("text", "question", question + "\n" * bool(options))]
-    prompt += [Part("text", "option", line) for line in option_lines(options, letters, "{}. {}")]
-    prompt += [Part("text", "template", CHOICE[language])] * bool(options)
+    prompt = [Piece("image", image=place) for place in range(len(images))]
+    prompt += [Piece("text", "hint", hint + "\n")] * bool(hint)
+    prompt += [Piece("text", "question", question + "\n" * bool(options))]
+    prompt += [Piece("text", "option", line) for line in option_lines(options, letters, "{}. {}")]
+    prompt += [Piece("text", "template", CHOICE[language])] * bool(options)
     return Sample(
         id=entry.id,
         images=images,

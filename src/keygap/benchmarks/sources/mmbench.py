@@ -25,7 +25,7 @@ from keygap.benchmarks.formats.options import (
     text_of,
 )
 from keygap.benchmarks.formats.tables import Row, Tables
-from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
+from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Piece, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import unknown
 
@@ -112,11 +112,11 @@ class MMBench(Benchmark):
         letters, options = tuple(given), tuple(given.values())
         answer = checked_answer(row.get("answer"), letters)
         lines = option_lines(options, letters, "{}. {}")
-        prompt = [Part("image")]
-        prompt += [Part("text", "hint", hint + "\n")] * bool(hint)
-        prompt += [Part("text", "question", question + "\n")]
-        prompt += [Part("text", "option", line) for line in lines]
-        prompt += [Part("text", "template", CHOICE[self._edition])]
+        prompt = [Piece("image")]
+        prompt += [Piece("text", "hint", hint + "\n")] * bool(hint)
+        prompt += [Piece("text", "question", question + "\n")]
+        prompt += [Piece("text", "option", line) for line in lines]
+        prompt += [Piece("text", "template", CHOICE[self._edition])]
         return Sample(
             id=entry.id,
             images=(self._image(row),),

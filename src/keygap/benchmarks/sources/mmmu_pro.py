@@ -26,7 +26,7 @@ from keygap.benchmarks.formats.options import (
     text_of,
 )
 from keygap.benchmarks.formats.tables import Row, Tables
-from keygap.benchmarks.sample import Entry, Part, Sample, unique_ids
+from keygap.benchmarks.sample import Entry, Piece, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import unknown
 
@@ -97,7 +97,7 @@ class MMMUPro(Benchmark):
 
     def _shown(
         self, row: Row, question: str, lines: list[str]
-    ) -> tuple[tuple[Part, ...], tuple[Image.Image, ...]]:
+    ) -> tuple[tuple[Piece, ...], tuple[Image.Image, ...]]:
         if self._vision:
-            return (Part("image"), Part("text", "template", VISION)), (image_of(row["image"]),)
+            return (Piece("image"), Piece("text", "template", VISION)), (image_of(row["image"]),)
         return interleaved(row, question, lines, CHOICE)
