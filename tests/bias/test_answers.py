@@ -1,4 +1,4 @@
-"""Answers: the likelihood that the model itself gives, padded or not."""
+"""Answers: likelihoods are the model's own, in batches as alone; what is not scored is counted."""
 
 from __future__ import annotations
 

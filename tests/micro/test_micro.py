@@ -1,4 +1,4 @@
-"""The embedded model: an ordinary transformers folder, its weights those that ship."""
+"""The embedded model: an ordinary checkpoint folder with the weights that ship."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_every_connector_loads_and_reads(easy_vqa, tmp_path):
 
 
 def test_packing_changes_no_answer(vlm):
-    """Three questions in one sequence get the logits that each gets alone."""
+    """Three questions in one sequence have the same logits as each of them alone."""
     packer = Packer(vlm.processor)
     pairs = [("what shape is it?", "circle"), ("is it red?", "no"), ("is it not blue?", "yes")]
     tokens = torch.randn(1, 16, 576) * 0.1
