@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from keygap.errors import UserError
     from keygap.measurement.gap import GapTable, measure
     from keygap.models import VLM, load
+    from keygap.models.masking import mask
     from keygap.projection.project import Projection, project
     from keygap.reporting import report
     from keygap.store import Store
 
 _HOMES = {
     "load": "keygap.models",
+    "mask": "keygap.models.masking",
     "VLM": "keygap.models",
     "benchmark": "keygap.benchmarks",
     "extract": "keygap.engines.extract",
@@ -51,6 +53,7 @@ __all__ = [
     "extract",
     "gap",
     "load",
+    "mask",
     "measure",
     "project",
     "report",

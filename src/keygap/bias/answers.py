@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
 from keygap.benchmarks.scoring import Judged, judge, scores
-from keygap.capture.batches import labelled, on_device, opened
+from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.models.batch import Batch
@@ -165,19 +165,18 @@ def next_logits(vlm: VLM, batch: Batch) -> Float[Tensor, "b vocabulary"]:
     Of the other positions none are made where the model can be asked so: with a vocabulary of
     150,000 and images of thousands of tokens they would take gigabytes.
     """
-    inputs = on_device(vlm, batch)
     if vlm.model.config.is_encoder_decoder:  # the decoder has read nothing but its start
-        return vlm.forward(inputs).logits[:, -1]
+        return vlm.forward(batch).logits[:, -1]
     rows = torch.arange(len(batch.labels), device=vlm.device)
     last = torch.tensor([len(labels) - 1 for labels in batch.labels], device=vlm.device)
     named = inspect.signature(vlm.model.forward).parameters
-    if "logits_to_keep" in named and "labels" not in inputs:  # a loss needs every position
+    if "logits_to_keep" in named and "labels" not in batch.inputs:  # a loss needs every position
         kept = last.unique()
-        logits = vlm.forward({**inputs, "logits_to_keep": kept}).logits
+        logits = vlm.forward(batch, logits_to_keep=kept).logits
         return logits[rows.to(logits.device), torch.searchsorted(kept, last).to(logits.device)]
-    logits = vlm.forward(inputs).logits
+    logits = vlm.forward(batch).logits
     # counted from the end of a sequence padded on the right
-    last = last + logits.shape[1] - inputs["input_ids"].shape[1]
+    last = last + logits.shape[1] - batch.inputs["input_ids"].shape[1]
     return logits[rows.to(logits.device), last.to(logits.device)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from keygap.benchmarks import SampleSet
-from keygap.capture.batches import labelled, on_device, opened
+from keygap.capture.batches import labelled, opened
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.tables import Reading, failed_row
 from keygap.engines.plan import Plan
@@ -54,7 +54,7 @@ def _read(capture: Capture, chosen: SampleSet) -> tuple[Reading | None, dict[str
     bad = {e.id: failed_row(e, reasons[e.id]) for e in chosen.entries if e.id in reasons}
     if batch is None:
         return None, bad
-    return Reading(capture.vlm, usable, batch, capture(on_device(capture.vlm, batch))), bad
+    return Reading(capture.vlm, usable, batch, capture(batch)), bad
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
