@@ -67,4 +67,4 @@ def first_usable(vlm: VLM, sample_set: SampleSet) -> Batch | None:
 
 def on_device(vlm: VLM, batch: Batch) -> dict[str, Any]:
     """The model inputs of a batch on the model's device, floats in the model's dtype."""
-    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
+    return vlm.inputs_of(batch)

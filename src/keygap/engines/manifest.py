@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from keygap.engines.plan import Plan
 from keygap.models.fingerprint import fingerprint
-from keygap.models.vlm import VLM
 from keygap.store.writer import failures_of
 
 PACKAGES = ("keygap", "torch", "transformers", "numpy", "pyarrow")
@@ -26,7 +25,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "model": vlm.name,
         "revision": vlm.revision,
         "weights": fingerprint(vlm.model),  # models of one name and revision may differ in these
-        "interventions": _interventions(vlm),
+        "interventions": vlm.interventions.identity,
         "benchmark": benchmark.name,
         "split": benchmark.split,
         "data": benchmark.data,
@@ -72,8 +71,3 @@ def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict
         "failures": failures,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
-
-
-def _interventions(vlm: VLM) -> list[dict[str, Any]]:
-    stack = getattr(vlm, "interventions", None)
-    return stack.identity if stack is not None else []
