@@ -104,8 +104,10 @@ def main() -> None:
     for each in found:
         print(f"{each.column:16} {each.size:9.2e}" + (f"   {each.row}" if each.size else ""))
     too_large = [each.column for each in found if each.size > options.tolerance]
-    print(f"{len(rows)} rows, {len(found)} columns compared to {options.tolerance:g}: ", end="")
-    print(f"differ in {', '.join(too_large)}" if too_large else "equal")
+    verdict = f"differ in {', '.join(too_large)}" if too_large else "equal"
+    if lines:
+        verdict += f"; {len(lines)} rows or columns are on one side only"
+    print(f"{len(rows)} rows, {len(found)} columns compared to {options.tolerance:g}: {verdict}")
     sys.exit(1 if lines or too_large else 0)
 
 

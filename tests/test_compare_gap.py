@@ -89,6 +89,7 @@ def test_a_row_on_one_side_only_fails(tmp_path):
     status, said = compared(tmp_path, ROWS[:2], ROWS)
     assert status == 1
     assert "row only in B: m easy-vqa k_proj 0 0 image_text" in said
+    assert said.rstrip().endswith("equal; 1 rows or columns are on one side only")
 
 
 def test_a_column_on_one_side_only_fails(tmp_path):

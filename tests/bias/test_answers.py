@@ -72,7 +72,7 @@ def test_nothing_to_score_is_no_error(vlm):
 
 
 def test_each_sample_is_prepared_once(vlm, monkeypatch):
-    prepared = []
+    prepared: list[str] = []
     kind = type(vlm.prompter)
     call = kind.__call__
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -109,7 +110,7 @@ def test_a_folder_with_another_experiment_is_refused(vlm, easy_vqa, store):
 def test_a_folder_with_the_same_benchmark_of_other_files_is_refused(vlm, tmp_path):
     (tmp_path / "a.png").write_bytes(fixtures.picture())
     rows = [{"image": "a.png", "question": f"is it number {n}?"} for n in range(4)]
-    same = {"layers": [0], "batch_size": 4}
+    same: dict[str, Any] = {"layers": [0], "batch_size": 4}
     made = []
     for name in ("one", "two"):
         path = fixtures.write_bench_tsv(

@@ -81,7 +81,7 @@ def test_an_exception_in_the_middle_leaves_nothing(site):
     inputs = on_device(vlm, vlm.prompter(check_samples()))
     functions = dict(AttentionInterface._global_mapping)
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.decoder.modules()]
-    watched = []
+    watched: list[weakref.ref] = []
 
     def fail(module, arguments, output):
         watched.extend(weakref.ref(vectors) for vectors in capture._read.values())
@@ -221,7 +221,7 @@ def test_several_images_and_text_between_them():
     )
     (labels,) = vlm.prompter([Sample("s", (*one.images, *two.images), "q", prompt)]).labels
     runs = [str(labels.role[0] + ":" + labels.modality[0])]
-    order = []
+    order: list[str] = []
     for image, role in zip(labels.image, labels.role, strict=True):
         name = f"image {image}" if image >= 0 else role
         if name != "template" and (not order or order[-1] != name):

@@ -16,6 +16,7 @@ def holder(tmp_path):
     """Another process that holds the lock of ``tmp_path / "run"``."""
     command = [sys.executable, str(HOLDING), str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     assert process.stdout.readline() == "locked\n"
     yield process
     process.kill()

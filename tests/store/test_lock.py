@@ -59,7 +59,8 @@ def test_folders_that_were_made_and_are_empty_are_removed(tmp_path):
 
 def test_a_lock_file_removed_while_it_is_taken_is_made_again(tmp_path, monkeypatch):
     """The holder before may remove the file between its being opened and being locked here."""
-    flock, calls = fcntl.flock, []
+    flock = fcntl.flock
+    calls: list[int] = []
 
     def late(file, operation):
         if not calls:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,7 +89,7 @@ def test_a_layer_may_have_some_of_the_tokens(tmp_path):
     """Where keys are image features or text and never both, a layer has the rows of its kind."""
     tables = part(range(3))
     text = tables.vectors["k_proj", 3].filter([False, True, True] * 3)
-    tables.vectors["k_proj", 3] = text
+    tables = replace(tables, vectors={**tables.vectors, ("k_proj", 3): text})
     with StoreWriter(tmp_path, IDENTITY) as writer:
         write_part(tmp_path, 0, tables)
         writer.commit(tables.samples)

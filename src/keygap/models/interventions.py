@@ -241,7 +241,8 @@ class InterventionStack:
                 tokens = queries if site == "query" else keys
                 vectors = getattr(call, site).transpose(1, 2)
                 changed = intervention.change(vectors, site, layer, tokens)
-                call = replace(call, **{site: changed.transpose(1, 2)})
+                changes: dict[str, Any] = {site: changed.transpose(1, 2)}
+                call = replace(call, **changes)
         if WHOLE_CALL in intervention.sites:
             return intervention.attend(call, layer, queries, keys)
         return call.proceed()

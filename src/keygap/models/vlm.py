@@ -123,7 +123,8 @@ class VLM:
                 "begin: generate from prompts of one length, or one by one"
             )
         with self.interventions.labels_of(batch):
-            return self.model.generate(**self.inputs_of(batch), **keywords)
+            model: Any = self.model  # generate comes from a mixin of the concrete class
+            return model.generate(**self.inputs_of(batch), **keywords)
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
         """A batch's model inputs on the model's device, floats in its dtype."""
