@@ -5,9 +5,9 @@ The unbiased squared distance of the two means (a linear-kernel MMD^2) is a sum 
     paired     c_j = mean over s != t of D_sj D_tj,  D_s the difference of the means of sample s
     unpaired   c_j = mean_{s != s'} X_sj X_s'j + mean_{t != t'} Y_tj Y_t'j - 2 mean_{s, t} X_sj Y_tj
 
-A head is the sum of its dimensions, so the parts add up to the whole. They are in squared units of
-the vectors, so a dimension of large scale counts for much. That is intended, because it reveals
-massive dimensions. ``effect_size`` does not depend on the scale.
+A head is the sum of its dimensions, so the contributions add up to the whole. They are in squared
+units of the vectors, so a dimension of large scale counts for much. That is intended, because it
+reveals massive dimensions. ``effect_size`` does not depend on the scale.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from keygap.gap.core.statistic import Statistic
 
 @dataclass(frozen=True)
 class ContributionResult:
-    """Parts of the unbiased squared distance of the means. A part can be negative.
+    """Contributions to the unbiased squared distance of the means. They can be negative.
 
     Attributes:
         total: The squared distance, in squared units of the vectors.
-        by_dimension: Part of each dimension.
-        by_head: Part of each head.
+        by_dimension: Contribution of each dimension.
+        by_head: Contribution of each head.
         effect_size: Difference of the means over the pooled standard deviation, by dimension.
         paired: Whether both sides hold the same samples.
     """
@@ -84,7 +84,7 @@ def contribution(
     n_heads: int = 1,
     paired: bool | None = None,
 ) -> ContributionResult:
-    """Part of each dimension and head in the difference of the means. O((n + m) d).
+    """Contribution of each dimension and head to the difference of the means. O((n + m) d).
 
     Args:
         x: Vectors of the first side, shape (n, d), numpy or torch.
@@ -95,7 +95,7 @@ def contribution(
         paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
 
     Returns:
-        The parts. A column that is constant on both sides with one value has effect size 0.
+        The contributions. A column that has one value on both sides has effect size 0.
 
     Raises:
         UserError: Bad vectors or ids (see ``core.inputs.two_sides``), a number of columns that

@@ -1,8 +1,8 @@
-"""JSD of joint histograms of a few principal components, as papers print it. Do not rely on it.
+"""JSD of joint histograms of a few principal components, as in published work.
 
 A joint histogram has bins^dims bins. In 50 dimensions every vector has a bin of its own, and two
 halves of one distribution look different. So the result includes what the number reads under label
-swaps of whole samples, where the truth is 0. Use ``jsd`` for the size of a gap.
+swaps of whole samples, where the truth is 0. For the size of a gap use ``jsd``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A classifier's log-odds have the right order but often the wrong scale, and a bound of a divergence
 needs probabilities. A logistic regression on one score per classifier sets the scale (Platt 1999).
-It has no way to profit from log-odds that point the wrong way: their slope becomes 0 and their
-bound 0.
+Log-odds that point the wrong way get slope 0, and their bound is then 0 and not negative.
 """
 
 from __future__ import annotations

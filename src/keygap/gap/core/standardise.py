@@ -24,5 +24,8 @@ def standardise(
     """
     both = np.concatenate([x, y])
     weight = np.repeat([0.5 / len(x), 0.5 / len(y)], [len(x), len(y)]) * len(both)
-    scaled = StandardScaler().fit(both.astype(np.float64), sample_weight=weight).transform(both)
+    # Rounding can leave a constant column a variance below 0. The scaler then divides it by 1.
+    with np.errstate(invalid="ignore"):
+        scaler = StandardScaler().fit(both.astype(np.float64), sample_weight=weight)
+    scaled = scaler.transform(both)
     return scaled[: len(x)].astype(np.float32), scaled[len(x) :].astype(np.float32)
