@@ -71,7 +71,7 @@ class Capture:
         self.stop_early = stop_early
         self.output: Any = None
         self._read: dict[Key, Tensor] = {}
-        self._inputs: Mapping[str, Tensor] = {}
+        self._inputs: Mapping[str, Any] = {}  # of the pass that is read; other passes are not
         self._wanted = len(self.layers) * (len(self.sites) + attention)
         self._hooks = ExitStack()
 
@@ -105,14 +105,15 @@ class Capture:
         self._forget()
         self._inputs = batch.inputs if isinstance(batch, Batch) else batch
         stopped = suppress(_EverythingRead)
-        with stopped, nullcontext() if self.gradients else torch.no_grad():
-            self.output = self.vlm.forward(batch)
-        missing = self._wanted - len(self._read)
+        try:
+            with stopped, nullcontext() if self.gradients else torch.no_grad():
+                self.output = self.vlm.forward(batch)
+        finally:
+            read, self._read, self._inputs = self._read, {}, {}
+        missing = self._wanted - len(read)
         if missing:
-            seen = sorted(self._read)
+            seen = sorted(read)
             raise RuntimeError(f"{missing} of {self._wanted} vectors were never seen; seen: {seen}")
-        read, self._read = self._read, {}
-        self._inputs = {}
         return read
 
     def _forget(self) -> None:
@@ -136,8 +137,10 @@ class Capture:
             return
         hooks.callback(handle.remove)
 
-    def _shape(self) -> tuple[int, int]:
-        """Prompts and tokens of the pass."""
+    def _shape(self) -> tuple[int, int] | None:
+        """Prompts and tokens of the pass that is read; None in any other."""
+        if not self._inputs:
+            return None
         batch, tokens = self._inputs["input_ids"].shape
         return batch, tokens
 
@@ -154,6 +157,8 @@ class Capture:
         return AttentionTap(modules, partial(self._read_call, owners), reads=True)
 
     def _read_call(self, owners: Mapping[int, DecoderLayer], call: AttentionCall) -> Any:
+        if not self._inputs:
+            return call.proceed()
         layer = owners[id(call.module)]
         if self.attention:
             shares = received(call, self._inputs.get("attention_mask"))

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from keygap.models.decoder_layer import DecoderLayer
 
 SeesVectors = Callable[[Tensor], Tensor | None]  # what it returns replaces the vectors
-Shape = Callable[[], tuple[int, int]]  # prompts and tokens of the current pass
+Shape = Callable[[], tuple[int, int] | None]  # prompts and tokens of a pass; None: leave it alone
 
 
 def hook_projection(
@@ -27,7 +27,8 @@ def hook_projection(
         layer: a layer of the text stack.
         name: ``q_proj``, ``k_proj`` or ``v_proj``.
         function: gets the vectors and returns what replaces them, or None.
-        shape: says how many prompts and tokens the current pass has.
+        shape: says how many prompts and tokens the current pass has, or None for a pass whose
+            vectors the function need not see.
         first: whether the function comes before those that are hooked already.
 
     Raises:
@@ -36,10 +37,13 @@ def hook_projection(
     projection = layer.projection(name)
 
     def hook(module: nn.Module, arguments: Any, output: Tensor) -> Tensor | None:
+        size = shape()
+        if size is None:
+            return None
         vectors = own = projection.read(output)
-        if layer.attends == "cross" and len(own) != shape()[0]:
+        if layer.attends == "cross" and len(own) != size[0]:
             # each view of an image is a row here; attention joins those of a prompt
-            vectors = own.reshape(shape()[0], -1, *own.shape[-2:])
+            vectors = own.reshape(size[0], -1, *own.shape[-2:])
         changed = function(vectors)
         return None if changed is None else projection.write(output, changed.reshape(own.shape))
 
@@ -52,8 +56,11 @@ def hook_hidden(
     """Show the residual stream that enters a layer to a function; arguments as above."""
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        size = shape()
+        if size is None:
+            return None
         hidden = arguments[0] if arguments else keywords["hidden_states"]
-        streams_first = hidden.ndim == 4 and hidden.shape[1] != shape()[1]
+        streams_first = hidden.ndim == 4 and hidden.shape[1] != size[1]
         changed = function(_with_streams(hidden, streams_first))
         if changed is None:
             return None
