@@ -124,6 +124,18 @@ def write_text(path: Path, text: str) -> None:
         raise _explained(error, path.parent) from error
 
 
+def write_table(path: Path, table: pa.Table) -> None:
+    """A parquet file, whole or not at all.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        _write_table(path, table)
+    except OSError as error:
+        raise _explained(error, path.parent) from error
+
+
 def _explained(error: OSError, root: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
