@@ -1,7 +1,7 @@
-"""Two-sample statistics of one contrast. Arrays and sample ids in, frozen results out.
+"""Two-sample statistics of one contrast: functions of arrays and sample ids with frozen results.
 
-Vectors of one sample are not independent: every test and every interval here resamples whole
-samples, and every sample of a side weighs the same.
+Vectors of one sample are not independent. Every test and every interval here resamples whole
+samples, and all samples of a side have the same weight.
 """
 
 from keygap.gap.c2st import C2STResult, c2st
