@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from keygap.bias.answers import Answers, answer
     from keygap.engines.extract import extract
     from keygap.errors import UserError
-    from keygap.measurement.gap import GapTable, measure
+    from keygap.measurement.measure import measure
+    from keygap.measurement.tables import GapTable
     from keygap.models import VLM, load
     from keygap.models.masking import mask
     from keygap.projection.project import Projection, project
@@ -33,8 +34,8 @@ _HOMES = {
     "answer": "keygap.bias.answers",
     "Answers": "keygap.bias.answers",
     "Store": "keygap.store",
-    "measure": "keygap.measurement.gap",
-    "GapTable": "keygap.measurement.gap",
+    "measure": "keygap.measurement.measure",
+    "GapTable": "keygap.measurement.tables",
     "project": "keygap.projection.project",
     "Projection": "keygap.projection.project",
     "report": "keygap.reporting.page",

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from keygap.errors import UserError
-from keygap.measurement.gap import GapTable
-from keygap.measurement.shape import ShapeTable
+from keygap.measurement.tables import GapTable
+from keygap.measurement.tables import ShapeTable
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run
 

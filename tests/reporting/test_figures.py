@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from keygap.contrasts.ladder import CONTRASTS
+from keygap.contrasts import CONTRASTS
 from keygap.reporting import Run, figures, read_run, shape
 
 

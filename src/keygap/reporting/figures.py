@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from keygap.contrasts.ladder import CONTRASTS
+from keygap.contrasts import CONTRASTS
 from keygap.reporting.run import Run
 
 COLOURS = {

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from keygap.errors import UserError
-from keygap.measurement.gap import JSD_DIM
+from keygap.measurement.views import JSD_DIM
 from keygap.reporting import figures, shape, switches
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, read_run

@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from keygap.errors import UserError
-from keygap.measurement.gap import COLUMNS, MEASUREMENT, GapTable
-from keygap.measurement.shape import ShapeTable
+from keygap.measurement.tables import GAP_COLUMNS, MEASUREMENT, GapTable
+from keygap.measurement.tables import ShapeTable
 from keygap.store import Store
 
 
@@ -66,7 +66,7 @@ def read_run(folder: str | Path) -> Run:
     frame = pd.read_csv(
         store.root / "gap.csv", dtype={"head": str}, keep_default_na=False, na_values=[""]
     )
-    if missing := set(COLUMNS) - set(frame.columns):
+    if missing := set(GAP_COLUMNS) - set(frame.columns):
         raise UserError(
             f"{store.root} was measured by another version (no column {min(missing)}): "
             f"run keygap measure {store.root}"

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from keygap.contrasts.ladder import CONTRASTS, contrast_of
+from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
 from keygap.errors import UserError, unknown
 from keygap.reporting.published import Published

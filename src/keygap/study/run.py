@@ -19,7 +19,8 @@ from keygap.bias.answers import answer, first_tokens
 from keygap.capture.batches import opened
 from keygap.engines.extract import extract
 from keygap.errors import UserError
-from keygap.measurement.gap import GapTable, measure
+from keygap.measurement.measure import measure
+from keygap.measurement.tables import GapTable
 from keygap.models import load
 from keygap.projection.project import project
 from keygap.reporting import read_run, report
