@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from keygap import defaults
 from keygap.benchmarks import (
     UNSET,
     BadSample,
@@ -51,10 +52,10 @@ def extract(
     source: Benchmark | SampleSet,
     out: str | Path,
     *,
-    layers: Sequence[str | int] = ("first", "middle", "last"),
-    sites: Sequence[str] = ("k_proj",),
+    layers: Sequence[str | int] = defaults.LAYERS,
+    sites: Sequence[str] = defaults.SITES,
     samples: int | Unset | None = UNSET,
-    batch_size: int = 8,
+    batch_size: int = defaults.BATCH_SIZE,
     seed: int | Unset = UNSET,
 ) -> Store:
     """Read vectors of a benchmark's samples at some sites and layers of a model.

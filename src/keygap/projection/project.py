@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keygap import defaults
 from keygap.contrasts.ladder import is_image, is_text, refuse_one_sided
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
@@ -50,9 +51,9 @@ def project(
     *,
     sites: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
-    text_roles: Sequence[str] = ("question",),
-    tokens: int = 2000,
-    perplexity: float = 30.0,
+    text_roles: Sequence[str] = defaults.TEXT_ROLES,
+    tokens: int = defaults.PROJECTION_TOKENS,
+    perplexity: float = defaults.PERPLEXITY,
     seed: int = 0,
 ) -> Projection:
     """Project image tokens and text tokens of each site and layer to the plane.
