@@ -1,8 +1,8 @@
-"""The gap beside itself with one thing changed: the rows of the report's table of confounds.
+"""The report's table of confounds: each gap as it is, and again without one possible explanation.
 
-Confounds are rows of ``gap.csv``. Whether position is one of them is seen by comparing two sites of
-one layer, a projection's output with what attention makes of it by norm and RoPE, so where a run
-has both, they stand side by side.
+``gap.csv`` has a row for every confound. Position is a further one: it shows in the difference
+between a projection's output and what attention makes of it by norm and RoPE. If a run has both
+sites, the second is listed as a variant of the first.
 """
 
 from __future__ import annotations
@@ -12,26 +12,30 @@ from typing import Any
 
 import pandas as pd
 
-AFTER_ROPE = {"k_proj": "key", "q_proj": "query"}  # what attention multiplies
+AFTER_ROPE = {"k_proj": "key", "q_proj": "query"}  # the same vectors as attention multiplies them
 
 
 def rows(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """``image_text`` as it is, after RoPE, and with each confound switched; ``switch`` says which.
+    """Rows of the table, from ``gap.csv``.
 
-    A row after RoPE stands under the site before it, and again under its own.
+    For each site, layer and contrast between modalities: the contrast as it is, after RoPE, and
+    with each confound. The added key ``variant`` says which. A site after RoPE also has rows of its
+    own.
     """
     whole = frame[(frame["head"] == "all") & (frame["rung"] == "between")]
+    plain = whole[whole["confound"] == ""]
     found: list[dict[Hashable, Any]] = []
-    for (site, layer), table in whole.groupby(["site", "layer"], sort=False):
-        plain = table["confound"] == ""
-        found += table[plain].assign(switch="as it is").to_dict("records")
-        after = AFTER_ROPE.get(str(site), "")
-        same_layer = (whole["layer"] == layer) & (whole["confound"] == "")
-        found += (
-            whole[same_layer & (whole["site"] == after)]
-            .assign(site=str(site), switch=f"after norm and RoPE ({after})")
-            .to_dict("records")
-        )
-        switched = table[~plain]
-        found += switched.assign(switch=switched["confound"]).to_dict("records")
+    for (site, layer, contrast), table in whole.groupby(["site", "layer", "contrast"], sort=False):
+        as_is = table[table["confound"] == ""]
+        found += as_is.assign(variant="as it is").to_dict("records")
+        site_after = AFTER_ROPE.get(str(site))
+        after = plain[
+            (plain["site"] == site_after)
+            & (plain["layer"] == layer)
+            & (plain["contrast"] == contrast)
+        ]
+        variant = f"after norm and RoPE ({site_after})"
+        found += after.assign(site=str(site), variant=variant).to_dict("records")
+        without = table[table["confound"] != ""]
+        found += without.assign(variant=without["confound"]).to_dict("records")
     return found
