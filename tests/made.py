@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from keygap.benchmarks import InMemory, Sample, image_then_question
-from keygap.store import Vectors
+from keygap.store import LabelledVectors
 
 SAMPLES = 24
 LAYERS = [0, 15, 29]
@@ -46,13 +46,13 @@ class MadeStore:
 
     manifest: ClassVar = {"model": "made", "connector": "none", "benchmark": "made"}
 
-    def __init__(self, vectors: Vectors, layers: Sequence[int] = (0,)) -> None:
+    def __init__(self, vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> None:
         self.made, self.layers = vectors, layers
 
     def places(self, sites: object, layers: object) -> list[tuple[str, int]]:
         return [("k_proj", layer) for layer in self.layers]
 
-    def vectors(self, site: str, layer: int) -> Vectors:
+    def vectors(self, site: str, layer: int) -> LabelledVectors:
         return self.made
 
 
@@ -63,7 +63,7 @@ def made_vectors(
     gap: float = 0.0,
     by_position: float = 0.0,
     seed: int = 0,
-) -> Vectors:
+) -> LabelledVectors:
     """Image tokens, then a question, then one template token: 2 heads of 8, noise of deviation 1.
 
     Sample n has ``pictures[n]`` image tokens (in turn); ``gap`` is what image tokens have more, and
@@ -97,4 +97,4 @@ def made_vectors(
     array = rng.normal(size=(len(labels), 2, 8))
     array += (by_position * labels["position"].to_numpy())[:, None, None]
     array[(labels["modality"] == "image").to_numpy()] += gap
-    return Vectors(array.astype(np.float32), labels)
+    return LabelledVectors(array.astype(np.float32), labels)

@@ -59,7 +59,7 @@ def test_an_unknown_key_of_an_experiment_is_one_line(monkeypatch, capsys, tmp_pa
     path.write_text("nmae: x\nmodels: [{name: micro:linear}]\nbenchmarks: [{name: easy-vqa}]\n")
     status, _, said = keygap(monkeypatch, capsys, "run", path)
     assert status == 2
-    assert "unknown key 'nmae'; did you mean 'name'" in said or "name" in said
+    assert f"keygap: {path}: unknown key 'nmae'; did you mean 'name'? known: name, models" in said
 
 
 def test_measure_project_report(monkeypatch, capsys, store):

@@ -1,7 +1,7 @@
 """keygap: does a vision-language model keep image and text in the same attention key space?
 
-The public API, on one screen. What it needs (torch, transformers) is imported on first use, so that
-the command line answers at once.
+This module is the public API. Its objects are imported on first use, because they need torch and
+transformers, and the command line should answer without loading either.
 """
 
 from __future__ import annotations
@@ -11,59 +11,52 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from keygap import gap
-    from keygap.benchmarks import benchmark
-    from keygap.bias.answers import Answers, answer
-    from keygap.engines.extract import extract
-    from keygap.errors import UserError
-    from keygap.measurement.measure import measure
-    from keygap.measurement.tables import GapTable
-    from keygap.models import VLM, load
-    from keygap.models.masking import mask
-    from keygap.projection.project import Projection, project
-    from keygap.reporting import report
-    from keygap.store import Store
+if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
+    from keygap import gap as gap
+    from keygap.benchmarks import benchmark as benchmark
+    from keygap.bias.answers import Answers as Answers
+    from keygap.bias.answers import answer as answer
+    from keygap.engines.extract import extract as extract
+    from keygap.errors import UserError as UserError
+    from keygap.measurement.measure import measure as measure
+    from keygap.measurement.tables import GapTable as GapTable
+    from keygap.models import VLM as VLM
+    from keygap.models import load as load
+    from keygap.models.masking import mask as mask
+    from keygap.projection.project import Projection as Projection
+    from keygap.projection.project import project as project
+    from keygap.reporting.page import report as report
+    from keygap.store import Store as Store
 
-_HOMES = {
-    "load": "keygap.models",
-    "mask": "keygap.models.masking",
-    "VLM": "keygap.models",
-    "benchmark": "keygap.benchmarks",
-    "extract": "keygap.engines.extract",
-    "answer": "keygap.bias.answers",
-    "Answers": "keygap.bias.answers",
-    "Store": "keygap.store",
-    "measure": "keygap.measurement.measure",
-    "GapTable": "keygap.measurement.tables",
-    "project": "keygap.projection.project",
-    "Projection": "keygap.projection.project",
-    "report": "keygap.reporting.page",
-    "UserError": "keygap.errors",
+# Public name -> "module:object", or a module.
+_PUBLIC = {
+    "load": "keygap.models:load",
+    "benchmark": "keygap.benchmarks:benchmark",
+    "extract": "keygap.engines.extract:extract",
+    "measure": "keygap.measurement.measure:measure",
+    "project": "keygap.projection.project:project",
+    "answer": "keygap.bias.answers:answer",
+    "mask": "keygap.models.masking:mask",
+    "report": "keygap.reporting.page:report",
+    "gap": "keygap.gap",
+    "VLM": "keygap.models:VLM",
+    "Store": "keygap.store:Store",
+    "GapTable": "keygap.measurement.tables:GapTable",
+    "Projection": "keygap.projection.project:Projection",
+    "Answers": "keygap.bias.answers:Answers",
+    "UserError": "keygap.errors:UserError",
 }
 
-__all__ = [
-    "VLM",
-    "Answers",
-    "GapTable",
-    "Projection",
-    "Store",
-    "UserError",
-    "answer",
-    "benchmark",
-    "extract",
-    "gap",
-    "load",
-    "mask",
-    "measure",
-    "project",
-    "report",
-]
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "gap":
-        return importlib.import_module("keygap.gap")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'keygap' has no attribute {name!r}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'keygap' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PUBLIC, "__version__"])

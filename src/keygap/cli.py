@@ -1,25 +1,31 @@
-"""The command line: parse, call the API, print. No logic of its own.
+"""The command line: parse the arguments, call the Python API, print.
 
-Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a fault of ours, with traceback.
+Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a bug in keygap, with traceback.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from keygap import defaults
 from keygap.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from keygap.models import VLM
 
 app = typer.Typer(
     name="keygap",
@@ -28,24 +34,72 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-micro = typer.Typer(help="The embedded model.", no_args_is_help=True)
+micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
 
-Seed = Annotated[int, typer.Option(min=0)]
+LAYERS, SITES, TEXT = (
+    ",".join(names) for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES)
+)
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 TextRoles = Annotated[
-    str, typer.Option(help="What counts as text: question, option, hint, answer, template, system.")
+    str,
+    typer.Option(
+        help="Roles that count as text: question, option, hint, answer, template, system."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")]
-Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16, float32")]
-DeviceMap = Annotated[str | None, typer.Option(help="accelerate's placement: auto, balanced, ...")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
-TrustRemoteCode = Annotated[bool, typer.Option(help="Run the repository's own Python.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The argument and the options of ``kg.load``, for every command that loads a model."""
+
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")
+    ]
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto"
+    device_map: Annotated[
+        str | None, typer.Option(help="Placement by accelerate: auto, balanced, ...")
+    ] = None
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run Python code from the model's repository.")
+    ] = False
+
+    def load(self) -> VLM:
+        """Load the model."""
+        import keygap as kg
+
+        options = asdict(self)
+        return kg.load(options.pop("model"), **options)
+
+
+def takes_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ``ModelOptions`` in place of its first parameter.
+
+    Typer reads a command's options from its signature, so the fields are spread over it.
+    """
+
+    def run(**given: Any) -> None:
+        options = ModelOptions(**{name: given.pop(name) for name in shared})
+        command(options, **given)
+
+    shared = inspect.signature(ModelOptions, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*shared.values(), *own)
+    ]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
 
 
 @app.command()
 def demo(out: Out = Path("runs/demo")) -> None:
-    """The embedded model with its three connectors: the whole study in a few minutes."""
+    """Run the whole study on the embedded model, with each of its three connectors."""
     from importlib.resources import as_file, files
 
     with as_file(files("keygap.micro") / "demo.yaml") as path:
@@ -54,48 +108,46 @@ def demo(out: Out = Path("runs/demo")) -> None:
 
 @app.command()
 def run(
-    experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml")],
-    out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.")] = None,
+    experiment: Annotated[
+        Path, typer.Argument(metavar="EXPERIMENT.yaml", help="See experiments/ for examples.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
+    ] = None,
 ) -> None:
-    """A study from a file."""
+    """Run a study from a file."""
     _study(experiment, out)
 
 
 @app.command()
+@takes_model
 def extract(
-    model: Model,
+    model: ModelOptions,
     out: Out,
     benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
-    split: Annotated[str | None, typer.Option(help="Default: the one usually reported.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: the split usually reported.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Local parquet or TSV in the publisher's columns.")
+        Path | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
     ] = None,
-    language: Annotated[str | None, typer.Option(help="Of questions of your own.")] = None,
-    layers: Annotated[str, typer.Option(help="first, middle, last, all, numbers: 0,4,last")] = (
-        "first,middle,last"
-    ),
-    sites: Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, ...")] = "k_proj",
-    samples: Annotated[int, typer.Option(min=1)] = 200,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    language: Annotated[str | None, typer.Option(help="Language of your own questions.")] = None,
+    layers: Annotated[
+        str, typer.Option(help="first, middle, last, all and indices, such as 0,4,last.")
+    ] = LAYERS,
+    sites: Annotated[
+        str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")
+    ] = SITES,
+    samples: Annotated[int, typer.Option(min=1, help="Number of samples.")] = defaults.SAMPLES,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Samples in one forward pass.")
+    ] = defaults.BATCH_SIZE,
     seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Read vectors of a benchmark's samples out of a model."""
+    """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
 
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
-    vlm = kg.load(
-        model,
-        dtype=dtype,
-        device_map=device_map,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-    )
     store = kg.extract(
-        vlm,
+        model.load(),
         bench,
         out,
         layers=_listed(layers),
@@ -109,9 +161,11 @@ def extract(
 
 @app.command()
 def measure(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    text_roles: TextRoles = "question",
-    tokens_per_sample: Annotated[int, typer.Option(min=2, help="At most, of each side.")] = 64,
+    folder: Folder,
+    text_roles: TextRoles = TEXT,
+    tokens_per_sample: Annotated[
+        int, typer.Option(min=2, help="Most tokens of a sample on each side of a contrast.")
+    ] = defaults.TOKENS_PER_SAMPLE,
     seed: Seed = 0,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
@@ -129,12 +183,14 @@ def measure(
 
 @app.command()
 def project(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    tokens: Annotated[int, typer.Option(min=10, help="At most, of each modality.")] = 2000,
-    text_roles: TextRoles = "question",
+    folder: Folder,
+    tokens: Annotated[
+        int, typer.Option(min=10, help="Most tokens of each modality.")
+    ] = defaults.PROJECTION_TOKENS,
+    text_roles: TextRoles = TEXT,
     seed: Seed = 0,
 ) -> None:
-    """Standardise, PCA to 50, t-SNE to 2: projection.parquet."""
+    """Project the tokens of a run by PCA to 50 and t-SNE to 2 dimensions: projection.parquet."""
     import keygap as kg
 
     roles = _listed(text_roles)
@@ -143,12 +199,13 @@ def project(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],
     out: Annotated[
-        Path | None, typer.Option(help="Default: the run folder, or the parent of several.")
+        Path | None,
+        typer.Option(help="Folder for report.html. Default: the run folder, or its parent."),
     ] = None,
 ) -> None:
-    """Figures and report.html of one or several run folders."""
+    """Write figures and report.html about one or several run folders."""
     import keygap as kg
 
     typer.echo(kg.report(*folders, out=out))
@@ -156,7 +213,7 @@ def report(
 
 @app.command()
 def benchmarks() -> None:
-    """The benchmarks that keygap knows."""
+    """List the benchmarks."""
     from keygap.benchmarks import described
 
     for name, what in described():
@@ -165,7 +222,7 @@ def benchmarks() -> None:
 
 @app.command()
 def models() -> None:
-    """What can stand for MODEL."""
+    """List what can be named as MODEL."""
     from keygap.micro.connectors import CONNECTORS
 
     for connector in CONNECTORS:
@@ -174,38 +231,26 @@ def models() -> None:
 
 
 @app.command()
-def check(
-    model: Model,
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Does keygap read this model correctly? The self-check; exit status 2 if it does not."""
-    import keygap as kg
+@takes_model
+def check(model: ModelOptions) -> None:
+    """Check that keygap reads a model correctly. Exit status 2 if it does not."""
     from keygap.selfcheck.check import check as check_model
     from keygap.selfcheck.check import frame_of, summary
 
-    vlm = kg.load(
-        model,
-        dtype=dtype,
-        device_map=device_map,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-    )
+    vlm = model.load()
     typer.echo(summary(vlm))
     findings = check_model(vlm)
     _print(frame_of(findings), ())
     if wrong := [finding.check for finding in findings if finding.passed is False]:
-        raise UserError(f"{model} is not read correctly: {', '.join(wrong)}")
+        raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
 
 
 @micro.command()
 def train(
-    connector: Annotated[str, typer.Option(help="linear, mlp or qformer")],
+    connector: Connector,
     out: Out = Path("runs/micro"),
 ) -> None:
-    """Train a connector of the embedded model on easy-VQA's training split."""
+    """Train a connector of the embedded model on the training split of easy-VQA."""
     from keygap.micro.training.train import train as train_connector
 
     typer.echo(train_connector(connector, out))
@@ -213,10 +258,10 @@ def train(
 
 @micro.command()
 def evaluate(
-    connector: Annotated[str, typer.Option(help="linear, mlp or qformer")],
-    weights: Annotated[Path | None, typer.Option(help="Default: the weights that ship.")] = None,
+    connector: Connector,
+    weights: Annotated[Path | None, typer.Option(help="Default: those of the package.")] = None,
 ) -> None:
-    """Accuracy on easy-VQA's test split by question type, with and without the image."""
+    """Print accuracy on the test split of easy-VQA, by question type, with and without images."""
     from keygap.micro.training.evaluate import evaluate as evaluate_connector
 
     _print(evaluate_connector(connector, weights), ())
@@ -251,17 +296,17 @@ def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
 
 
 def _shown(value: object) -> str:
-    """A cell of a printed table; what is not there is left blank."""
+    """Format a cell of a printed table; a missing number is blank."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3g}"
     return str(value)
 
 
 def main() -> None:
-    """Entry point of the ``keygap`` command."""
+    """Run the ``keygap`` command."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("keygap").setLevel(logging.INFO)
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries are not news
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()

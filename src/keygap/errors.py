@@ -1,7 +1,8 @@
-"""The one error that a user can mend: what was wrong, where, and what to do, in one line.
+"""The error for mistakes that the user can fix.
 
-The command line prints its message alone and exits with 2. Everything else is a fault of ours and
-keeps its traceback.
+Its message is one line that says what is wrong, where, and what to do. The command line prints the
+message alone and exits with status 2. Every other exception is a bug in keygap and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Raised where the input, and not the program, has to change."""
+    """The input has to change, not the program."""
 
 
 def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") -> UserError:
-    """A UserError for a name that is not among the known ones, naming the nearest."""
+    """Make the error for a name that does not exist; it suggests the nearest known name.
+
+    Args:
+        kind: what the name is of, such as ``"site"``.
+        name: the name that does not exist.
+        known: the names that do.
+        hint: where the known names apply, appended in parentheses.
+    """
     names = [str(item) for item in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    guess = f"; did you mean {near[0]!r}?" if near else ";"
     tail = f" ({hint})" if hint else ""
     return UserError(f"unknown {kind} {str(name)!r}{guess} known: {', '.join(names)}{tail}")

@@ -58,7 +58,7 @@ def report(run_folder: Path) -> Path:
 def test_the_page_as_it_is_says_nothing_on_the_console(report: Path, tmp_path: Path) -> None:
     document, said = opened(report, tmp_path / "profile")
     assert said == []
-    assert "Where the gap stands" in document
+    assert "The gap and its ladder" in document
 
 
 def test_a_complaint_of_the_browser_would_be_seen(report: Path, tmp_path: Path) -> None:

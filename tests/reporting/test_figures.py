@@ -27,7 +27,7 @@ def heading(figure: Figure) -> str:
 def test_every_figure_names_its_site(run: Run, site: str) -> None:
     for draw in (figures.heads, figures.jsd_profile, figures.gap_by_layer, shape.figure):
         assert heading(draw(run, site)).endswith(f"micro:linear on easy-vqa, {site}")
-    for draw_all in (figures.ladder, figures.planes):
+    for draw_all in (figures.ladder, figures.projections):
         assert f" at {site}" in heading(draw_all([run], site))
 
 

@@ -65,8 +65,8 @@ def test_hostile_text_is_shown_and_not_run(measured, tmp_path):
 
 
 def first_table(page: str) -> tuple[list[str], list[list[str]]]:
-    """The headings and cells of "Where the gap stands"."""
-    part = page[page.index("Where the gap stands") :]
+    """The headings and cells of "The gap and its ladder"."""
+    part = page[page.index("The gap and its ladder") :]
     rows = part[: part.index("</table>")].split("<tr")[1:]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
     return cells[0], cells[1:]
@@ -123,8 +123,8 @@ def test_one_word_is_no_rung_in_the_page(run_folder):
     page = kg.report(run_folder).read_text()
     assert page.count('<tr class="single">') == 4
     assert '<td class="name">verbs, one word</td>' in page
-    assert "in part one word against the rest: not a rung to stand on)" in page
-    assert "<p>One word against the rest: not a rung to stand on.</p>" in page
+    assert "in part one word against the rest: large by construction, not a reference)" in page
+    assert "<p>One word against the rest: large by construction, not a reference.</p>" in page
 
 
 def test_runs_of_different_sites_share_a_report(two_sites, tmp_path):

@@ -12,6 +12,7 @@ from keygap.benchmarks import benchmark
 from keygap.errors import UserError
 from keygap.study.experiment import read_experiment
 from keygap.study.run import folder_name, run_study
+from made import files_of
 
 GOOD = """
 name: mine
@@ -39,8 +40,13 @@ def test_defaults_are_filled_in(tmp_path):
     ("text", "line"),
     [
         (GOOD + "sede: 1\n", "unknown key 'sede'; did you mean 'seed'"),
+        (GOOD + "picture: {tokens: 50}\n", "the key 'picture' is now 'projection': rename it"),
+        (GOOD + "projection: {tokns: 5}\n", "unknown key 'tokns'; did you mean 'tokens'"),
         (GOOD + "extraction: {smaples: 5}\n", "unknown key 'smaples'; did you mean 'samples'"),
-        (GOOD.replace("{name: micro", "{nam: micro"), "name"),
+        (
+            GOOD.replace("{name: micro", "{nam: micro"),
+            "unknown key 'nam'; did you mean 'name'? known: name, dtype",
+        ),
         (GOOD + "seed: many\n", "seed: Input should be a valid integer"),
         (
             GOOD + "measurement: {contrasts: [{name: x, a: {modalty: text}, b: {}}]}\n",
@@ -68,8 +74,8 @@ def test_defaults_are_filled_in(tmp_path):
             GOOD + "measurement: {contrasts: [{name: x, a: {}, b: {}}, {name: x, a: {}, b: {}}]}\n",
             "the contrast 'x' is listed 2 times",
         ),
-        ("- a\n- b\n", "it must be keys and values"),
-        ("name: [", "is no YAML"),
+        ("- a\n- b\n", "it must be a mapping of keys to values"),
+        ("name: [", "is not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, text, line):
@@ -97,9 +103,20 @@ def test_a_folder_with_another_study_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text(GOOD)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "experiment.yaml").write_text("name: other\n")
-    with pytest.raises(UserError, match="holds another experiment"):
+    (out / "study.yaml").write_text("name: other\n")
+    with pytest.raises(UserError, match="holds another study: name another folder with --out"):
         run_study(read_experiment(tmp_path / "mine.yaml"), out)
+
+
+def test_a_study_of_an_earlier_version_is_refused_in_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "experiment.yaml").write_text("name: mine\npicture: {tokens: 1000}\n")
+    before = files_of(out)
+    with pytest.raises(UserError, match=r"an earlier version .*experiment.yaml, not study.yaml"):
+        run_study(read_experiment(tmp_path / "mine.yaml"), out)
+    assert files_of(out) == before
 
 
 def test_paths_of_data_are_relative_to_the_experiment_file(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_a_benchmark_without_answers_is_measured_and_said(tmp_path, caplog):
                 "n_permutations": 20,
                 "n_bootstraps": 20,
             },
-            "picture": {"tokens": 50, "perplexity": 5},
+            "projection": {"tokens": 50, "perplexity": 5},
         }
     )
     with caplog.at_level(logging.INFO, "keygap"):

@@ -16,9 +16,8 @@ from functools import cached_property
 
 from keygap.benchmarks.choosing import choose, with_copies
 from keygap.benchmarks.sample import Entry, Sample
+from keygap.defaults import SAMPLES
 from keygap.errors import UserError
-
-DEFAULT_SAMPLES = 200
 
 
 class Unset(Enum):
@@ -65,7 +64,7 @@ class Benchmark(ABC):
             BadSample: the item cannot be used; the message gives the reason.
         """
 
-    def choose(self, samples: int | None = DEFAULT_SAMPLES, seed: int = 0) -> SampleSet:
+    def choose(self, samples: int | None = SAMPLES, seed: int = 0) -> SampleSet:
         """Choose samples by a seed, stratified by subject.
 
         Args:
@@ -172,7 +171,7 @@ def as_sample_set(
             )
         return source
     return source.choose(
-        DEFAULT_SAMPLES if isinstance(samples, Unset) else samples,
+        SAMPLES if isinstance(samples, Unset) else samples,
         0 if isinstance(seed, Unset) else seed,
     )
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from keygap import defaults
 from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
 from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
 from keygap.capture.batches import labelled, opened
@@ -67,7 +68,7 @@ def answer(
     source: Benchmark | SampleSet,
     *,
     samples: int | Unset | None = UNSET,
-    batch_size: int = 8,
+    batch_size: int = defaults.BATCH_SIZE,
     seed: int | Unset = UNSET,
 ) -> Answers:
     """Let a model answer a benchmark's questions.

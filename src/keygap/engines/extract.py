@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from keygap import defaults
 from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
 from keygap.capture.batches import first_usable
 from keygap.capture.sites import site_of
@@ -32,10 +33,10 @@ def extract(
     source: Benchmark | SampleSet,
     out: str | Path,
     *,
-    layers: Sequence[str | int] = ("first", "middle", "last"),
-    sites: Sequence[str] = ("k_proj",),
+    layers: Sequence[str | int] = defaults.LAYERS,
+    sites: Sequence[str] = defaults.SITES,
     samples: int | Unset | None = UNSET,
-    batch_size: int = 8,
+    batch_size: int = defaults.BATCH_SIZE,
     seed: int | Unset = UNSET,
 ) -> Store:
     """Read the vectors of a benchmark's samples at some sites and layers of a model.

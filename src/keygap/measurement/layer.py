@@ -18,7 +18,7 @@ from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
 from keygap.measurement.ratio import Comparison, ratio_to_highest
 from keygap.measurement.shape import by_dimension
-from keygap.store import Vectors
+from keygap.store import LabelledVectors
 
 IN_EVERY_ROW = ("mmd", "jsd")  # the statistics of gap.csv: a row has both or does not exist
 
@@ -44,7 +44,7 @@ class LayerMeasurement:
     notes: list[str] = field(default_factory=list)
     _comparisons: list[Comparison] = field(default_factory=list)
 
-    def measure(self, vectors: Vectors, contrasts: Sequence[Contrast]) -> None:
+    def measure(self, vectors: LabelledVectors, contrasts: Sequence[Contrast]) -> None:
         """Measure every contrast, then the ratios, which need all of them.
 
         Raises:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from keygap import gap
+from keygap import defaults, gap
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.own import refuse_twice
@@ -19,7 +19,7 @@ from keygap.measurement.options import Options
 from keygap.measurement.shape import mir_over_layers
 from keygap.measurement.tables import DIMENSION_COLUMNS, GapTable, statistics_frame
 from keygap.progress import track
-from keygap.store import Store, Vectors
+from keygap.store import LabelledVectors, Store
 from keygap.tokens import known_roles
 
 
@@ -29,10 +29,10 @@ def measure(
     sites: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     contrasts: Sequence[str | Contrast] | None = None,
-    text_roles: Sequence[str] = ("question",),
-    tokens_per_sample: int | None = 64,
-    n_permutations: int = 1000,
-    n_bootstraps: int = 1000,
+    text_roles: Sequence[str] = defaults.TEXT_ROLES,
+    tokens_per_sample: int | None = defaults.TOKENS_PER_SAMPLE,
+    n_permutations: int = defaults.N_PERMUTATIONS,
+    n_bootstraps: int = defaults.N_BOOTSTRAPS,
     seed: int = 0,
 ) -> GapTable:
     """Measure contrasts of a run at each site and layer, all heads together and each head alone.
@@ -114,7 +114,7 @@ def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
     return statistics.assign(p_holm=p_holm)
 
 
-def _refuse_non_finite(vectors: Vectors, site: str, layer: int) -> None:
+def _refuse_non_finite(vectors: LabelledVectors, site: str, layer: int) -> None:
     finite = np.isfinite(vectors.array).all(axis=(1, 2))
     if not finite.all():
         first = vectors.labels.iloc[int(np.argmin(finite))]

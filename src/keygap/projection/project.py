@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from keygap import defaults
 from keygap.contrasts.contrast import Masks, NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
-from keygap.store import Store, Vectors, write_table
+from keygap.store import LabelledVectors, Store, write_table
 from keygap.tokens import known_roles
 
 PROJECTION = "projection.parquet"
@@ -55,9 +56,9 @@ def project(
     *,
     sites: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
-    text_roles: Sequence[str] = ("question",),
-    tokens: int = 2000,
-    perplexity: float = 30.0,
+    text_roles: Sequence[str] = defaults.TEXT_ROLES,
+    tokens: int = defaults.PROJECTION_TOKENS,
+    perplexity: float = defaults.PERPLEXITY,
     seed: int = 0,
 ) -> Projection:
     """Project image tokens and text tokens of each site and layer to two dimensions.
@@ -97,7 +98,7 @@ def project(
 
 
 def _projected(
-    vectors: Vectors, masks: Masks, tokens: int, perplexity: float, seed: int
+    vectors: LabelledVectors, masks: Masks, tokens: int, perplexity: float, seed: int
 ) -> pd.DataFrame:
     """Labels and coordinates of the tokens drawn from two sides, the first side's first."""
     rng = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
-"""The comparison over models and benchmarks, and what somebody else published beside it.
+"""The gap of every model and benchmark beside its baselines, and beside published numbers.
 
-One row per run, site and layer: the gap between the modalities against both baselines inside one,
-each with its interval. Layers of models of different depth stand beside each other by their depth,
-and the connector is the one that the loaded model has.
+One row per run, site and layer has the contrasts between modalities and those of one modality with
+itself, each with its interval. Layers of models of different depth are compared by relative depth.
+The connector is the one found in the loaded model, whatever a source calls it.
 """
 
 from __future__ import annotations
@@ -14,75 +14,99 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keygap.reporting.published import Kind, Published, published_in
+from keygap.reporting.figures import contrasts_of
+from keygap.reporting.published import Kind, Published, PublishedValue, published_in
 from keygap.reporting.run import Run
 from keygap.store.run import study_file
 
-CONTRASTS: dict[Kind, tuple[str, ...]] = {
-    "cross-modal": ("image_text",),
-    "intra-modal": ("image_image", "text_text"),
-}
+RUNGS: dict[Kind, str] = {"cross-modal": "between", "intra-modal": "same"}
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A published value and ours of the same kind: mean, least and most of MMD and of its square.
+class Range:
+    """Mean, smallest and largest of some values."""
 
-    The ranges are None where a study measured no contrast of that kind.
+    mean: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: pd.Series) -> Range | None:
+        """The range of some values; None if there are none."""
+        if values.empty:
+            return None
+        return cls(float(values.mean()), float(values.min()), float(values.max()))
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The study's own values of the kind of a published one.
+
+    Attributes:
+        published: the published value.
+        contrasts: the study's contrasts of its kind.
+        mmd: their MMD; None if none of them was measured.
+        mmd2: their MMD squared; None if none of them was measured.
     """
 
-    what: str
-    value: float
+    published: PublishedValue
     contrasts: tuple[str, ...]
-    mmd: tuple[float, float, float] | None
-    mmd2: tuple[float, float, float] | None
+    mmd: Range | None
+    mmd2: Range | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the template shows.
+    """What the template ``published.html`` shows.
 
     Attributes:
-        rows: model, connector, claimed (by the source, or None), benchmark, site, layer, n_layers,
-            depth (0 the first layer, 1 the last), its row of ``gap.csv`` by contrast, and the
-            ratio of the gap's MMD squared to the most that the baselines can be, the upper end of
-            their intervals: to a value that is 0 within noise any ratio is noise.
-        contrasts: the columns.
-        published: what the study's experiment file cites, with ours beside it.
+        rows: one per run, site and layer: model, connector, claimed (what the source calls it, or
+            None), benchmark, site, layer, n_layers, depth (0 for the first layer, 1 for the last),
+            values (a row of ``gap.csv`` by contrast) and ratios (by contrast between modalities).
+        contrasts: the columns, contrasts between modalities first.
+        ratios: the contrasts that have a ratio: those between modalities.
+        published: what the studies cite, each source with the counterparts of its values.
     """
 
     rows: list[dict[str, Any]]
     contrasts: tuple[str, ...]
-    published: list[tuple[Published, list[Beside]]]
+    ratios: tuple[str, ...]
+    published: list[tuple[Published, list[Counterpart]]]
 
 
 def comparison(runs: Sequence[Run]) -> Comparison | None:
-    """The comparison over several runs, or over any number that stand beside published numbers.
+    """Compare several runs, or any number of runs of a study that cites published numbers.
 
-    The published numbers are those of the experiment file in the runs' parent folder, where
-    ``keygap run`` leaves it.
+    The published numbers are read from ``study.yaml`` in the runs' parent folder, where
+    ``keygap run`` writes it.
+
+    Returns:
+        The comparison; None for a single run of a study that cites nothing.
 
     Raises:
-        UserError: what that file says of them does not fit.
+        UserError: a study file cites numbers in a form that is not valid.
     """
     files = dict.fromkeys(study_file(run.root.resolve().parent) for run in runs)
     cited = [found for path in files if (found := published_in(path)) is not None]
     if len(runs) < 2 and not cited:
         return None
-    claimed = {name: words for found in cited for name, words in found.connectors.items()}
-    tables = [_whole(run) for run in runs]
-    names = tuple(name for group in CONTRASTS.values() for name in group)
+    claimed = {model: words for source in cited for model, words in source.connectors.items()}
+    between, same = (tuple(contrasts_of(runs, rung)) for rung in RUNGS.values())
+    tables = [_all_heads(run) for run in runs]
     rows = [
         _row(run, site, layer, part, claimed)
         for run, table in zip(runs, tables, strict=True)
         for (site, layer), part in table.groupby(["site", "layer"], sort=False)
     ]
-    everything = pd.concat(tables, ignore_index=True)
-    return Comparison(rows, names, [(found, _beside(found, everything)) for found in cited])
+    table = pd.concat(tables, ignore_index=True)
+    published = [
+        (source, [_counterpart(value, runs, table) for value in source.values]) for source in cited
+    ]
+    return Comparison(rows, (*between, *same), between, published)
 
 
-def _whole(run: Run) -> pd.DataFrame:
-    """All heads together, no confound switched."""
+def _all_heads(run: Run) -> pd.DataFrame:
+    """Rows of all heads together, without confounds."""
     table = run.table.main
     return table[table["head"] == "all"]
 
@@ -91,10 +115,12 @@ def _row(
     run: Run, site: Any, layer: Any, part: pd.DataFrame, claimed: dict[str, str]
 ) -> dict[str, Any]:
     values: dict[str, Any] = {str(row["contrast"]): row for row in part.to_dict("records")}
-    same = [values[name]["mmd2_ci_high"] for name in CONTRASTS["intra-modal"] if name in values]
-    ratio = None
-    if "image_text" in values and same:
-        ratio = values["image_text"]["mmd2"] / max(same) if max(same) > 0 else np.inf
+    same = [row["mmd2_ci_high"] for row in values.values() if row["rung"] == "same"]
+    ratios = {
+        name: (row["mmd2"] / max(same) if max(same) > 0 else np.inf) if same else None
+        for name, row in values.items()
+        if row["rung"] == "between"
+    }
     n_layers = int(run.manifest["n_layers"])
     return {
         "model": run.model,
@@ -106,22 +132,11 @@ def _row(
         "n_layers": n_layers,
         "depth": layer / max(1, n_layers - 1),
         "values": values,
-        "ratio": ratio,
+        "ratios": ratios,
     }
 
 
-def _beside(found: Published, table: pd.DataFrame) -> list[Beside]:
-    beside = []
-    for item in found.values:
-        contrasts = CONTRASTS[item.kind]
-        ours = table[table["contrast"].isin(contrasts)]
-        beside.append(
-            Beside(item.what, item.value, contrasts, _range(ours["mmd"]), _range(ours["mmd2"]))
-        )
-    return beside
-
-
-def _range(values: pd.Series) -> tuple[float, float, float] | None:
-    if values.empty:
-        return None
-    return float(values.mean()), float(values.min()), float(values.max())
+def _counterpart(value: PublishedValue, runs: Sequence[Run], table: pd.DataFrame) -> Counterpart:
+    contrasts = tuple(contrasts_of(runs, RUNGS[value.kind]))
+    ours = table[table["contrast"].isin(contrasts)]
+    return Counterpart(value, contrasts, Range.of(ours["mmd"]), Range.of(ours["mmd2"]))

@@ -1,6 +1,6 @@
-"""``kg.report``: figures, and one HTML file that needs nothing beside it.
+"""``kg.report``: figures, and one HTML file that needs no other file.
 
-No script and no address of any other file; every text from a dataset or a model is escaped.
+The page has no script and loads nothing. Every text from a dataset or a model is escaped.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
 from keygap.errors import UserError
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import figures, shape, switches
+from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, read_run
 from keygap.store import write_text
@@ -39,7 +39,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         The path of the report. Figures go to ``figures/`` of each run, and of ``out``.
 
     Raises:
-        UserError: no folder, one that holds no measured run, or a file in the report's place.
+        UserError: no folder is given, one was not measured, or ``out`` is a file.
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
@@ -47,41 +47,27 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     out = Path(out) if out else runs[0].root if len(runs) == 1 else runs[0].root.parent
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder for the report")
-    room = Environment(
-        loader=PackageLoader("keygap.reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    text = _template().render(
+        title=", ".join(dict.fromkeys(run.model for run in runs)),
+        contrasts=definitions(runs),
+        between=figures.contrasts_of(runs, "between"),
+        jsd_dim=JSD_DIM,
+        single=figures.SINGLE,
+        summary=pd.concat([run.summary() for run in runs], ignore_index=True),
+        comparison=comparison(runs),
+        overview=_overview(runs, out),
+        runs=[_section(run) for run in runs],
     )
-    room.filters["fixed"] = fixed
-    page = room.get_template("report.html")
-    sites = list(dict.fromkeys(site for run in runs for site in run.table.frame["site"]))
-    overview = []
-    for site in sites:
-        having = [run for run in runs if site in set(run.table.frame["site"])]
-        overview.append(_saved(figures.ladder(having, site), out, f"ladder-{site}"))
-        if drawn := [run for run in having if run.has_picture(site)]:
-            overview.append(_saved(figures.planes(drawn, site), out, f"tsne-{site}"))
-    summary = pd.concat([run.summary() for run in runs], ignore_index=True)
     path = out / "report.html"
-    write_text(
-        path,
-        page.render(
-            title=", ".join(dict.fromkeys(run.model for run in runs)),
-            contrasts=definitions(runs),
-            jsd_dim=JSD_DIM,
-            single=figures.SINGLE,
-            summary=summary,
-            comparison=comparison(runs),
-            overview=overview,
-            runs=[_section(run) for run in runs],
-        ),
-    )
+    write_text(path, text)
     return path
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """A number with so many decimals; nothing where there is none, and no sign on a zero."""
+    """Format a number with a fixed number of decimals.
+
+    A missing number is empty, and a number that rounds to zero has no sign.
+    """
     if value is None or math.isnan(value):
         return ""
     text = f"{value:.{digits}f}"
@@ -89,56 +75,88 @@ def fixed(value: float | None, digits: int) -> str:
 
 
 def definitions(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """Name, rung and meaning of every contrast that was asked for, as each run recorded it.
+    """Name, rung and meaning of every contrast that was asked for, as the runs recorded them.
 
-    ``where`` names the runs of a meaning if the runs of a report differ in it.
+    ``where`` lists the runs that share a meaning, if one name has several meanings.
     """
     found: dict[str, dict[tuple[str, str], list[str]]] = {}
     for run in runs:
-        single = run.table.frame.loc[run.table.frame["rung"] == "single", "contrast"]
+        single = set(run.table.frame.loc[run.table.frame["rung"] == "single", "contrast"])
         for item in run.table.settings["contrasts"]:
             rung = item["rung"]
-            if item["name"] in set(single):
+            if item["name"] in single:
                 rung = figures.SINGLE if rung == "single" else f"{rung}; in part {figures.SINGLE}"
             meanings = found.setdefault(item["name"], {})
             meanings.setdefault((item["what"], rung), []).append(
                 f"{run.model} on {run.manifest['benchmark']}"
             )
     return [
-        {"name": name, "what": what, "rung": rung, "where": "; ".join(where)}
-        if len(found[name]) > 1
-        else {"name": name, "what": what, "rung": rung, "where": ""}
+        {
+            "name": name,
+            "what": what,
+            "rung": rung,
+            "where": "; ".join(where) if len(found[name]) > 1 else "",
+        }
         for name in figures.contrasts_of(runs)
         for (what, rung), where in found[name].items()
     ]
 
 
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("keygap.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fixed"] = fixed
+    return environment.get_template("report.html")
+
+
+def _overview(runs: Sequence[Run], out: Path) -> list[dict[str, str]]:
+    """Figures of all runs together, for each site."""
+    saved = []
+    for site in dict.fromkeys(site for run in runs for site in run.table.frame["site"]):
+        measured = [run for run in runs if site in set(run.table.frame["site"])]
+        saved.append(_saved(figures.ladder(measured, site), out, f"ladder-{site}"))
+        if projected := [run for run in measured if not run.projected(site).empty]:
+            saved.append(_saved(figures.projections(projected, site), out, f"tsne-{site}"))
+    return saved
+
+
 def _section(run: Run) -> dict[str, Any]:
-    pictures = []
-    for site in run.table.frame["site"].unique():
-        pictures += [
-            _saved(figures.gap_by_layer(run, site), run.root, f"gap-by-layer-{site}"),
-            _saved(figures.jsd_profile(run, site), run.root, f"jsd-profile-{site}"),
-        ]
-        by_head = run.table.main[run.table.main["head"] != "all"]
-        if (by_head[by_head["site"] == site]["contrast"] == "image_text").any():
-            pictures.append(_saved(figures.heads(run, site), run.root, f"heads-{site}"))
-        if site in set(run.table.shape.frame["site"]):
-            pictures.append(_saved(shape.figure(run, site), run.root, f"shape-{site}"))
-    whole = run.table.frame[run.table.frame["head"] == "all"]
-    main = whole["confound"] == ""
+    """What the template shows of one run."""
+    frame = run.table.frame
+    whole = frame[(frame["head"] == "all") & (frame["confound"] == "")]
     return {
         "run": run,
-        "pictures": pictures,
-        "rows": whole[main].to_dict("records"),
-        "confounds": switches.rows(run.table.frame),
+        "figures": [
+            _saved(figure, run.root, f"{name}-{site}")
+            for site in frame["site"].unique()
+            for name, figure in _figures(run, site).items()
+        ],
+        "rows": whole.to_dict("records"),
+        "confounds": confounds.rows(frame),
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
     }
 
 
+def _figures(run: Run, site: str) -> dict[str, Figure]:
+    """The figures of one run and site, by name."""
+    drawn = {
+        "gap-by-layer": figures.gap_by_layer(run, site),
+        "jsd-profile": figures.jsd_profile(run, site),
+    }
+    if not figures.by_head(run, site).empty:
+        drawn["heads"] = figures.heads(run, site)
+    if site in set(run.table.shape.frame["site"]):
+        drawn["shape"] = shape.figure(run, site)
+    return drawn
+
+
 def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
-    """Write a figure as PNG and SVG; returns its name and the PNG as a data address."""
+    """Save a figure as PNG and SVG; returns its name and the PNG as a data URL."""
     folder = root / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

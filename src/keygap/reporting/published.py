@@ -1,7 +1,7 @@
-"""Numbers that somebody else published, beside which a study's own stand in its report.
+"""Published numbers that a report shows beside those of the study.
 
-They come from the experiment file, so that nothing here knows any paper: what was published, what
-was not, and what its authors call the models' connectors.
+They come from the experiment file, so that no paper is hard-wired here: the values, the choices
+that the source does not publish, and what its authors call the models' connectors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ Kind = Literal["cross-modal", "intra-modal"]
 
 
 class PublishedValue(BaseModel):
-    """One number: which of the two kinds of contrast it is of, and what the source calls it."""
+    """One published number.
+
+    Attributes:
+        kind: whether it compares the two modalities or one modality with itself.
+        what: what the source says that it is.
+        value: the number.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,21 +34,28 @@ class PublishedValue(BaseModel):
 
 
 class Published(BaseModel):
-    """What a source says; ``unpublished`` is what it does not, and so why nothing can match it."""
+    """What one source publishes.
+
+    Attributes:
+        source: a citation.
+        values: its numbers.
+        unpublished: the choices that it does not publish, which is why no number can match it.
+        connectors: what the source calls the connector of each model, by model name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
     values: list[PublishedValue] = Field(min_length=1)
     unpublished: list[str] = []
-    connectors: dict[str, str] = {}  # by model name, as the source has them
+    connectors: dict[str, str] = {}
 
 
 def published_in(path: Path) -> Published | None:
-    """The published numbers of the study whose experiment file this is; None where it has none.
+    """Read the published numbers of a study file; None if the file or its section is missing.
 
     Raises:
-        UserError: they do not fit.
+        UserError: the section is not valid.
     """
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a report reads of one run folder."""
+"""Everything that a report reads from one run folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import pandas as pd
 import yaml
 
 from keygap.errors import UserError
-from keygap.measurement.tables import GAP_COLUMNS, MEASUREMENT, GapTable
-from keygap.measurement.tables import ShapeTable
+from keygap.measurement.tables import GAP_COLUMNS, MEASUREMENT, GapTable, ShapeTable
 from keygap.store import Store
 
 
 @dataclass(frozen=True)
 class Run:
-    """A measured run: its manifest and its tables."""
+    """A measured run.
+
+    Attributes:
+        root: the run folder.
+        manifest: the contents of ``manifest.json``.
+        table: the measurement.
+        projection: the rows of ``projection.parquet``; None if nothing was projected.
+        accuracy: the rows of ``accuracy.csv``; None if no answers were scored.
+    """
 
     root: Path
     manifest: dict[str, Any]
@@ -28,25 +35,23 @@ class Run:
 
     @property
     def model(self) -> str:
+        """The model's name."""
         return str(self.manifest["model"])
 
     def saturates_at(self) -> dict[tuple[str, int, str], int]:
-        """(site, layer, contrast) -> the first number of dimensions at which its JSD saturates."""
+        """Map (site, layer, contrast) to the first number of dimensions where its JSD saturates."""
         found = self.table.profile.dropna(subset="jsd_saturates_at")
         places = zip(found["site"], found["layer"], found["contrast"], strict=True)
         return dict(zip(places, found["jsd_saturates_at"].astype(int), strict=True))
 
-    def picture(self, site: str) -> pd.DataFrame:
-        """The projection's rows of a site; none where nothing was projected."""
+    def projected(self, site: str) -> pd.DataFrame:
+        """Rows of the projection at a site; empty if nothing was projected."""
         if self.projection is None:
             return pd.DataFrame({"site": [], "layer": []})
         return self.projection[self.projection["site"] == site]
 
-    def has_picture(self, site: str) -> bool:
-        return not self.picture(site).empty
-
     def summary(self) -> pd.DataFrame:
-        """The table's summary, with the benchmark and the model's accuracy on it."""
+        """The summary of the measurement, with the benchmark and the model's accuracy on it."""
         frame = self.table.summary()
         frame.insert(1, "benchmark", self.manifest["benchmark"])
         overall = np.nan if self.accuracy is None else float(self.accuracy["accuracy"].iloc[0])
@@ -58,7 +63,7 @@ def read_run(folder: str | Path) -> Run:
     """Read a run folder.
 
     Raises:
-        UserError: it holds no run, or one that was not measured.
+        UserError: the folder holds no run, or one that was not measured by this version.
     """
     store = Store(folder)
     if not (store.root / "gap.csv").is_file():
@@ -73,14 +78,14 @@ def read_run(folder: str | Path) -> Run:
         )
     if not (store.root / MEASUREMENT).is_file():
         raise UserError(
-            f"{store.root} does not say how it was measured (no {MEASUREMENT}: another version, or "
-            f"stopped midway): run keygap measure {store.root}"
+            f"{store.root} does not say how it was measured (no {MEASUREMENT}: measured by another "
+            f"version, or interrupted): run keygap measure {store.root}"
         )
     settings = yaml.safe_load((store.root / MEASUREMENT).read_text())
     frame["confound"] = frame["confound"].fillna("")
     profile = pd.read_csv(store.root / "jsd.csv")
-    picture = store.root / "projection.parquet"
-    projection = pd.read_parquet(picture) if picture.is_file() else None
+    path = store.root / "projection.parquet"
+    projection = pd.read_parquet(path) if path.is_file() else None
     if projection is not None and projection.empty:
         projection = None  # no layer has keys of both modalities
     scored = store.root / "accuracy.csv"

@@ -1,7 +1,7 @@
-"""What kind of gap it is: one table and one figure of ``shape.csv`` and ``dimensions.csv``.
+"""What kind of gap it is: a table and a figure of ``shape.csv`` and ``dimensions.csv``.
 
-The table shows whatever statistics are in the file, a row each and a column per layer, so a new one
-needs nothing here. The figure draws those that are better seen than read.
+The table has a row for every statistic in the file and a column per layer, so a new statistic needs
+no code here. The figure draws the statistics that are easier to read from a plot.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ SHARES = {"share_mean": "#0072B2", "share_covariance": "#E69F00", "share_higher"
 
 
 def tables(run: Run) -> list[dict[str, Any]]:
-    """For each site: its layers, and rows of a name, what it is, and one text for each layer."""
+    """The tables of a run, one per site.
+
+    Returns:
+        For each site a dictionary: ``site``, ``layers``, and ``rows`` with the ``name`` of a
+        statistic, ``what`` it is, and ``cells``, one text per layer.
+    """
     frame = run.table.shape.frame
     frame = frame[frame["head"] == "all"]
     found: list[dict[str, Any]] = []
     for site, part in frame.groupby("site", sort=False):
         layers = list(dict.fromkeys(part["layer"]))
         rows = []
-        # A number in several dims is several rows; dims that differ by layer are one row.
+        # One statistic in several dims has several rows; dims that differ by layer share a row.
         nth = part.groupby(["layer", "statistic", "side"], sort=False).cumcount()
         for _, same in part.groupby(["statistic", "side", nth], sort=False):
             first = same.iloc[0]
@@ -49,6 +54,7 @@ def tables(run: Run) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[Hashable, Any], with_dims: bool) -> str:
+    """Format a value with its interval and its null."""
     if pd.isna(row["value"]):
         return "no gap"
     parts = [f"{row['value']:.3g}"]
@@ -62,7 +68,7 @@ def _cell(row: Mapping[Hashable, Any], with_dims: bool) -> str:
 
 
 def figure(run: Run, site: str) -> Figure:
-    """Shares, spread, effective dimension; heads, dimensions, the histogram beside its null."""
+    """Draw the shares of MMD squared, spreads, dimensions, heads and the JSD by histogram."""
     frame = run.table.shape.frame
     frame = frame[(frame["site"] == site) & (frame["layer"] != "all")]
     dimensions = run.table.shape.dimensions
@@ -80,8 +86,8 @@ def figure(run: Run, site: str) -> Figure:
     return drawn
 
 
-def _name_layers(axes: Axes, layers: list[str]) -> None:
-    step = -(-len(layers) // 8)  # at most eight names
+def _label_layers(axes: Axes, layers: list[str]) -> None:
+    step = -(-len(layers) // 8)  # at most eight labels
     axes.set_xticks(range(0, len(layers), step), layers[::step])
     axes.set_xlabel("layer")
 
@@ -97,7 +103,7 @@ def _shares(axes: Axes, frame: pd.DataFrame, layers: list[str]) -> None:
     axes.set_ylim(0, 1.3)
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("share of MMD²")
-    _name_layers(axes, layers)
+    _label_layers(axes, layers)
     axes.legend(ncols=3, loc="upper center", fontsize=6, columnspacing=0.8, handlelength=1.0)
 
 
@@ -108,7 +114,7 @@ def _sides(axes: Axes, frame: pd.DataFrame, layers: list[str], name: str) -> Non
         axes.plot(range(len(layers)), values, "o-", ms=3, color=COLOURS[side], label=side)
     axes.set_ylim(0, None)
     axes.set_ylabel(name.replace("_", " "))
-    _name_layers(axes, layers)
+    _label_layers(axes, layers)
     axes.legend(fontsize=7)
 
 
@@ -123,8 +129,8 @@ def _heads(drawn: Figure, axes: Axes, frame: pd.DataFrame, layers: list[str]) ->
     image = axes.imshow(square.to_numpy(), cmap="cividis", vmin=0, aspect="auto")
     axes.set_ylabel("key head")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _name_layers(axes, layers)
-    drawn.colorbar(image, ax=axes, label="share of means' difference")
+    _label_layers(axes, layers)
+    drawn.colorbar(image, ax=axes, label="share of the difference of means")
 
 
 def _dimensions(axes: Axes, table: pd.DataFrame, layers: list[str], colours: np.ndarray) -> None:
@@ -136,8 +142,8 @@ def _dimensions(axes: Axes, table: pd.DataFrame, layers: list[str], colours: np.
     axes.set_xlim(0, 1)
     axes.set_ylim(0, None)
     axes.set_xlabel("share of dimensions, largest first")
-    axes.set_ylabel("share of means' difference")
-    _name_colours(axes, layers)
+    axes.set_ylabel("share of the difference of means")
+    _label_colours(axes, layers)
 
 
 def _histogram(axes: Axes, frame: pd.DataFrame, layers: list[str], colours: np.ndarray) -> None:
@@ -153,10 +159,10 @@ def _histogram(axes: Axes, frame: pd.DataFrame, layers: list[str], colours: np.n
     axes.minorticks_off()
     axes.set_ylim(0, 0.75)
     axes.set_ylabel("JSD by histogram (dotted: null)")
-    axes.set_xlabel("PCA dimensions")
-    _name_colours(axes, layers)
+    axes.set_xlabel("principal components")
+    _label_colours(axes, layers)
 
 
-def _name_colours(axes: Axes, layers: list[str]) -> None:
+def _label_colours(axes: Axes, layers: list[str]) -> None:
     if len(layers) <= 6:
         axes.legend(title="layer", fontsize=7, title_fontsize=7)

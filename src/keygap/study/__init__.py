@@ -1,1 +1,1 @@
-"""One experiment from file to report."""
+"""Run a complete study from an experiment file: extract, measure, project, answer, report."""

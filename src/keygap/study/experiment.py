@@ -1,7 +1,9 @@
-"""An experiment as a file: validated, every choice written out, an unknown key refused.
+"""The schema of an experiment file.
 
-``experiments/*.yaml`` are these. The models and benchmarks of one experiment are crossed; each
-pair is a run folder of its own. Paths of data are relative to the file's folder.
+A file in ``experiments/`` names models, benchmarks and settings. It is validated as a whole before
+anything runs: every omitted setting gets its default and an unknown key is an error. Models and
+benchmarks are crossed, and each pair gets a run folder of its own. Data paths are relative to the
+folder of the file.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from keygap import defaults
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
 from keygap.errors import UserError, unknown
 from keygap.reporting.published import Published
 
-OWN_FILES = ("jsonl", "folder")  # benchmarks whose name is a path
+OWN_FILES = ("jsonl", "folder")  # benchmarks whose name contains a path
+RENAMED = {"picture": "projection"}  # former keys of an experiment file
 
 
 class _Section(BaseModel):
@@ -25,7 +29,7 @@ class _Section(BaseModel):
 
 
 class ModelChoice(_Section):
-    """Which model, and how it is loaded."""
+    """A model and how to load it."""
 
     name: str
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -34,7 +38,7 @@ class ModelChoice(_Section):
 
 
 class BenchmarkChoice(_Section):
-    """Which benchmark, and where its files are (None: its own source)."""
+    """A benchmark and the location of its files (None: the publisher's source)."""
 
     name: str
     split: str | None = None
@@ -42,10 +46,10 @@ class BenchmarkChoice(_Section):
     language: str | None = None
 
     def beside(self, folder: Path) -> BenchmarkChoice:
-        """The same with the place of its data, where relative from this folder, in full.
+        """Resolve the data path against the folder of the experiment file.
 
         Raises:
-            UserError: there is nothing.
+            UserError: the path does not exist.
         """
         prefix, _, path = self.name.partition(":")
         data = self.data or (path if prefix in OWN_FILES else None)
@@ -58,49 +62,49 @@ class BenchmarkChoice(_Section):
 
 
 class Extraction(_Section):
-    """Which vectors are read."""
+    """Which vectors to read."""
 
-    samples: int | None = Field(default=200, ge=1)
-    layers: list[str | int] = ["first", "middle", "last"]
-    sites: list[str] = ["k_proj"]
-    batch_size: int = Field(default=8, ge=1)
+    samples: int | None = Field(default=defaults.SAMPLES, ge=1)
+    layers: list[str | int] = list(defaults.LAYERS)
+    sites: list[str] = list(defaults.SITES)
+    batch_size: int = Field(default=defaults.BATCH_SIZE, ge=1)
 
 
 class Measurement(_Section):
-    """How the gap is measured."""
+    """How to measure the gap."""
 
     contrasts: list[str | OwnContrast] = list(CONTRASTS)
-    text_roles: TextRoles = ["question"]
-    tokens_per_sample: int | None = Field(default=64, ge=2)
-    n_permutations: int = Field(default=1000, ge=1)
-    n_bootstraps: int = Field(default=1000, ge=1)
+    text_roles: TextRoles = list(defaults.TEXT_ROLES)
+    tokens_per_sample: int | None = Field(default=defaults.TOKENS_PER_SAMPLE, ge=2)
+    n_permutations: int = Field(default=defaults.N_PERMUTATIONS, ge=1)
+    n_bootstraps: int = Field(default=defaults.N_BOOTSTRAPS, ge=1)
 
     @field_validator("contrasts")
     @classmethod
     def _each_once(cls, contrasts: list[str | OwnContrast]) -> list[str | OwnContrast]:
         for item in contrasts:
             if isinstance(item, str):
-                contrast_of(item)  # refused here, before anything is read out of a model
+                contrast_of(item)  # an unknown name fails here, before any model is loaded
         refuse_twice(item if isinstance(item, str) else item.name for item in contrasts)
         return contrasts
 
     def options(self) -> dict[str, Any]:
-        """Arguments of ``measure``."""
+        """Keyword arguments of ``measure``."""
         chosen = [
             item.contrast() if isinstance(item, OwnContrast) else item for item in self.contrasts
         ]
         return {**dict(self), "contrasts": chosen}
 
 
-class Picture(_Section):
-    """How the t-SNE pictures are made."""
+class Projection(_Section):
+    """How to compute the t-SNE projection."""
 
-    tokens: int = Field(default=1000, ge=10)
-    perplexity: float = Field(default=30.0, gt=1)
+    tokens: int = Field(default=defaults.PROJECTION_TOKENS, ge=10)
+    perplexity: float = Field(default=defaults.PERPLEXITY, gt=1)
 
 
 class Experiment(_Section):
-    """One study from file to report."""
+    """A complete study."""
 
     name: str
     models: list[ModelChoice] = Field(min_length=1)
@@ -108,17 +112,17 @@ class Experiment(_Section):
     seed: int = Field(default=0, ge=0)
     extraction: Extraction = Extraction()
     measurement: Measurement = Measurement()
-    picture: Picture = Picture()
-    answers: bool = Field(default=True, description="score multiple choice beside the gap")
+    projection: Projection = Projection()
+    answers: bool = Field(default=True, description="score the answers to multiple choice")
     published: Published | None = None
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """An experiment file, validated.
+    """Read and validate an experiment file.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key (the nearest known one is named) or a
-            value that does not fit.
+        UserError: the file is missing, is not YAML, has an unknown key (the message names the
+            nearest known one) or a value of the wrong type or range.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,9 +130,9 @@ def read_experiment(path: str | Path) -> Experiment:
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is no experiment: it must be keys and values")
+        raise UserError(f"{path} is not an experiment: it must be a mapping of keys to values")
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
@@ -138,10 +142,11 @@ def read_experiment(path: str | Path) -> Experiment:
 
 
 def _explained(error: ValidationError, path: Path) -> UserError:
-    """One problem in one line, with the place in the file.
+    """Turn a validation error into one line about its most helpful problem.
 
-    A key that is not known comes first: where one is misspelt, the right one is missing too. Then
-    what our own checks say; that a contrast of the user's own is no name comes last.
+    Unknown keys come first, because a misspelt key usually makes a required one missing as well.
+    keygap's own checks come next. The complaint that a contrast of the user's own is not a string
+    comes last.
     """
     kinds = ("extra_forbidden", "value_error")
     first = min(
@@ -150,18 +155,20 @@ def _explained(error: ValidationError, path: Path) -> UserError:
     )
     place = ".".join(str(step) for step in first["loc"])
     if first["type"] != "extra_forbidden":
-        said = first["msg"].removeprefix("Value error, ")
-        return UserError(f"{path}: {place}: {said}")
+        reason = first["msg"].removeprefix("Value error, ")
+        return UserError(f"{path}: {place}: {reason}")
     *steps, key = first["loc"]
+    if not steps and key in RENAMED:
+        return UserError(f"{path}: the key {key!r} is now {RENAMED[str(key)]!r}: rename it")
     section: type[BaseModel] = Experiment
     for step in steps:
-        if step in section.model_fields:  # the others are places in lists, and names of types
+        if step in section.model_fields:  # other steps are list indices and names of types
             section = _section(section.model_fields[str(step)].annotation) or section
     return UserError(f"{path}: {unknown('key', key, section.model_fields)} (at {place})")
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section class in a field's type, also inside a list or a choice."""
+    """Find the section class in a field's annotation, also inside a list or a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _section(inner))), None)

@@ -1,142 +1,131 @@
-"""One experiment from file to report: extract, measure, project, report, in that order.
+"""Run an experiment: extract, measure, project, answer and report, for every model and benchmark.
 
-Every step reads what the one before wrote, so each is also a command of its own.
+Each step reads the files that the step before it wrote, so every step is also a command of its own
+and an interrupted study continues where it stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 import yaml
 
-from keygap.benchmarks import Benchmark, benchmark
+from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer, first_tokens
-from keygap.capture.batches import opened
 from keygap.engines.extract import extract
 from keygap.errors import UserError
 from keygap.measurement.measure import measure
 from keygap.measurement.tables import GapTable
-from keygap.models import load
+from keygap.models import VLM, load
 from keygap.projection.project import project
 from keygap.reporting import read_run, report
 from keygap.store import Store, write_text
-from keygap.store.run import FIGURES, FORMER, GAP, REPORT, STUDY, study_file
-from keygap.study.experiment import Experiment
+from keygap.store.run import ACCURACY, FIGURES, FORMER, GAP, REPORT, STUDY
+from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice
 
 logger = logging.getLogger("keygap")
 
 
 def run_study(experiment: Experiment, out: str | Path) -> Path:
-    """Run every model on every benchmark and write one report over all.
+    """Run every model on every benchmark and write one report about all of them.
+
+    Args:
+        experiment: what to run.
+        out: the folder of the study. A study that was interrupted is continued.
 
     Returns:
-        The report.
+        The path of the report.
 
     Raises:
-        UserError: what any of the steps raises.
+        UserError: the folder holds something else, a benchmark has no text to measure, or one of
+            the steps fails.
     """
     out, folders = Path(out), folders_of(experiment, out)
-    asked = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-    _refuse_other(out, folders, asked)
-    # opened before any model is loaded: what is wrong with the last one should not wait for hours
-    benches = [benchmark(**source.model_dump()) for source in experiment.benchmarks]
-    for bench in benches:
-        _refuse_without_text(bench, experiment)
+    study = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    _refuse_other(out, folders, study)
+    # Open every benchmark before any model is loaded: a mistake in the last one must not surface
+    # after hours of work.
+    sample_sets = [_chosen(source, experiment) for source in experiment.benchmarks]
     for model in experiment.models:
-        vlm = None
-        for source, bench in zip(experiment.benchmarks, benches, strict=True):
-            folder = out / folder_name(model.name, source.name)
-            if vlm is None:
-                vlm = load(
-                    model.name,
-                    dtype=model.dtype,
-                    revision=model.revision,
-                    device_map=model.device_map,
-                )
-            if experiment.answers and bench.answers:
-                first_tokens(vlm.prompter.tokenizer, bench.answers)  # or it stops here, not later
-            store = extract(
-                vlm, bench, folder, seed=experiment.seed, **experiment.extraction.model_dump()
-            )
-            measure_run(store, experiment)
-            if experiment.answers and not (folder / "accuracy.csv").is_file():
-                size = experiment.extraction
-                answers = answer(
-                    vlm,
-                    bench,
-                    samples=size.samples,
-                    batch_size=size.batch_size,
-                    seed=experiment.seed,
-                )
-                answers.save(folder)
-                if answers.left_out:
-                    logger.info("%s on %s: %s", vlm.name, bench.name, answers.what_is_left_out())
-        del vlm
-        torch.cuda.empty_cache()
+        _run_model(model, sample_sets, experiment, out)
     tables = [read_run(folder).table.frame for folder in folders]
     write_text(out / GAP, pd.concat(tables, ignore_index=True).to_csv(index=False))
-    write_text(out / STUDY, asked)
+    write_text(out / STUDY, study)
     return report(*folders, out=out)
 
 
-def _refuse_without_text(bench: Benchmark, experiment: Experiment) -> None:
-    """Refuse a benchmark none of whose prompts has text of the roles that count as text.
-
-    Raises:
-        UserError: it is so; names the roles that there are.
-    """
-    asked = set(experiment.measurement.text_roles)
-    if asked & {"system", "template"}:  # a model's chat template may have these
-        return
-    found: set[str] = set()
-    for one in bench.choose(experiment.extraction.samples, experiment.seed).batches(1):
-        samples, _ = opened(one)
-        roles = {part.role for sample in samples for part in sample.prompt if part.kind == "text"}
-        if roles & asked:
-            return
-        found |= roles
-    if found:
-        raise UserError(
-            f"the prompts of {bench.name} have no text of role {', '.join(sorted(asked))}, only of "
-            f"{', '.join(sorted(found))}: choose among these with measurement.text_roles"
-        )
+def _chosen(source: BenchmarkChoice, experiment: Experiment) -> SampleSet:
+    """Open a benchmark and choose its samples."""
+    sample_set = benchmark(**source.model_dump()).choose(
+        experiment.extraction.samples, experiment.seed
+    )
+    _refuse_without_text(sample_set, experiment.measurement.text_roles)
+    return sample_set
 
 
-def _refuse_other(out: Path, folders: Iterable[Path], asked: str) -> None:
-    """Refuse a folder that holds another study, or anything that is not of this one.
+def _run_model(
+    model: ModelChoice, sample_sets: Sequence[SampleSet], experiment: Experiment, out: Path
+) -> None:
+    """Load one model and run it on every benchmark. The model is freed on return."""
+    vlm = load(model.name, dtype=model.dtype, revision=model.revision, device_map=model.device_map)
+    for source, sample_set in zip(experiment.benchmarks, sample_sets, strict=True):
+        _run_pair(vlm, sample_set, experiment, out / folder_name(model.name, source.name))
+    del vlm
+    torch.cuda.empty_cache()
 
-    Raises:
-        UserError: it does.
-    """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"{out} is a file: name a folder with --out")
-    ours = {folder.name for folder in folders} | {STUDY, FORMER, GAP, FIGURES, REPORT}
-    strange = sorted({path.name for path in out.iterdir()} - ours)
-    if strange:
-        raise UserError(
-            f"{out} holds something else ({strange[0]}): name another folder with --out"
-        )
-    if study_file(out).is_file() and study_file(out).read_text() != asked:
-        raise UserError(f"{out} holds another experiment: name another folder with --out")
+
+def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: Path) -> None:
+    """Run one model on one benchmark, into one run folder."""
+    extraction, answers = experiment.extraction, sample_set.benchmark.answers
+    if experiment.answers and answers:
+        first_tokens(vlm.prompter.tokenizer, answers)  # ambiguous answers fail before extraction
+    store = extract(
+        vlm,
+        sample_set,
+        folder,
+        layers=extraction.layers,
+        sites=extraction.sites,
+        batch_size=extraction.batch_size,
+    )
+    measure_run(store, experiment)
+    if experiment.answers and not (folder / ACCURACY).is_file():
+        scored = answer(vlm, sample_set, batch_size=extraction.batch_size)
+        scored.save(folder)
+        if scored.left_out:
+            logger.info("%s on %s: %s", vlm.name, sample_set.name, scored.what_is_left_out())
+
+
+def measure_run(store: Store, experiment: Experiment) -> GapTable:
+    """Measure and project one run, and save both tables in its folder."""
+    table = measure(store, seed=experiment.seed, **experiment.measurement.options())
+    table.save(store.root)
+    for note in table.notes:
+        logger.info(note)
+    projection = project(
+        store,
+        text_roles=experiment.measurement.text_roles,
+        seed=experiment.seed,
+        **experiment.projection.model_dump(),
+    )
+    projection.save(store.root)
+    return table
 
 
 def summary_of(folders: Iterable[str | Path]) -> pd.DataFrame:
-    """Where ``image_text`` stands in every run, one table."""
+    """Summarise several runs in one table: the gap at every layer against its ladder."""
     return pd.concat([read_run(folder).summary() for folder in folders], ignore_index=True)
 
 
 def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
-    """The run folders of an experiment, models by benchmarks.
+    """List the run folders of an experiment, model by model.
 
     Raises:
-        UserError: two of them would be one folder.
+        UserError: two runs would share a folder.
     """
     folders = [
         Path(out) / folder_name(model.name, source.name)
@@ -146,28 +135,60 @@ def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
     for number, folder in enumerate(folders):
         if folder in folders[:number]:
             raise UserError(
-                f"two runs of the experiment would share the folder {folder.name}: a model and a "
-                "benchmark may stand together once; put the other into an experiment of its own"
+                f"two runs of the experiment would share the folder {folder.name}: name each pair "
+                "of model and benchmark once, and move the other to an experiment of its own"
             )
     return folders
 
 
-def measure_run(store: Store, experiment: Experiment) -> GapTable:
-    """Measure and project one run, and write both beside its vectors."""
-    table = measure(store, seed=experiment.seed, **experiment.measurement.options())
-    table.save(store.root)
-    for note in table.notes:
-        logger.info(note)
-    plane = project(
-        store,
-        text_roles=experiment.measurement.text_roles,
-        seed=experiment.seed,
-        **experiment.picture.model_dump(),
-    )
-    plane.save(store.root)
-    return table
-
-
 def folder_name(model: str, bench: str) -> str:
-    """A run folder's name out of a model's and a benchmark's: no separators, nothing hidden."""
+    """Make a folder name of a model and a benchmark, without separators or a leading dot."""
     return re.sub(r"[^\w.-]+", "-", f"{model}-{bench}").strip("-.")
+
+
+def _refuse_without_text(sample_set: SampleSet, text_roles: Sequence[str]) -> None:
+    """Refuse samples whose prompts have no text of the roles that count as text.
+
+    Raises:
+        UserError: no prompt has such text; names the roles that the prompts have.
+    """
+    asked = set(text_roles)
+    if asked & {"system", "template"}:  # the model's chat template may add these
+        return
+    found: set[str] = set()
+    for number in range(len(sample_set)):
+        try:
+            sample = sample_set.sample(number)
+        except BadSample:
+            continue
+        roles = {piece.role for piece in sample.prompt if piece.kind == "text"}
+        if roles & asked:
+            return
+        found |= roles
+    if found:
+        raise UserError(
+            f"the prompts of {sample_set.name} have no text of role {', '.join(sorted(asked))}, "
+            f"only of {', '.join(sorted(found))}: choose among these with measurement.text_roles"
+        )
+
+
+def _refuse_other(out: Path, folders: Iterable[Path], study: str) -> None:
+    """Refuse a folder that holds another study or unrelated files.
+
+    Raises:
+        UserError: it does.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder with --out")
+    if (out / FORMER).is_file():
+        raise UserError(
+            f"{out} holds a study of an earlier version of keygap (its file is {FORMER}, not "
+            f"{STUDY}): name another folder with --out"
+        )
+    ours = {folder.name for folder in folders} | {STUDY, GAP, FIGURES, REPORT}
+    if others := sorted({path.name for path in out.iterdir()} - ours):
+        raise UserError(f"{out} holds something else ({others[0]}): name another folder with --out")
+    if (out / STUDY).is_file() and (out / STUDY).read_text() != study:
+        raise UserError(f"{out} holds another study: name another folder with --out")

@@ -1,0 +1,21 @@
+"""Default values of the options that the Python API, the command line and experiment files share.
+
+They are kept apart from the functions that use them because the command line and the experiment
+schema need them without importing torch.
+"""
+
+from __future__ import annotations
+
+# Extraction and answers
+SAMPLES = 200
+LAYERS = ("first", "middle", "last")
+SITES = ("k_proj",)
+BATCH_SIZE = 8
+
+# Measurement and projection
+TEXT_ROLES = ("question",)
+TOKENS_PER_SAMPLE = 64
+N_PERMUTATIONS = 1000
+N_BOOTSTRAPS = 1000
+PROJECTION_TOKENS = 1000  # of each modality
+PERPLEXITY = 30.0
