@@ -57,7 +57,7 @@ def test_every_contrast_confound_and_head_is_in_the_long_table(table):
     settings = [json.loads(text) for text in rows["settings"]]
     assert [one["bandwidth"] for one in settings] == wide["bandwidth"].tolist()
     assert {one["kernel"] for one in settings} == {"gaussian"}
-    ratios = long[long["statistic"] == "ratio"].set_index(key)
+    ratios = long[long["statistic"] == "mmd2_ratio"].set_index(key)
     assert ratios["value"].equals(wide.loc[ratios.index, "ratio"].rename("value"))
     assert len(ratios) == wide["ratio"].notna().sum()
 

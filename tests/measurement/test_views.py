@@ -55,7 +55,7 @@ def statistics() -> pd.DataFrame:
             row("spread", 12.0, side="image"),
             row("mir", 13.0, layer="all"),
             row("frechet", 14.0, dims=50, **kind),
-            row("ratio", 2.5, {"highest": "words"}, ci_low=2.0, ci_high=math.inf),
+            row("mmd2_ratio", 2.5, {"highest": "words"}, ci_low=2.0, ci_high=math.inf),
         ]
     )
 
