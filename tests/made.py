@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from keygap.benchmarks import InMemory, Sample, image_then_question
-from keygap.store import LabelledVectors
+from keygap.store import LabelledVectors, Store
 
 SAMPLES = 24
 LAYERS = [0, 15, 29]
@@ -41,8 +41,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-class MadeStore:
-    """What ``measure`` asks of a store, around vectors that a test made."""
+class _MadeStore:
+    """What ``measure`` and ``project`` ask of a store, around vectors that a test made."""
 
     manifest: ClassVar = {"model": "made", "connector": "none", "benchmark": "made"}
 
@@ -54,6 +54,11 @@ class MadeStore:
 
     def vectors(self, site: str, layer: int) -> LabelledVectors:
         return self.made
+
+
+def made_store(vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> Store:
+    """A store that has the same vectors of ``k_proj`` at each layer, and no files."""
+    return cast(Store, _MadeStore(vectors, layers))
 
 
 def made_vectors(

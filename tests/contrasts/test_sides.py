@@ -9,7 +9,7 @@ import pytest
 
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.confounds import CONFOUNDS
-from keygap.contrasts.contrast import Contrast, NotMeasurable, TooFewSamples
+from keygap.contrasts.contrast import Contrast, NotMeasurable, Pairing, TooFewSamples
 from keygap.contrasts.sides import Case, Selector
 from keygap.errors import UserError
 from keygap.store import LabelledVectors
@@ -35,7 +35,7 @@ def with_sinks(vectors: LabelledVectors, where: np.ndarray) -> LabelledVectors:
     )
 
 
-def by_language(pairing: str = "auto") -> Contrast:
+def by_language(pairing: Pairing = "auto") -> Contrast:
     """Text of odd samples, text of even ones: no sample has both."""
 
     def languages(labels, roles, seed):
@@ -46,7 +46,7 @@ def by_language(pairing: str = "auto") -> Contrast:
     return Contrast("language", "two languages", languages, "own", pairing)
 
 
-def by_word(pairing: str = "auto") -> Contrast:
+def by_word(pairing: Pairing = "auto") -> Contrast:
     """Word 0 against word 1: some samples have both, some have one only."""
 
     def words(labels, roles, seed):

@@ -17,7 +17,7 @@ from keygap.gap import mmd
 from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
 from keygap.store import LabelledVectors
-from made import MadeStore, made_vectors
+from made import made_store, made_vectors
 
 FEW = {"n_permutations": 100, "n_bootstraps": 20}
 NATIVE = (4, 9, 14, 21, 30, 41)  # image tokens of a sample, where images keep their size
@@ -25,7 +25,7 @@ NATIVE = (4, 9, 14, 21, 30, 41)  # image tokens of a sample, where images keep t
 
 def measured(vectors: LabelledVectors, *contrasts, layers=(0,), **options):
     """Rows by (contrast, confound) of all heads together, and the table."""
-    table = kg.measure(MadeStore(vectors, layers), contrasts=list(contrasts), **FEW | options)
+    table = kg.measure(made_store(vectors, layers), contrasts=list(contrasts), **FEW | options)
     whole = table.frame[table.frame["head"] == "all"]
     return whole.set_index(["contrast", "confound"]), table
 

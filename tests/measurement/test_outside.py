@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from keygap.reporting import read_run
 from keygap.reporting import shape as shape_section
 from measurement.outside import IMAGE_TEMPLATE, NORM_RATIO
 
-FEW = {"layers": [0, 15], "n_permutations": 9, "n_bootstraps": 9}
+FEW: dict[str, Any] = {"layers": [0, 15], "n_permutations": 9, "n_bootstraps": 9}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -72,7 +73,12 @@ def test_what_was_asked_is_saved_beside_the_tables(store, table, tmp_path):
         "name": "image_text", "rung": "between", "what": "image tokens, text of the chosen roles"
     }  # fmt: skip
     assert "image_sink" in [item["name"] for item in asked["contrasts"]]  # though not measured
-    options = {"n_permutations": 1, "n_bootstraps": 1, "layers": [0], "contrasts": ["image_text"]}
+    options: dict[str, Any] = {
+        "n_permutations": 1,
+        "n_bootstraps": 1,
+        "layers": [0],
+        "contrasts": ["image_text"],
+    }
     other = kg.measure(store, text_roles=["question", "template"], **options)
     assert other.main["n_b"].iloc[0] > table.main.query("contrast == 'image_text'")["n_b"].iloc[0]
     other.save(tmp_path)

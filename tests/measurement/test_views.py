@@ -44,7 +44,7 @@ def comparison(first: float, **where: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def statistics() -> pd.DataFrame:
-    kind = {"contrast": "words", "rung": "kind"}
+    kind: dict[str, Any] = {"contrast": "words", "rung": "kind"}
     return statistics_frame(
         [
             *comparison(0.5),
