@@ -1,7 +1,7 @@
 """The data files of ``experiments/paper-micro.yaml``, in the folder beside it.
 
-``python -m tests.benchmarks.study_files experiments/paper-micro`` writes them. Each benchmark has 24
-rows in the publisher's schema: unusual rows that occur in real files, plain rows, and a bad last
+``python -m tests.benchmarks.study_files experiments/paper-micro`` writes them. Each benchmark has
+24 rows in the publisher's schema: unusual rows that occur in real files, plain rows, and a bad last
 row. One bad row in 24 (4.2 %) is below the share that stops a run.
 """
 

@@ -55,16 +55,18 @@ def views_of(inputs: Mapping[str, Tensor], count: int) -> Int[Tensor, "b s"]:
 def feature_labels(
     inputs: Mapping[str, Tensor], row: int, count: int, token_id: int, token: str
 ) -> TokenLabels:
-    """Labels of one prompt's image features, padding left out, in the order of the keys.
+    """Labels of the image features of one prompt, in the order of the keys, without padding.
 
-    A view with as many features as a square, or one more in front (a class token), is a grid of
-    patches if it is its image's only one; how several tiles lie in an image is not known here.
+    A view is a grid of patches if it is the only view of its image and its number of features is a
+    square, or one more than a square (a class token comes first). Features of an image with several
+    tiles have no row and column, because the arrangement of the tiles is not known here.
 
     Args:
         inputs: model inputs of the batch.
         row: which prompt of the batch.
         count: keys of each prompt at a cross-attention layer.
-        token_id, token: what stands for an image in the prompt.
+        token_id: the id of the token that marks an image in the prompt.
+        token: how the tokenizer spells it.
 
     Raises:
         UserError: as ``visible_features``.

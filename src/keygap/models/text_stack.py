@@ -43,6 +43,7 @@ class TextStack:
 
     @property
     def attention_modules(self) -> tuple[nn.Module, ...]:
+        """The attention modules of the layers that have one."""
         return tuple(layer.attention for layer in self.layers if layer.attention is not None)
 
 

@@ -92,7 +92,8 @@ def assert_same_ids(family: str) -> None:
     entry = BY_FAMILY[family]
     model, processor = entry.build()
     template = processor.chat_template
-    bare = template and template.removeprefix(BOS)
+    assert template is None or isinstance(template, str)
+    bare = "" if template is None else template.removeprefix(BOS)
     for own in [bare, BOS + bare] if template else [template]:
         processor.chat_template = own
         untouched = copy.deepcopy(processor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from keygap.reporting import switches
+from keygap.reporting import confounds
 
 
 def test_before_and_after_rope_are_side_by_side():
@@ -17,7 +17,7 @@ def test_before_and_after_rope_are_side_by_side():
             {**row, "site": "key", "mmd2": 0.1},
         ]
     )
-    found = [(row["site"], row["switch"], row["mmd2"]) for row in switches.rows(frame)]
+    found = [(row["site"], row["variant"], row["mmd2"]) for row in confounds.rows(frame)]
     assert found == [
         ("k_proj", "as it is", 0.3),
         ("k_proj", "after norm and RoPE (key)", 0.1),
