@@ -165,26 +165,23 @@ class MarkedTokenizer:
         single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)
         read = [_restored(read_marks(item), self._specials) for item in texts]
-        keep_offsets = kwargs.pop("return_offsets_mapping", False)
         kwargs["padding_side"] = "right"  # the processor may ask for the left
         with _TOKENIZING:
             if any(item.spelled for item in read):
-                encoded = self._with_spelled(read, *args, **kwargs)
+                encoded, offsets = self._with_spelled(read, *args, **kwargs)
             else:
-                clean = [item.text for item in read]
-                encoded = self._tokenizer(clean, *args, return_offsets_mapping=True, **kwargs)
+                encoded = self._tokenizer([item.text for item in read], *args, **kwargs)
+                # the option return_offsets_mapping would make a tensor of them, which is slow
+                offsets = [encoding.offsets for encoding in encoded.encodings]
         if any(item.spelled or item.marks for item in read):
-            encoded = _Encoded(dict(encoded), read, encoded["offset_mapping"])
+            encoded = _Encoded(dict(encoded), read, offsets)
         record = _RECORD.get()
         if record is not None and self._reports:
             mask = encoded.get("attention_mask")
-            rows = zip(read, encoded["input_ids"], encoded["offset_mapping"], strict=True)
             record += [
                 self._labelled(*row, None if mask is None else mask[number])
-                for number, row in enumerate(rows)
+                for number, row in enumerate(zip(read, encoded["input_ids"], offsets, strict=True))
             ]
-        if not keep_offsets:
-            encoded.pop("offset_mapping")
         if single and kwargs.get("return_tensors") is None:
             return BatchEncoding({name: values[0] for name, values in encoded.items()})
         return encoded
@@ -193,16 +190,23 @@ class MarkedTokenizer:
         """The ids of one text, without the marks."""
         return list(self(text, *args, **kwargs)["input_ids"])
 
-    def _with_spelled(self, read: Sequence[_Restored], *args: Any, **kwargs: Any) -> BatchEncoding:
-        """Tokenize texts in which spellings of special tokens are to be encoded as text."""
+    def _with_spelled(
+        self, read: Sequence[_Restored], *args: Any, **kwargs: Any
+    ) -> tuple[BatchEncoding, list[list[tuple[int, int]]]]:
+        """Tokenize texts in which spellings of special tokens are to be encoded as text.
+
+        Returns:
+            What the tokenizer returns, and the span of every token.
+        """
         padding = {
             name: kwargs.pop(name)
             for name in ("padding", "max_length", "pad_to_multiple_of", "padding_side")
             if name in kwargs
         }
         tensors = kwargs.pop("return_tensors", None)
-        clean = [item.text for item in read]
-        encoded = self._tokenizer(clean, *args, return_offsets_mapping=True, **kwargs)
+        kept = kwargs.pop("return_offsets_mapping", False)
+        texts = [item.text for item in read]
+        encoded = self._tokenizer(texts, *args, return_offsets_mapping=True, **kwargs)
         rows = [
             as_text(
                 self._tokenizer,
@@ -214,30 +218,51 @@ class MarkedTokenizer:
             for number, item in enumerate(read)
         ]
         offsets = [row.pop("offset_mapping") for row in rows]
-        # tensors are of equal length, so they exist with padding only, or for a single text
         padded = self._tokenizer.pad(
             {name: [row[name] for row in rows] for name in rows[0]},
             return_tensors=tensors,
             **{"padding": False, **padding},
         )
-        longest = max(len(ids) for ids in padded["input_ids"])
-        if padding.get("padding"):
-            offsets = [row + [(0, 0)] * (longest - len(row)) for row in offsets]
-        return BatchEncoding({**padded, "offset_mapping": offsets})
+        offsets = [
+            row + [(0, 0)] * (len(ids) - len(row))
+            for row, ids in zip(offsets, padded["input_ids"], strict=True)
+        ]
+        return BatchEncoding({**padded, **({"offset_mapping": offsets} if kept else {})}), offsets
 
     def _labelled(self, read: Read, ids: Any, offsets: Any, mask: Any) -> Marked:
         """Roles and images of the tokens of one text, padding left out."""
         row = np.asarray(ids, dtype=np.int64)
         kept = np.ones(len(row), bool) if mask is None else np.asarray(mask).astype(bool)
         spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)[kept]
-        roles, images = read.roles(), read.image_numbers()
-        covers = [any(role != "template" for role in roles[start:stop]) for start, stop in spans]
+        roles, images = np.asarray(read.roles()), np.asarray(read.image_numbers())
+        in_pieces = np.concatenate([[0], np.cumsum(roles != "template")])
+        covers = in_pieces[spans[:, 1]] > in_pieces[spans[:, 0]]
         return Marked(
             row[kept],
-            np.asarray([_majority(roles[start:stop], "template") for start, stop in spans]),
-            np.asarray([_majority(images[start:stop], -1) for start, stop in spans]),
-            np.isin(row[kept], list(self._special_ids)) & np.asarray(covers, dtype=bool),
+            _per_token(roles, spans, "template"),
+            _per_token(images, spans, -1),
+            np.isin(row[kept], list(self._special_ids)) & covers,
         )
+
+
+def _per_token(values: np.ndarray, spans: np.ndarray, default: Any) -> np.ndarray:
+    """The value of each token, from the values of the characters that it covers.
+
+    Args:
+        values: (c,) a value for every character.
+        spans: (t, 2) start and stop of each token; equal if it covers no character.
+        default: the value of tokens that cover none.
+    """
+    found = np.full(len(spans), default, dtype=object)
+    covering = spans[:, 1] > spans[:, 0]
+    if covering.any():
+        found[covering] = values[spans[covering, 0]]
+        changes = np.concatenate([[0], np.cumsum(values[1:] != values[:-1])])
+        last = np.maximum(spans[:, 1] - 1, 0)
+        first = np.minimum(spans[:, 0], len(values) - 1)
+        for token in np.flatnonzero(covering & (changes[first] != changes[last])):
+            found[token] = _majority(values[slice(*spans[token])].tolist(), default)
+    return found
 
 
 def _majority(covered: list[Any], default: Any) -> Any:
