@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from keygap import random_streams
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
 from keygap.contrasts.labels import halves, is_sink
 
@@ -82,7 +83,7 @@ def equal_counts(
     contrast: Contrast, labels: pd.DataFrame, roles: Sequence[str], seed: int
 ) -> Masks:
     """Take as many tokens of one side as of the other in every sample, drawn by the seed."""
-    rng = np.random.default_rng(seed)
+    rng = random_streams.generator(seed, "equal counts")
     sides = contrast.select(labels, roles, seed)
     kept = np.zeros((2, len(labels)), dtype=bool)
     samples = labels.groupby("sample_id", observed=True, sort=False).indices
@@ -106,7 +107,7 @@ def position_matched(
     Raises:
         NotMeasurable: no two tokens can be paired.
     """
-    rng = np.random.default_rng(seed)
+    rng = random_streams.generator(seed, "matched positions")
     a, b = contrast.select(labels, roles, seed)
     first, second = halves(labels, a | b, seed)
     position = labels["position"].to_numpy()

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
+from keygap import random_streams
 from keygap.contrasts.confounds import Confound
 from keygap.contrasts.contrast import Contrast, Masks, Rung, TooFewSamples
 from keygap.errors import UserError
@@ -83,7 +84,11 @@ class Selector:
             NotMeasurable: these tokens do not have the contrast.
             UserError: no layer of the run can have the contrast.
         """
-        masks = contrast.select(self.vectors.labels, self.text_roles, self.seed + draw)
+        masks = contrast.select(
+            self.vectors.labels,
+            self.text_roles,
+            random_streams.integer(self.seed, "contrast", contrast.name, draw),
+        )
         a, b, left_out = _paired(contrast, *self._thinned(masks))
         return Case(contrast, "", a, b, self._all_dimensions(), left_out)
 
@@ -96,7 +101,12 @@ class Selector:
         a, b, kept, left_out = case.a, case.b, case.kept, case.left_out
         if confound.select is not None:
             labels = self.vectors.labels
-            masks = confound.select(case.contrast, labels, self.text_roles, self.seed)
+            masks = confound.select(
+                case.contrast,
+                labels,
+                self.text_roles,
+                random_streams.integer(self.seed, "confound", confound.name),
+            )
             if confound.by_pair:
                 a, b = (_one_sample_per_token(self.vectors.where(mask)) for mask in masks)
                 _refuse_few(a, b)
@@ -108,7 +118,7 @@ class Selector:
 
     def _thinned(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors]:
         """The vectors of both sides, at most ``tokens_per_sample`` of each sample."""
-        rng = np.random.default_rng(self.seed)
+        rng = random_streams.generator(self.seed, "tokens of a sample")
         sample = self.vectors.labels["sample_id"]
         sides = []
         for mask in masks:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keygap import random_streams
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.held_out import (
     DEFAULT_CRITICS,
@@ -115,7 +116,8 @@ def c2st(
     check_level(level)
     sides = thinned(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
     components = pooled_components(sides, dims)
-    rng, rng_bootstrap = np.random.default_rng(seed).spawn(2)
+    rng = random_streams.generator(seed, "c2st", "folds and label swaps")
+    rng_bootstrap = random_streams.generator(seed, "c2st", "bootstraps")
     found = held_out(sides, components.scores, competing, n_permutations, rng)
     right = np.heaviside(np.where(sides.is_x, found.logits, -found.logits), 0.5)
     accuracy, ci = balanced_mean(right, sides, n_bootstraps, level, rng_bootstrap)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
+from keygap import random_streams
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_varies, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value
@@ -111,7 +112,7 @@ def frechet(
     check_varies(sides, "a Gaussian cannot be fitted")
     from_means, from_covariances = _parts(sides)
     distance = from_means + from_covariances
-    rng = np.random.default_rng(seed)
+    rng = random_streams.generator(seed, "frechet", "label swaps")
     null = np.array([sum(_parts(swap_labels(sides, rng))) for _ in range(n_permutations)])
     return FrechetResult(
         distance=distance,

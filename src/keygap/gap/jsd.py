@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.calibration import LN2, bound_terms
 from keygap.gap.core.components import Components, pooled_components
@@ -264,7 +265,8 @@ def _bound(
     draws: _Draws,
 ) -> JSDResult:
     """The bound in the first ``dims`` components."""
-    rng, rng_bootstrap = np.random.default_rng(draws.seed).spawn(2)
+    rng = random_streams.generator(draws.seed, "jsd", "folds and label swaps")
+    rng_bootstrap = random_streams.generator(draws.seed, "jsd", "bootstraps")
     z = components.scores[:, :dims]
     found = held_out(sides, z, critics, draws.n_permutations, rng)
     terms = bound_terms(found.logits, sides.is_x)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import rel_entr
 
+from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.calibration import LN2
 from keygap.gap.core.components import pooled_components
@@ -112,7 +113,7 @@ def jsd_histogram(
     n, column = len(sides.x), index.reshape(-1, 1).astype(np.float64)
     binned = replace(sides, x=column[:n], y=column[n:])
     nats = _divergence(binned, occupied)
-    rng = np.random.default_rng(seed)
+    rng = random_streams.generator(seed, "jsd_histogram", "label swaps")
     null = np.array(
         [_divergence(swap_labels(binned, rng), occupied) for _ in range(n_permutations)]
     )

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from keygap import random_streams
 from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
@@ -192,8 +193,8 @@ def mmd(
     evaluated = _evaluate(sides, kernel, bandwidth, seed, device)
     sums = PairSums.from_cells(evaluated.means, sides)
     observed = sums.statistic()
-    # Two streams: the draws of one do not depend on how many the other makes.
-    rng_null, rng_bootstrap = np.random.default_rng(seed).spawn(2)
+    rng_null = random_streams.generator(seed, "mmd", "label swaps")
+    rng_bootstrap = random_streams.generator(seed, "mmd", "bootstraps")
     null = sums.swapped(n_permutations, rng_null)
     without: dict[Hashable, float] = {}
     if sides.paired:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
 from keygap.gap.core.kernels import linear_means
@@ -112,7 +113,13 @@ def modality_gap(
     low, high = sums.interval(level)
     means_x, means_y = sides.by_sample(sides.x, sides.y)
     gap = float(np.linalg.norm(means_x.mean(0) - means_y.mean(0)))
-    null = _null(means_x, means_y, sides.paired, n_permutations, np.random.default_rng(seed))
+    null = _null(
+        means_x,
+        means_y,
+        sides.paired,
+        n_permutations,
+        random_streams.generator(seed, "modality_gap", "label swaps"),
+    )
     return ModalityGapResult(
         gap=gap,
         unbiased=root_or_zero(sums.statistic()),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from keygap import random_streams
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, check_varies, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import log_jackknife_interval
@@ -116,7 +117,7 @@ def spread(
     check_level(level)
     sides = two_sides(x, y, groups_x, groups_y, paired)
     check_varies(sides, "it has no spread")
-    numbers = _numbers_left_out(sides, np.random.default_rng(seed))
+    numbers = _numbers_left_out(sides, random_streams.generator(seed, "spread", "samples left out"))
     ratios = _ratios(numbers)
     low, high = log_jackknife_interval(ratios[0], ratios[1:], level)
     ends = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from keygap import defaults
+from keygap import defaults, random_streams
 from keygap.contrasts.contrast import Masks, NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
 from keygap.gap.core.standardise import standardise
@@ -101,7 +101,7 @@ def _projected(
     vectors: LabelledVectors, masks: Masks, tokens: int, perplexity: float, seed: int
 ) -> pd.DataFrame:
     """Labels and coordinates of the tokens drawn from two sides, the first side's first."""
-    rng = np.random.default_rng(seed)
+    rng = random_streams.generator(seed, "projected tokens")
     drawn = []
     for mask in masks:
         rows = np.flatnonzero(mask)

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 
+from keygap import random_streams
+
 
 def principal_components(
     array: Float[np.ndarray, "n d"], dim: int, seed: int
@@ -21,4 +23,4 @@ def principal_components(
         Centred scores, (n, k), in the units of the vectors, components by falling variance.
     """
     most = min(dim, *array.shape)
-    return PCA(most, random_state=seed).fit_transform(array)
+    return PCA(most, random_state=random_streams.integer(seed, "PCA")).fit_transform(array)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from openTSNE import TSNE
 
+from keygap import random_streams
 from keygap.errors import UserError
 
 FEW = 1000  # below this many points, threads cost more than they save
@@ -36,5 +37,10 @@ def tsne(
             f"{3 * perplexity:g} are needed; extract more with --samples"
         )
     jobs = 1 if len(array) < FEW else -1
-    model = TSNE(perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=jobs)
+    model = TSNE(
+        perplexity=perplexity,
+        initialization="pca",
+        random_state=random_streams.integer(seed, "t-SNE"),
+        n_jobs=jobs,
+    )
     return np.asarray(model.fit(array))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.weights import mean_by_sample, sample_weights
 
@@ -200,7 +201,7 @@ def thinned(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
             f"max_vectors is {max_vectors} and there are "
             f"{max(sides.n_samples_x, sides.n_samples_y)} samples: allow one vector each"
         )
-    rng_x, rng_y = np.random.default_rng(seed).spawn(2)
+    rng_x, rng_y = random_streams.generator(seed, "thinning").spawn(2)
     keep_x = np.sort(in_turn(sides.sample_x, rng_x)[:max_vectors])
     keep_y = np.sort(in_turn(sides.sample_y, rng_y)[:max_vectors])
     return replace(

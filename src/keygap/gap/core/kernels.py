@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.inputs import CheckedSides, in_turn
 from keygap.gap.core.weights import mean_by_sample
@@ -64,7 +65,7 @@ def median_distance(sides: CheckedSides, seed: int) -> float:
     Raises:
         UserError: The median is zero.
     """
-    rng = np.random.default_rng(seed)
+    rng = random_streams.generator(seed, "median distance")
     take = min(MEDIAN_ROWS, len(sides.x), len(sides.y))
     chosen = [
         values[in_turn(sample, rng)[:take]]
