@@ -1,8 +1,8 @@
 """From labelled vectors to the two arrays of a contrast, as it is and with each confound.
 
-Statistics know no labels, and labels know no statistics: here a contrast's tokens are selected, a
-side keeps at most so many tokens of each sample, and samples that lack one side are left out. A
-contrast that these vectors do not have says why.
+Statistics take arrays and sample ids, not labels. Here a contrast's tokens are selected, each side
+is limited to a number of tokens per sample, and samples that lack one side are left out. If the
+vectors do not have the contrast, an exception says why.
 """
 
 from __future__ import annotations

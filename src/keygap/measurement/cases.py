@@ -83,7 +83,7 @@ def _without_confounds(
     for confound in CONFOUNDS:
         try:
             yield selector.without(confound, case)
-        except NotMeasurable as reason:
+        except (NotMeasurable, UserError) as reason:
             note(f"no {case.contrast.name} {confound.name}: {reason}")
 
 

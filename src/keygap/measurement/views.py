@@ -1,7 +1,7 @@
 """Wide views of ``statistics.parquet``: one row per comparison, columns by statistic.
 
-``statistics.parquet`` has one row for each number, which suits any statistic but not the eye. The
-views have the columns that people read and plot. They contain no number of their own.
+``statistics.parquet`` has one row for each number, so that it can hold any statistic. The views
+have the columns that people read and plot. Every number in a view is in the long table too.
 """
 
 from __future__ import annotations
