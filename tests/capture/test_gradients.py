@@ -9,7 +9,6 @@ from keygap.capture import Capture
 from keygap.models.interventions import Intervention
 from keygap.models.load import wrap
 from keygap.selfcheck.labels import check_samples
-
 from models.zoo import BY_FAMILY
 
 

@@ -9,7 +9,6 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Sample, image_then_question
-from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
@@ -72,9 +71,9 @@ def test_weights_that_lie_on_disk_are_read_like_others(tmp_path):
     assert "meta" in {parameter.device.type for parameter in offloaded.parameters()}
     vlm = kg.load(offloaded, processor)
     assert not [finding for finding in check(vlm) if finding.passed is False]
-    inputs = on_device(vlm, vlm.prompter(check_samples()))
+    batch = vlm.prompter(check_samples())
     with Capture(vlm, ["k_proj"], [0, 2]) as capture, Capture(whole, ["k_proj"], [0, 2]) as other:
-        here, there = capture(inputs), other(inputs)
+        here, there = capture(batch), other(batch)
     for key, vectors in here.items():
         torch.testing.assert_close(vectors, there[key])
 

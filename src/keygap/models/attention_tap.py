@@ -63,6 +63,11 @@ class AttentionCall:
         scaling = self.keywords.get("scaling")
         return float(scaling) if scaling is not None else float(self.query.shape[-1] ** -0.5)
 
+    def with_states(self, name: str, states: Tensor) -> AttentionCall:
+        """The same call with another ``query``, ``key`` or ``value``."""
+        changes: dict[str, Any] = {name: states}
+        return replace(self, **changes)
+
     def with_mask(self, mask: Tensor) -> AttentionCall:
         """The same call with another mask."""
         if self.rest:

@@ -241,7 +241,7 @@ class InterventionStack:
                 tokens = queries if site == "query" else keys
                 vectors = getattr(call, site).transpose(1, 2)
                 changed = intervention.change(vectors, site, layer, tokens)
-                call = replace(call, **{site: changed.transpose(1, 2)})
+                call = call.with_states(site, changed.transpose(1, 2))
         if WHOLE_CALL in intervention.sites:
             return intervention.attend(call, layer, queries, keys)
         return call.proceed()
