@@ -58,6 +58,11 @@ class AttentionCall:
         return self.rest[0] if self.rest else self.keywords.get("attention_mask")
 
     @property
+    def implementation(self) -> str:
+        """The name of the attention function that the module uses."""
+        return _implementation(self.module)
+
+    @property
     def scaling(self) -> float:
         """The factor between the products of query and key and the attention logits."""
         scaling = self.keywords.get("scaling")
