@@ -1,4 +1,4 @@
-"""The attention measure is what eager attention gives, windows and padding included."""
+"""The attention measure agrees with eager attention, with sliding windows and padding."""
 
 from __future__ import annotations
 

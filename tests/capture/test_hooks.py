@@ -1,4 +1,4 @@
-"""Captured vectors are what the model computed, and nothing of the hooks stays."""
+"""Captured vectors are what the model computed, and no hook is left behind."""
 
 from __future__ import annotations
 

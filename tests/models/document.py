@@ -28,7 +28,7 @@ of its own per model. This table is the outcome of `keygap check` on tiny random
 from transformers' own configuration classes and fed by each family's real processor
 (transformers {version}; `python -m tests.models.document` writes it anew).
 
-- *image and text meet in*: `sequence`: image features stand among the prompt's tokens; `early
+- *image and text meet in*: `sequence`: image features are among the prompt's tokens; `early
   fusion`: as discrete tokens; `encoder`: in the encoder of an encoder-decoder, which is read;
   `cross-attention`: image features are the keys of layers of their own, so image keys and text keys
   are never in one layer and are not compared.

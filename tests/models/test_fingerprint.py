@@ -1,4 +1,4 @@
-"""What a run remembers of a model, and what is refused while one is loaded."""
+"""How a run tells models apart, and which checkpoints are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be read says so in one line, before a benchmark is opened."""
+"""A model that cannot be read is refused in one line, before a benchmark is opened."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_saved_model_loads_and_says_what_it_is(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == processor.tokenizer.padding_side
 
 
-def test_weights_that_lie_on_disk_are_read_like_others(tmp_path):
+def test_weights_offloaded_to_disk_are_read_like_others(tmp_path):
     model, processor = BY_FAMILY["llava"].build()
     model.save_pretrained(tmp_path / "model")
     whole = wrap(model, processor, "tiny")

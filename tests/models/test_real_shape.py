@@ -1,7 +1,7 @@
 """The paper's two models at their real shape: on the meta device, and read at a reduced width.
 
-At a reduced width, layers, heads' widths, patches, rotary sections and processors are the real
-ones; only the number of heads and the widths beside them are small.
+The models of reduced width have the real number of layers, head width, patches, rotary sections and
+processors. Only the number of heads and the other widths are small.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_layers_and_heads(config, layers, heads, key_heads):
 
 
 def test_connectors_are_described_as_they_are():
-    """Neither is what the paper calls it: not linear, and not a Q-Former."""
+    """The paper calls one linear and the other a Q-Former; neither is."""
     with torch.device("meta"):
         llava = AutoModelForImageTextToText.from_config(LLAVA_15_7B)
         qwen = AutoModelForImageTextToText.from_config(QWEN_25_VL_7B)

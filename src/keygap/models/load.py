@@ -132,7 +132,7 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
     if across := attends_across(stack):
         raise UserError(
             f"{name}: its text layers attend across to image features in modules of their own "
-            f"({across}), and no position of the prompt stands for the image: image keys and text "
+            f"({across}), and no position of the prompt is the image's: image keys and text "
             "keys are never in one attention, so they cannot be compared"
         )
     connector, fusion = describe(model, stack.decoder), _fusion(model, stack)
