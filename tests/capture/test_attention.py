@@ -1,4 +1,4 @@
-"""The attention measure is what eager attention gives, windows and padding included."""
+"""The attention measure agrees with eager attention, with sliding windows and padding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from keygap.capture.attention import QUERIES
-from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
 from keygap.selfcheck.labels import check_samples
@@ -17,13 +16,12 @@ from models.zoo import BY_FAMILY
 def test_it_is_what_eager_attention_gives(family):
     vlm = wrap(*BY_FAMILY[family].build(), name=f"tiny {family}")
     batch = vlm.prompter(check_samples())
-    inputs = on_device(vlm, batch)
     layers = vlm.layer_indices(["all"])
     with Capture(vlm, [], layers, attention=True) as capture:
-        read = capture(inputs)
+        read = capture(batch)
     vlm.model.set_attn_implementation("eager")
     with torch.no_grad():
-        output = vlm.model(**inputs, output_attentions=True, use_cache=False)
+        output = vlm.model(**vlm.inputs_of(batch), output_attentions=True, use_cache=False)
     weights = output.encoder_attentions if vlm.fusion == "encoder" else output.attentions
     for layer in layers:
         for row, labels in enumerate(batch.labels):
@@ -41,7 +39,7 @@ def test_a_sliding_window_hides_what_is_behind_it():
     batch = vlm.prompter(check_samples())
     window = vlm.model.config.text_config.sliding_window
     with Capture(vlm, [], vlm.layer_indices(["all"]), attention=True) as capture:
-        read = capture(on_device(vlm, batch))
+        read = capture(batch)
     kinds = vlm.model.config.text_config.layer_types
     assert {"sliding_attention", "full_attention"} == set(kinds)
     first = len(batch.labels[0]) - QUERIES - window

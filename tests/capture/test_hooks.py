@@ -1,4 +1,4 @@
-"""Captured vectors are what the model computed, and nothing of the hooks stays."""
+"""Captured vectors are what the model computed, and no hook is left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hooks_of(model: torch.nn.Module) -> int:
 def test_k_proj_is_the_projection_of_the_normed_input(vlm, samples):
     batch = vlm.prompter(samples)
     with Capture(vlm, ["hidden", "k_proj"], [0, 15, 29]) as capture:
-        read = capture(dict(batch.inputs))
+        read = capture(batch)
     for index in (0, 15, 29):
         layer = vlm.layers[index]
         hidden = read["hidden", index].squeeze(-2).double()
@@ -47,7 +47,7 @@ def test_hidden_is_what_transformers_says_it_is(vlm, samples):
     with torch.inference_mode():
         states = vlm.model(**batch.inputs, output_hidden_states=True).hidden_states
     with Capture(vlm, ["hidden"], [0, 15, 29]) as capture:
-        read = capture(dict(batch.inputs))
+        read = capture(batch)
     for index in (0, 15, 29):
         torch.testing.assert_close(read["hidden", index].squeeze(-2), states[index])
 
@@ -58,9 +58,9 @@ def test_a_padded_batch_gives_what_one_by_one_gives(vlm, samples):
     lengths = [len(labels) for labels in batch.labels]
     assert len(set(lengths)) > 1, "the samples must differ in length to say anything of padding"
     with Capture(vlm, sites, layers, attention=True) as capture:
-        together = capture(dict(batch.inputs))
+        together = capture(batch)
         for row, sample in enumerate(samples):
-            alone = capture(dict(vlm.prompter([sample]).inputs))
+            alone = capture(vlm.prompter([sample]))
             for key, tensor in alone.items():
                 torch.testing.assert_close(
                     together[key][row, : lengths[row]], tensor[0], atol=5e-4, rtol=1e-3
@@ -71,7 +71,7 @@ def test_key_is_k_proj_turned_by_the_rotary_embedding(vlm, samples):
     """RoPE turns pairs of dimensions: lengths stay, and position 0 stays as it is."""
     batch = vlm.prompter(samples[:1])
     with Capture(vlm, ["k_proj", "key"], [15]) as capture:
-        read = capture(dict(batch.inputs))
+        read = capture(batch)
     before, after = read["k_proj", 15], read["key", 15]
     torch.testing.assert_close(before.norm(dim=-1), after.norm(dim=-1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(before[:, 0], after[:, 0])
@@ -81,7 +81,7 @@ def test_key_is_k_proj_turned_by_the_rotary_embedding(vlm, samples):
 def test_attention_received_is_the_models_own(vlm, samples):
     batch = vlm.prompter(samples[:1])
     with Capture(vlm, [], [15], attention=True) as capture:
-        received = capture(dict(batch.inputs))["attention", 15][0]
+        received = capture(batch)["attention", 15][0]
     vlm.decoder.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_capturing_changes_nothing_and_leaves_nothing(vlm, samples):
         expected = vlm.model(**batch.inputs).logits
     with Capture(vlm, ["k_proj", "key"], [0, 29], attention=True) as capture:
         assert hooks_of(vlm.model) > before
-        capture(dict(batch.inputs))
+        capture(batch)
     assert hooks_of(vlm.model) == before
     assert vlm.decoder.config._attn_implementation == implementation
     with torch.inference_mode():
@@ -119,7 +119,7 @@ def test_hooks_are_gone_after_an_exception_in_the_middle(vlm, samples):
             pytest.raises(RuntimeError, match="in the middle"),
             Capture(vlm, ["k_proj", "key"], [0, 29], attention=True) as capture,
         ):
-            capture(dict(batch.inputs))
+            capture(batch)
     finally:
         broken.remove()
     assert hooks_of(vlm.model) == before
@@ -139,7 +139,7 @@ def test_nothing_above_the_last_layer_wanted_is_computed(vlm, samples):
     ]
     try:
         with Capture(vlm, ["k_proj"], [0, 15]) as capture:
-            capture(dict(batch.inputs))
+            capture(batch)
     finally:
         for handle in watched:
             handle.remove()
@@ -149,7 +149,7 @@ def test_nothing_above_the_last_layer_wanted_is_computed(vlm, samples):
 def test_no_captured_tensor_survives(vlm, samples):
     batch = vlm.prompter(samples[:1])
     with Capture(vlm, ["k_proj", "key"], [0, 15], attention=True) as capture:
-        read = capture(dict(batch.inputs))
+        read = capture(batch)
         references = [weakref.ref(tensor) for tensor in read.values()]
         del read
         gc.collect()

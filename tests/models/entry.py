@@ -1,4 +1,4 @@
-"""What an entry of the zoo is, and the sizes and tokens that several families share."""
+"""An entry of the zoo, and the sizes and tokens that several families share."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Entry:
 
     Attributes:
         family: transformers' ``model_type``.
-        layout: how its processor lays an image out.
+        layout: how its processor divides an image.
         tokens: special tokens by the attribute under which the processor looks for them.
         more: further special tokens.
         place: what the template writes for an image.
@@ -64,13 +64,13 @@ class Entry:
         image: arguments of the image processor; ``class`` if not the family's registered one;
             None for a family whose processor has none.
         processor: arguments of the processor.
-        config: what the tiny configuration must say, ``__`` reaching into its parts.
+        config: values of the tiny configuration; ``__`` separates the names of nested ones.
         feature: the token that image features replace, by attribute or spelling.
         video: arguments of the video processor, for families whose videos are tried.
         images: whether one prompt can hold several images.
         slow: whether it is left to the slow suite.
         fails: what the self-check or the refusal says, for those that do not pass.
-        forced: token ids that the model reads from the config and the config class does not name.
+        forced: token ids that the model reads from the config, though its class has no such field.
         named: further token ids of the config, by name, and their tokens.
     """
 

@@ -1,4 +1,4 @@
-"""Cross-attention: image keys and text keys lie in layers of their own, and are not compared."""
+"""Cross-attention: image keys and text keys are in different layers, and are not compared."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_features_are_counted_without_padding(mllama):
     assert one.patch_row.tolist() == [-1, *(row for row in range(4) for _ in range(4))]
     assert one.patch_column.tolist() == [-1, *(list(range(4)) * 4)]
     two = feature_labels(batch.inputs, 1, count, 5, "<|image|>")
-    assert set(two.patch_row) == {-1}  # how tiles lie is not guessed
+    assert set(two.patch_row) == {-1}  # how tiles make up the image is not guessed
 
 
 def test_the_store_has_image_keys_where_they_are_and_text_keys_where_they_are(store):

@@ -1,4 +1,4 @@
-"""What a run remembers of a model, and what is refused while one is loaded."""
+"""How a run tells models apart, and which checkpoints are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import processors
 
 import keygap as kg
-from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.fingerprint import fingerprint
@@ -96,6 +95,6 @@ def test_a_tokenizer_without_a_first_token_keeps_its_last_one():
 
 def test_learned_sinks_of_each_position_are_those_of_the_positions_asked():
     vlm = wrap(*BY_FAMILY["inkling2"].build(), name="tiny")
-    inputs = on_device(vlm, vlm.prompter(check_samples()))
+    batch = vlm.prompter(check_samples())
     with Capture(vlm, [], vlm.layer_indices(["all"]), attention=True) as capture:
-        assert all(shares.isfinite().all() for shares in capture(inputs).values())
+        assert all(shares.isfinite().all() for shares in capture(batch).values())

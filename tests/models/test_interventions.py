@@ -1,4 +1,4 @@
-"""Interventions act in order, captures see what they leave, and nothing of them stays."""
+"""Interventions act in order, captures see their result, and they leave no trace."""
 
 from __future__ import annotations
 

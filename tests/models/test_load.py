@@ -1,4 +1,4 @@
-"""What cannot be read says so in one line, before a benchmark is opened."""
+"""A model that cannot be read is refused in one line, before a benchmark is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Sample, image_then_question
-from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
@@ -58,7 +57,7 @@ def test_a_saved_model_loads_and_says_what_it_is(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == processor.tokenizer.padding_side
 
 
-def test_weights_that_lie_on_disk_are_read_like_others(tmp_path):
+def test_weights_offloaded_to_disk_are_read_like_others(tmp_path):
     model, processor = BY_FAMILY["llava"].build()
     model.save_pretrained(tmp_path / "model")
     whole = wrap(model, processor, "tiny")
@@ -74,9 +73,9 @@ def test_weights_that_lie_on_disk_are_read_like_others(tmp_path):
     assert "meta" in {parameter.device.type for parameter in offloaded.parameters()}
     vlm = kg.load(offloaded, processor)
     assert not [finding for finding in check(vlm) if finding.passed is False]
-    inputs = on_device(vlm, vlm.prompter(check_samples()))
+    batch = vlm.prompter(check_samples())
     with Capture(vlm, ["k_proj"], [0, 2]) as capture, Capture(whole, ["k_proj"], [0, 2]) as other:
-        here, there = capture(inputs), other(inputs)
+        here, there = capture(batch), other(batch)
     for key, vectors in here.items():
         torch.testing.assert_close(vectors, there[key])
 

@@ -1,4 +1,4 @@
-"""A masked modality is what the model computes when it is given that attention mask."""
+"""Masking a modality gives what the model computes with that attention mask."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flash_attention_mask
 
 import keygap as kg
 from keygap.capture import Capture
@@ -238,6 +241,34 @@ def test_a_changed_implementation_is_masked_too():
     torch.testing.assert_close(sdpa, eager, atol=1e-5, rtol=1e-4)
 
 
+def test_flash_attention_reads_no_such_mask_and_is_replaced():
+    """An attention function that, as flash attention does, takes the padding alone as its mask."""
+    vlm = vlm_of("llava")
+    batch = vlm.prompter(check_samples())
+    with torch.no_grad(), kg.mask(vlm, "image", layers=[1]):
+        expected = vlm.forward(batch).logits
+    padding = []
+
+    def flash_like(module, query, key, value, attention_mask, **keywords):
+        assert attention_mask is None or attention_mask.ndim == 2
+        padding.append(attention_mask)
+        keywords.pop("is_causal", None)  # causal by right-aligned order; pads come last
+        return sdpa_attention_forward(module, query, key, value, None, is_causal=True, **keywords)
+
+    AttentionInterface.register("flash_like", flash_like)
+    AttentionMaskInterface.register("flash_like", flash_attention_mask)
+    try:
+        vlm.model.set_attn_implementation({"text_config": "flash_like"})
+        with torch.no_grad(), kg.mask(vlm, "image", layers=[1]):
+            masked = vlm.forward(batch).logits
+    finally:
+        AttentionInterface._global_mapping.pop("flash_like")
+        AttentionMaskInterface._global_mapping.pop("flash_like")
+    assert len(padding) == 2  # layers 0 and 2
+    assert padding[0] is not None
+    assert_equal_where_labelled(batch, masked, expected)
+
+
 def test_what_a_mask_cannot_be_is_one_line(vlm, easy_vqa):
     with pytest.raises(UserError, match="unknown kind of token 'imag'; did you mean 'image'"):
         kg.mask(vlm, "imag")
@@ -271,8 +302,6 @@ def test_its_identity_is_plain_values(vlm):
 def test_further_family_is_masked_and_comes_back(family):
     vlm = vlm_of(family)
     batch = vlm.prompter(check_samples())
-    if any(not layer.attention for layer in vlm.layers) and not vlm.layer_indices(["all"]):
-        pytest.skip("no attention")
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         plain = vlm.forward(batch).logits

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Phi3Config, Phi3ForCausalLM
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from keygap.models.attention_tap import AttentionTap
 from keygap.models.interventions import Intervention, InterventionStack
@@ -97,9 +96,3 @@ def test_shares_by_hand():
             written = projection.write(output, -projection.read(output)).flatten()
             signs = [-1 if value in share else 1 for value in range(8)]
             assert written.tolist() == [s * v for s, v in zip(signs, range(8), strict=True)]
-
-
-def test_the_plain_attention_function_is_left_in_place(fused):
-    from transformers import AttentionInterface
-
-    assert AttentionInterface._global_mapping["sdpa"] is sdpa_attention_forward

@@ -1,7 +1,7 @@
 """The paper's two models at their real shape: on the meta device, and read at a reduced width.
 
-At a reduced width, layers, heads' widths, patches, rotary sections and processors are the real
-ones; only the number of heads and the widths beside them are small.
+The models of reduced width have the real number of layers, head width, patches, rotary sections and
+processors. Only the number of heads and the other widths are small.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from transformers import AutoModelForImageTextToText, LlavaConfig, Qwen2_5_VLCon
 
 import keygap as kg
 from keygap.benchmarks import Sample, image_then_question
-from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.models.connector import describe
 from keygap.models.load import wrap
@@ -101,7 +100,7 @@ def test_layers_and_heads(config, layers, heads, key_heads):
 
 
 def test_connectors_are_described_as_they_are():
-    """Neither is what the paper calls it: not linear, and not a Q-Former."""
+    """The paper calls one linear and the other a Q-Former; neither is."""
     with torch.device("meta"):
         llava = AutoModelForImageTextToText.from_config(LLAVA_15_7B)
         qwen = AutoModelForImageTextToText.from_config(QWEN_25_VL_7B)
@@ -186,7 +185,7 @@ def test_llava_reads_576_patches_at_all_32_layers(llava):
     assert image.sum() == 24 * 24
     assert batch.labels[0].patch_row[image].max() == 23
     with Capture(llava, ["k_proj"], llava.layer_indices(["all"])) as capture:
-        read = capture(on_device(llava, batch))
+        read = capture(batch)
     assert {tuple(vectors.shape[-2:]) for vectors in read.values()} == {(2, 128)}
     assert len(read) == 32
 
@@ -200,6 +199,6 @@ def test_qwen_reads_its_native_resolution_at_all_28_layers(qwen):
     assert (labels.patch_row[image].max(), labels.patch_column[image].max()) == (16, 22)
     assert "mm_token_type_ids" in batch.inputs  # without it positions would be those of a text
     with Capture(qwen, ["key", "k_proj"], qwen.layer_indices(["all"])) as capture:
-        read = capture(on_device(qwen, batch))
+        read = capture(batch)
     assert {tuple(vectors.shape[-2:]) for vectors in read.values()} == {(1, 128)}
     assert len(read) == 2 * 28

@@ -2,7 +2,7 @@
 
 An entry says what its family needs beyond the common sizes of ``tiny``: the special tokens that its
 processor writes, sizes that must agree with each other, and the template in whose style it chats.
-The rooms of the zoo are the ways to lay an image out.
+There is one file for each way to divide an image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prompts in, labelled vectors out."""
+"""Read labelled vectors out of a model's forward passes."""
 
 from keygap.capture.hooks import Capture
 

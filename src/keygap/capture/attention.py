@@ -1,7 +1,7 @@
-"""Attention from what it multiplies: query, key and the model's own mask, without its weights.
+"""Attention weights of a few query positions, from query, key and the model's own mask.
 
-Attention functions do not give weights, and eager attention of a whole model would be needed to
-have them. Query and key at a few positions are enough to know where those look.
+The attention functions of transformers do not return weights, except eager attention, which would
+have to be used for the whole model. The queries and keys of one call are enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from keygap.models.attention_mask import rows_of, visible
 from keygap.models.attention_tap import AttentionCall
 
-QUERIES = 8  # query positions that the attention measure looks from: the last ones of a prompt
+QUERIES = 8  # the last positions of a prompt, whose attention is measured
 
 
 def attention_weights(
@@ -21,12 +21,15 @@ def attention_weights(
 ) -> tuple[Float[Tensor, "b heads q s"], Bool[Tensor, "b 1 q s"]]:
     """Softmax attention of some query positions in float32, and which keys each of them sees.
 
-    With the call's scale, soft cap, position bias, mask and learned sinks, as the attention
-    function has them.
+    The call's scale, soft cap, position bias, mask and learned sinks are applied as the attention
+    function applies them.
 
     Args:
         call: one call of the attention function.
         places: query positions of each prompt.
+
+    Returns:
+        The weights, and whether a query sees a key.
     """
     batch, heads, _, head_dim = call.query.shape
     group = heads // call.key.shape[1]
@@ -58,9 +61,9 @@ def attention_weights(
 def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor, "b s"]:
     """The attention that each key receives, in multiples of its even share.
 
-    Softmax of the last ``QUERIES`` prompt positions over the keys they see, averaged over heads
-    and queries, times the number of keys seen: 1 everywhere if attention were even. An attention
-    sink reads many times that.
+    The attention weights of the last ``QUERIES`` prompt positions are multiplied by the number of
+    keys that each of them sees and averaged over heads and queries. If attention were even, the
+    result would be 1 everywhere; an attention sink receives many times that.
 
     Args:
         call: one call of the attention function.

@@ -6,7 +6,6 @@ Extraction and answers both come through here, so they skip the same samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from keygap.benchmarks import BadSample, Sample, SampleSet
 from keygap.models.batch import Batch
@@ -63,8 +62,3 @@ def first_usable(vlm: VLM, sample_set: SampleSet) -> Batch | None:
         except BadSample:
             continue
     return None
-
-
-def on_device(vlm: VLM, batch: Batch) -> dict[str, Any]:
-    """The model inputs of a batch on the model's device, floats in the model's dtype."""
-    return vlm.inputs_of(batch)

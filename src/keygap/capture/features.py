@@ -1,9 +1,8 @@
-"""Image features that stand in no prompt: the keys of cross-attention layers, and their labels.
+"""Image features that have no position in the prompt: the keys of cross-attention layers.
 
-Where text attends across to an image, its features have no position in the prompt. They follow the
-prompt's own tokens in the table of labels, so that the store holds every vector with its label.
-A processor pads images and tiles to the batch's largest; its cross-attention mask says which of
-them are real.
+Where text attends across to an image, the store holds the image features after the prompt's own
+tokens, so that every vector has a label. A processor pads images and tiles to the largest of the
+batch; its cross-attention mask says which of them are real.
 """
 
 from __future__ import annotations
@@ -23,10 +22,11 @@ MASKS = ("cross_attention_mask", "image_attention_mask")  # as processors spell 
 
 
 def visible_features(inputs: Mapping[str, Tensor], count: int) -> Bool[Tensor, "b s"]:
-    """Which of a cross-attention layer's keys are image features and no padding.
+    """Which keys of a cross-attention layer are image features, and not padding.
 
     Args:
-        inputs: model inputs with the processor's mask: (batch, tokens, images) or with tiles.
+        inputs: model inputs with the processor's mask, of shape (batch, tokens, images) or (batch,
+            tokens, images, tiles).
         count: keys of each prompt at the layer.
 
     Raises:
@@ -38,8 +38,12 @@ def visible_features(inputs: Mapping[str, Tensor], count: int) -> Bool[Tensor, "
 def views_of(inputs: Mapping[str, Tensor], count: int) -> Int[Tensor, "b s"]:
     """The view (image, or tile of an image) that each key belongs to, -1 for padding.
 
+    Args:
+        inputs: as for ``visible_features``.
+        count: keys of each prompt at the layer.
+
     Raises:
-        UserError: as ``visible_features``.
+        UserError: as for ``visible_features``.
     """
     mask = image_mask(inputs)
     views = mask.flatten(2).any(1)  # seen by any token
@@ -69,7 +73,7 @@ def feature_labels(
         token: how the tokenizer spells it.
 
     Raises:
-        UserError: as ``visible_features``.
+        UserError: as for ``visible_features``.
     """
     mask = image_mask(inputs)
     tiles = mask.shape[3] if mask.ndim == 4 else 1
@@ -99,10 +103,13 @@ def feature_labels(
 
 
 def image_mask(inputs: Mapping[str, Tensor]) -> Tensor:
-    """Which views of images each token sees: (batch, tokens, images) or with tiles, bool.
+    """Which views of images each token sees: (batch, tokens, images), with tiles if it has them.
+
+    Args:
+        inputs: model inputs.
 
     Raises:
-        UserError: the processor gives none.
+        UserError: the processor gives no such mask.
     """
     found = [inputs[name] for name in MASKS if name in inputs]
     if not found:

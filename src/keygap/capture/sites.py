@@ -1,8 +1,8 @@
-"""Where a vector can be read, one line each.
+"""The sites at which vectors are read, one line each.
 
-A projection site is a module of the layer's attention whose output is read before norm and RoPE;
-an attention site is an argument of the attention function, after both; ``hidden`` is the residual
-stream entering the layer. Keys and values keep the key heads of grouped-query attention apart.
+A projection site is the output of a module of the layer's attention, before norm and RoPE. An
+attention site is an argument of the attention function, after both. ``hidden`` is the residual
+stream that enters the layer. Keys and values keep the key heads of grouped-query attention apart.
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ from keygap.errors import unknown
 
 @dataclass(frozen=True)
 class Site:
-    """How one kind of vector is read: which hook, and which of its tensors."""
+    """How one kind of vector is read.
+
+    Attributes:
+        name: the site's name.
+        kind: which kind of hook reads it.
+        source: the projection, or the argument of the attention function.
+        of_keys: whether the vectors belong to what is attended to: in a cross-attention layer,
+            image features.
+    """
 
     name: str
     kind: Literal["projection", "attention", "hidden"]
     source: str
-    of_keys: bool = False  # of what is attended to: in a cross-attention layer, image features
+    of_keys: bool = False
 
 
 SITES = {
@@ -41,7 +49,7 @@ def site_of(name: str) -> Site:
     """The site of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such site; names the nearest.
     """
     if name not in SITES:
         raise unknown("site", name, SITES)

@@ -1,4 +1,4 @@
-"""Load any VLM; token labels; where the sites are; what the connector is."""
+"""Load any vision-language model, find its parts, and change how it computes."""
 
 from keygap.models.load import load, wrap
 from keygap.models.vlm import VLM

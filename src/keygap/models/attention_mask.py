@@ -1,8 +1,10 @@
 """Which keys an attention call lets its queries see, and calls that see fewer.
 
 A model gives attention a mask in one of several forms: none (attention is causal, or sees
-everything), booleans, or numbers added to the logits. Interventions that hide keys or bias logits
-are written once, for an additive mask, and every form is brought into that one first.
+everything), booleans, numbers added to the logits, or, for flash attention, the padding alone.
+Interventions that hide keys or bias logits are written once, for an additive mask, and every form
+is brought into that one first. Flash attention reads no such mask, so a call with a changed mask is
+computed by the model's eager attention.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from keygap.errors import UserError
 from keygap.models.attention_tap import AttentionCall
 
 
@@ -100,13 +103,20 @@ def additive_mask(call: AttentionCall, offset: int) -> Float[Tensor, "b heads t 
     Args:
         call: one call of the attention function.
         offset: the position of the first query minus that of the first key.
+
+    Raises:
+        UserError: the mask is in a form that only its implementation reads (flex attention).
     """
-    mask = call.mask
-    readable = torch.is_tensor(mask) and mask.ndim == 4
-    if readable and mask.is_floating_point():
-        return mask[..., : call.key.shape[2]]
-    if readable:
-        seen = mask[..., : call.key.shape[2]].bool()
+    mask, keys = call.mask, call.key.shape[2]
+    if mask is not None and not torch.is_tensor(mask):
+        raise UserError(
+            f"a mask of {call.implementation} attention cannot be changed: load the model with "
+            "attn_implementation='sdpa'"
+        )
+    if mask is not None and mask.ndim == 4:
+        if mask.is_floating_point():
+            return mask[..., :keys]
+        seen = mask[..., :keys].bool()
     else:
         batch, _, length, _ = call.query.shape
         everywhere = torch.arange(length, device=call.query.device).expand(batch, -1)
@@ -117,9 +127,7 @@ def additive_mask(call: AttentionCall, offset: int) -> Float[Tensor, "b heads t 
 
 def _masked(call: AttentionCall, mask: Tensor) -> AttentionCall:
     """The same call with an additive mask, by a function that reads such masks."""
-    reads_additive_masks = call.mask is None or (torch.is_tensor(call.mask) and call.mask.ndim == 4)
-    implementation = getattr(getattr(call.module, "config", None), "_attn_implementation", "") or ""
-    if not reads_additive_masks or any(kind in implementation for kind in ("flash", "flex")):
+    if "flash" in call.implementation:
         call = call.with_eager_function()
     return call.with_mask(mask)
 

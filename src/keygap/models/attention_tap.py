@@ -58,10 +58,20 @@ class AttentionCall:
         return self.rest[0] if self.rest else self.keywords.get("attention_mask")
 
     @property
+    def implementation(self) -> str:
+        """The name of the attention function that the module uses."""
+        return _implementation(self.module)
+
+    @property
     def scaling(self) -> float:
         """The factor between the products of query and key and the attention logits."""
         scaling = self.keywords.get("scaling")
         return float(scaling) if scaling is not None else float(self.query.shape[-1] ** -0.5)
+
+    def with_states(self, name: str, states: Tensor) -> AttentionCall:
+        """The same call with another ``query``, ``key`` or ``value``."""
+        changes: dict[str, Any] = {name: states}
+        return replace(self, **changes)
 
     def with_mask(self, mask: Tensor) -> AttentionCall:
         """The same call with another mask."""

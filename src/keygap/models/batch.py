@@ -14,7 +14,7 @@ class Batch:
     """Model inputs of several samples, padded on the right, and each sample's labels.
 
     Attributes:
-        inputs: what the processor made, on the CPU; ``VLM.inputs_of`` moves it to the model.
+        inputs: what the processor made, on the CPU. ``VLM.inputs_of`` moves copies of them.
         labels: of each sample, without padding.
     """
 

@@ -1,4 +1,4 @@
-"""The connector as it really is: its modules and parameter count, not the model's reputation."""
+"""The connector that a loaded model really has: its modules and its number of parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from keygap.models.projections import width_of
 
-# Roles that families spell in these ways; outermost matches outside the text stack count.
+# How families name connectors. The outermost matches outside the text stack count.
 _CONNECTOR = re.compile(
     r"projector|connector|merger|q_?former|resampler|perceiver|aligner|language_projection"
     r"|image_projection|embed_vision|vision_embed_tokens|image_to_text_projection|adapter|bridge"
@@ -26,8 +26,12 @@ _QUERIES = re.compile(r"(latent_)?quer(y|ies)(_tokens?|_embeds?|_\d.*)?|latents?
 class Connector:
     """What maps vision features to the language model's width.
 
-    ``queries`` says whether learned queries gather the features (Q-Former, resampler): then no
-    position of the prompt stands for a patch.
+    Attributes:
+        path: where its modules are in the model.
+        modules: its layers in order, with their widths.
+        parameters: the number of parameters.
+        queries: whether learned queries gather the features (Q-Former, resampler), so that no
+            position of the prompt shows one patch.
     """
 
     path: str
@@ -40,11 +44,11 @@ class Connector:
 
 
 def describe(model: PreTrainedModel, layers: nn.Module | None = None) -> Connector | None:
-    """The connector's modules in order and its size, or None where none is found.
+    """Describe the connector of a model, or return None if none is found.
 
     Args:
         model: the whole model.
-        layers: the text stack's own module, which holds no connector.
+        layers: the module that owns the text layers, which has no connector inside.
     """
     parts = list(_outermost(model, layers))
     if not parts:
@@ -74,9 +78,9 @@ def _outermost(model: nn.Module, layers: nn.Module | None) -> Iterator[tuple[str
 
 
 def _has_queries(model: nn.Module, layers: nn.Module | None) -> bool:
-    """Whether learned queries stand anywhere outside the text stack: a parameter of that name.
+    """Whether a parameter outside the text stack is named as learned queries are.
 
-    The query projection of an attention is a linear layer, and none.
+    The query projection of an attention module is a linear layer and does not count.
     """
     text = set() if layers is None else {id(parameter) for parameter in layers.parameters()}
     for path, parameter in model.named_parameters():
@@ -89,7 +93,7 @@ def _has_queries(model: nn.Module, layers: nn.Module | None) -> bool:
 
 
 def _summary(module: nn.Module) -> list[str]:
-    """Layers with their widths, in order; a long stack is named by its class."""
+    """The layers in order with their widths; for more than 12, the class of the module."""
     leaves = [leaf for leaf in module.modules() if not list(leaf.children())]
     if len(leaves) > 12:
         return [type(module).__name__]
@@ -102,6 +106,6 @@ def _summary(module: nn.Module) -> list[str]:
 
 
 def parameters_of(module: nn.Module) -> int:
-    """The number of parameters; one packed into 4 bits counts what it stands for."""
+    """The number of parameters; a packed one (4 bits) counts as many as it encodes."""
     states = [(p, getattr(p, "quant_state", None)) for p in module.parameters()]
     return sum(math.prod(p.shape if state is None else state.shape) for p, state in states)

@@ -1,8 +1,8 @@
-"""Which weights a model has, in a few characters: two of one name are not one model.
+"""A short digest that tells apart models of one name.
 
-A name and a revision do not tell a base model from one with an adapter, a folder from the same
-folder after another training run, or four bits from sixteen. Reading all weights would take as long
-as loading them, so a few values of every tensor stand for it.
+A name and a revision do not distinguish a base model from one with an adapter, a folder from the
+same folder after another training run, or four bits from sixteen. Reading all weights would take as
+long as loading them, so the digest covers a few values of every tensor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ VALUES = 8  # of each tensor, at both ends
 def fingerprint(model: nn.Module) -> str:
     """A digest of every parameter's name, shape, type, and first and last values.
 
-    Weights that lie elsewhere while the model does not run count with name, shape and type alone.
+    Weights that are kept elsewhere until the model runs count with name, shape and type alone.
+
+    Args:
+        model: the model.
+
+    Returns:
+        16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():

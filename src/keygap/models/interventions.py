@@ -241,8 +241,7 @@ class InterventionStack:
                 tokens = queries if site == "query" else keys
                 vectors = getattr(call, site).transpose(1, 2)
                 changed = intervention.change(vectors, site, layer, tokens)
-                changes: dict[str, Any] = {site: changed.transpose(1, 2)}
-                call = replace(call, **changes)
+                call = call.with_states(site, changed.transpose(1, 2))
         if WHOLE_CALL in intervention.sites:
             return intervention.attend(call, layer, queries, keys)
         return call.proceed()

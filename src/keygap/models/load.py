@@ -1,10 +1,15 @@
-"""``kg.load``: any vision-language model that transformers can load, ready to be read."""
+"""``kg.load``: load any vision-language model that transformers supports.
+
+Whatever keeps a model from being read (no processor, no image token, an unknown architecture) is
+said here, in one line, before a benchmark is opened.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,8 @@ from keygap.models.vlm import VLM
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 MICRO_PREFIX = "micro:"
+# A damaged file, a device that does not exist or has too little memory, a package that is missing.
+LOADING_ERRORS = (OSError, ImportError, ValueError, RuntimeError, SafetensorError)
 
 
 def load(
@@ -44,14 +51,14 @@ def load(
     """Load a model by Hub id, folder or ``micro:CONNECTOR``, or wrap one that is already loaded.
 
     Args:
-        model: its name, or the loaded model itself (then give its processor too).
-        processor: the processor that goes with a loaded model.
+        model: its name, or the loaded model itself, which needs its processor.
+        processor: the processor of a loaded model.
         dtype: ``bfloat16``, ``float16``, ``float32``, or ``auto``: the checkpoint's own on an
             accelerator, float32 on a CPU.
-        device: where to put the whole model; by default an accelerator if there is one.
-        device_map: accelerate's placement instead, such as ``auto``.
+        device: where to put the whole model; by default a GPU if there is one.
+        device_map: a placement by accelerate in place of one device, such as ``auto``.
         revision: a Hub branch, tag or commit.
-        trust_remote_code: run the repository's own Python. Off unless asked for by name.
+        trust_remote_code: whether to run Python code from the model's repository.
         system: the text of a system message before every prompt.
         template_arguments: further arguments of the chat template, such as ``enable_thinking``.
 
@@ -74,20 +81,16 @@ def load(
 
     source = _source(model)
     remote = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    with _in_one_line(f"cannot load model {model!r}"):
         config = AutoConfig.from_pretrained(source, **remote)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
         raise UserError(
             f"model {model!r} ({config.model_type}) is not a vision-language model: transformers "
             "registers no image-text-to-text class for it"
         )
-    try:
+    with _in_one_line(f"model {model!r} has no usable processor"):
         processor = AutoProcessor.from_pretrained(source, **remote)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model {model!r} has no usable processor: {_first_line(error)}") from error
-    try:
+    with _in_one_line(f"cannot load model {model!r}"):
         both: Any = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=torch_dtype,
@@ -95,16 +98,23 @@ def load(
             output_loading_info=True,
             **remote,
         )
-    # a damaged file, no such device, not enough of its memory, a package that is not there
-    except (OSError, ImportError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot load model {model!r}: {_first_line(error)}") from error
     loaded, found = both
     if missing := sorted(found["missing_keys"]):
         raise UserError(
             f"{len(missing)} weights of model {model!r} are not in its checkpoint, the first is "
-            f"{missing[0]}: transformers would make them up at random"
+            f"{missing[0]}: transformers would initialise them at random"
         )
     return wrap(loaded, processor, model, system, template_arguments)
+
+
+@contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """Turn what transformers raises while it loads something into a UserError."""
+    try:
+        yield
+    except LOADING_ERRORS as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{what}: {lines[0]}") from error
 
 
 def wrap(
@@ -114,7 +124,14 @@ def wrap(
     system: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
 ) -> VLM:
-    """A VLM out of a model and a processor that are already there (arguments: see ``load``).
+    """Make a VLM of a model and a processor that are already loaded.
+
+    Args:
+        model: the model; it is put into evaluation mode.
+        processor: its processor.
+        name: what to call it in runs and messages.
+        system: the text of a system message before every prompt.
+        template_arguments: further arguments of the chat template.
 
     Raises:
         UserError: the processor or the architecture lacks what reading keys needs.
@@ -128,7 +145,7 @@ def wrap(
     if across := attends_across(stack):
         raise UserError(
             f"{name}: its text layers attend across to image features in modules of their own "
-            f"({across}), and no position of the prompt stands for the image: image keys and text "
+            f"({across}), and no position of the prompt is the image's: image keys and text "
             "keys are never in one attention, so they cannot be compared"
         )
     connector, fusion = describe(model, stack.decoder), _fusion(model, stack)
@@ -154,19 +171,14 @@ def _image_tokens(
     fusion: str,
     name: str,
 ) -> ImageTokens:
-    """Which ids stand for image features, and how a prompt spells an image."""
-    ids = [
-        value
-        for source in (model.config, processor)
-        for attribute in ("image_token_id", "image_token_index", "image_patch_id")
-        if isinstance(value := getattr(source, attribute, None), int)
-    ]
+    """Which ids image features replace, and how a prompt spells an image."""
+    ids = _token_ids(model, processor, ("image_token_id", "image_token_index", "image_patch_id"))
     arguments = inspect.signature(model.forward).parameters
     if not ids and POSITION_MASK not in arguments:
         raise UserError(
             f"{name}: neither its configuration nor its processor names an image token, so no "
-            "position of its prompts is known to stand for the image, and image keys cannot be "
-            "told from text keys"
+            "position of its prompts is known to be the image's, and image keys cannot be told "
+            "from text keys"
         )
     spelling = getattr(processor, "image_token", None)
     if ids and not spelling:
@@ -175,9 +187,9 @@ def _image_tokens(
     side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
     learned = {path.rpartition(".")[2] for path, _ in model.named_parameters()}
     return ImageTokens(
-        ids=tuple(ids[:1]),
+        ids=ids,
         placeholder=str(spelling or ""),
-        video_ids=_video_ids(model, processor),
+        video_ids=_token_ids(model, processor, ("video_token_id", "video_token_index")),
         video_placeholder=str(getattr(processor, "video_token", None) or ""),
         in_prompt=fusion != "cross-attention",
         types="mm_token_type_ids" in arguments,
@@ -190,17 +202,21 @@ def _image_tokens(
     )
 
 
-def _video_ids(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[int, ...]:
-    ids = [
+def _token_ids(
+    model: PreTrainedModel, processor: ProcessorMixin, names: tuple[str, ...]
+) -> tuple[int, ...]:
+    """The first id that the configuration or the processor has under one of these names."""
+    found = [
         value
         for source in (model.config, processor)
-        for attribute in ("video_token_id", "video_token_index")
-        if isinstance(value := getattr(source, attribute, None), int)
+        for name in names
+        if isinstance(value := getattr(source, name, None), int)
     ]
-    return tuple(ids[:1])
+    return tuple(found[:1])
 
 
 def _fusion(model: PreTrainedModel, stack: TextStack) -> str:
+    """How image and text meet, see ``VLM``."""
     if any(layer.attends == "cross" for layer in stack.layers):
         return "cross-attention"
     if stack.is_encoder:
@@ -218,7 +234,3 @@ def _source(model: str) -> str:
     if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
         raise UserError(f"no model folder at {model}")
     return str(Path(model).expanduser()) if model.startswith("~") else model
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

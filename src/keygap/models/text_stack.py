@@ -35,7 +35,13 @@ _ACROSS = re.compile(r"cross|encoder_attn|encoder_decoder|enc_dec")  # attention
 
 @dataclass(frozen=True)
 class TextStack:
-    """The layers that text goes through, and the module that owns them."""
+    """The layers that text goes through, and the module that owns them.
+
+    Attributes:
+        decoder: the module that owns the layers.
+        layers: the layers in order.
+        is_encoder: whether they are the encoder of an encoder-decoder.
+    """
 
     decoder: nn.Module
     layers: tuple[DecoderLayer, ...]
@@ -48,43 +54,63 @@ class TextStack:
 
 
 def text_stack(model: PreTrainedModel) -> TextStack:
-    """The text stack of a VLM.
+    """Find the text stack of a VLM.
 
-    In an encoder-decoder, that is the encoder when image and text meet there.
+    In an encoder-decoder, that is the encoder if image and text meet there.
+
+    Args:
+        model: the whole model.
 
     Raises:
-        UserError: says which part was not found.
+        UserError: no list of layers was found, or a layer's heads are not known.
     """
-    name = type(model).__name__
     for place, root in _roots(model):
-        lists = [
-            (path, blocks)
-            for path, blocks in root.named_modules()
-            if isinstance(blocks, nn.ModuleList)
-            and not _OTHER_TOWERS.search(path)
-            and any(attentions(block) for block in blocks)
-        ]
+        lists = _lists_of_blocks(root)
         if not lists:
             continue
-        depth = min(path.count(".") for path, _ in lists)
-        shallow = [(path, blocks) for path, blocks in lists if path.count(".") == depth]
-        encoder = [item for item in shallow if "encoder" in item[0].split(".")]
-        path, blocks = (encoder or sorted(shallow, key=lambda item: -len(item[1])))[0]
+        path, blocks = _text_blocks(lists)
         config = _config_of(root, model)
-        found = [attentions(block) for block in blocks]
-        # linear attention has a key projection too, and no attention to keys
-        if any(calls_attention_function(module) for own in found for _, module in own):
-            found = [[item for item in own if calls_attention_function(item[1])] for own in found]
         layers = tuple(
             _layer(index, block, own, config)
-            for index, (block, own) in enumerate(zip(blocks, found, strict=True))
+            for index, (block, own) in enumerate(zip(blocks, _attentions(blocks), strict=True))
         )
         is_encoder = _in_encoder(f"{place}.{path}", model.config)
         return TextStack(root, with_layouts(root, layers), is_encoder)
     raise UserError(
-        f"{name}: no list of text layers with an attention module was found beside the text "
-        "embedding, so keygap cannot read this architecture"
+        f"{type(model).__name__}: no list of text layers with an attention module was found beside "
+        "the text embedding, so keygap cannot read this architecture"
     )
+
+
+def _lists_of_blocks(root: nn.Module) -> list[tuple[str, nn.ModuleList]]:
+    """The lists of modules that attend, other than those of vision and audio, and their paths."""
+    return [
+        (path, blocks)
+        for path, blocks in root.named_modules()
+        if isinstance(blocks, nn.ModuleList)
+        and not _OTHER_TOWERS.search(path)
+        and any(attentions(block) for block in blocks)
+    ]
+
+
+def _text_blocks(lists: list[tuple[str, nn.ModuleList]]) -> tuple[str, nn.ModuleList]:
+    """Of several lists, an outermost one: an encoder's, or else the longest."""
+    depth = min(path.count(".") for path, _ in lists)
+    outermost = [item for item in lists if item[0].count(".") == depth]
+    encoders = [item for item in outermost if "encoder" in item[0].split(".")]
+    return encoders[0] if encoders else max(outermost, key=lambda item: len(item[1]))
+
+
+def _attentions(blocks: nn.ModuleList) -> list[list[tuple[str, nn.Module]]]:
+    """The attention modules of each block.
+
+    Linear attention has a key projection too, but does not attend to keys. Where some modules call
+    the attention function, only those count.
+    """
+    found = [attentions(block) for block in blocks]
+    if any(calls_attention_function(module) for own in found for _, module in own):
+        return [[item for item in own if calls_attention_function(item[1])] for own in found]
+    return found
 
 
 def _in_encoder(path: str, config: Any) -> bool:
@@ -94,11 +120,12 @@ def _in_encoder(path: str, config: Any) -> bool:
 
 
 def attends_across(stack: TextStack) -> str:
-    """Where a text stack attends to other states beside its layers' own attention; empty: nowhere.
+    """The path of a module in a text stack that attends to other states; empty if there is none.
 
-    A layer that has nothing but attention across is a layer of the stack itself (Mllama).
+    It counts only beside a layer's own attention: a layer that has no other attention is a layer of
+    the stack itself (Mllama).
     """
-    if stack.is_encoder:  # its decoder does, and is not read
+    if stack.is_encoder:  # its decoder attends to it, and is not read
         return ""
     own = {id(module) for module in stack.attention_modules}
     for path, module in stack.decoder.named_modules():
@@ -119,7 +146,7 @@ def _attends(module: nn.Module) -> bool:
 
 
 def _roots(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """Where to look for the list: ever larger surroundings of the text embedding."""
+    """Where to look for the list: the module around the text embedding, then those around it."""
     try:
         embedding: nn.Module | None = model.get_input_embeddings()
     except NotImplementedError:
@@ -164,7 +191,7 @@ def _of_layer(config: Any, index: int) -> Any:
 
 
 def _shape(attention: nn.Module, config: Any, index: int) -> tuple[int, int, int]:
-    """Query heads, key heads and head width, from widths where they say it, else the config."""
+    """Query heads, key heads and head width: from the widths of projections, or else the config."""
     own: Any = attention
     configs = (_of_layer(getattr(own, "config", None), index), config)
     head_dim = getattr(own, "head_dim", None)
@@ -183,7 +210,7 @@ def _shape(attention: nn.Module, config: Any, index: int) -> tuple[int, int, int
     if key is not None:
         key_heads = width_of(key) // head_dim
     if query is not None and key is not None:
-        # a query projection may carry a gate beside the queries: then the config knows
+        # the output of a query projection may include a gate: then the config has the number
         heads = heads if heads and heads % key_heads == 0 else width_of(query) // head_dim
     if is_latent(own):
         key_heads = heads  # a latent is spread over all heads before attention

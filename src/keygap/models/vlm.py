@@ -1,4 +1,8 @@
-"""A loaded model and its processor, seen uniformly."""
+"""A loaded model and its processor, behind one interface for all families.
+
+What reads or changes a model goes through ``VLM.forward`` or ``VLM.generate`` with a labelled
+batch, so that interventions know which token is at which position.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
 from keygap.models.batch import Batch
@@ -71,10 +75,13 @@ class VLM:
         return InterventionStack(self.decoder, self.layers, is_encoder=self.fusion == "encoder")
 
     def layer_indices(self, wanted: Iterable[str | int]) -> list[int]:
-        """Absolute layer indices, sorted, of a mixture of names and numbers.
+        """The absolute indices, sorted, of layers given by name or number.
 
         Where image keys are in cross-attention layers and text keys in the others, a name means
         one layer of each kind.
+
+        Args:
+            wanted: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
 
         Raises:
             UserError: a name that does not exist, a number out of range, or one without attention.
@@ -122,14 +129,15 @@ class VLM:
                 "prompts of different lengths are padded on the right, where an answer would "
                 "begin: generate from prompts of one length, or one by one"
             )
+        generate: Any = self.model.generate
         with self.interventions.labels_of(batch):
-            model: Any = self.model  # generate comes from a mixin of the concrete class
-            return model.generate(**self.inputs_of(batch), **keywords)
+            return generate(**self.inputs_of(batch), **keywords)
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
         """A batch's model inputs on the model's device, floats in its dtype."""
         if isinstance(batch, Batch):
-            return dict(batch.inputs.to(self.device, dtype=self.dtype))
+            inputs = BatchFeature(dict(batch.inputs))  # moving changes a BatchFeature itself
+            return dict(inputs.to(self.device, dtype=self.dtype))
         return dict(batch)
 
     def _decoder_start(self, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -158,10 +166,10 @@ def resolve_layers(
     attending: Sequence[int] | None = None,
     across: Sequence[int] = (),
 ) -> list[int]:
-    """Absolute indices, sorted, of ``first``, ``middle``, ``last``, ``all`` and numbers.
+    """The absolute indices, sorted, of layers given by name or number.
 
     Args:
-        wanted: names and numbers.
+        wanted: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
         count: layers of the text stack.
         model: the model's name, for messages.
         attending: the layers with self-attention, by default all; a name chooses among them.

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from keygap.benchmarks import BadSample
-from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
 from keygap.models.text_stack import attentions
@@ -54,7 +53,7 @@ def entering(vlm, pixels):
     """Labels of a prompt of one image, and what enters the first layer."""
     batch = vlm.prompter([replace(made_sample("s"), images=(Image.fromarray(pixels),))])
     with Capture(vlm, ["hidden"], [0]) as capture:
-        return batch.labels[0], capture(on_device(vlm, batch))["hidden", 0][0].flatten(1)
+        return batch.labels[0], capture(batch)["hidden", 0][0].flatten(1)
 
 
 def assert_places(vlm, size):
