@@ -1,18 +1,18 @@
-# Every command starts from a fresh clone: python3 and make are all it needs.
+# Every command works from a fresh clone; it needs python3 and make.
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# A thread pool per process on two cores is enough for the tests, and keeps their numbers the same.
+# One thread pool in a process is enough, and the tokenizers' own warns after every fork.
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help:  ## this list
-	@grep -hE '^[a-z.-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 16
+help:  ## list the targets
+	@grep -hE '^[a-z.-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 16
 
 .PHONY: .venv
-.venv: $(STAMP)  ## the environment, from pinned and hashed requirements
+.venv: $(STAMP)  ## install the environment from pinned, hashed requirements
 
 $(STAMP): requirements.txt requirements-uv.txt pyproject.toml
 	python3 -m venv $(VENV)
@@ -22,35 +22,53 @@ $(STAMP): requirements.txt requirements-uv.txt pyproject.toml
 	@touch $(STAMP)
 
 .PHONY: demo
-demo: $(STAMP)  ## the study on the embedded model, some minutes -> runs/demo/report.html
+demo: $(STAMP)  ## run the study on the embedded model, a few minutes -> runs/demo/report.html
 	$(BIN)/keygap demo --out runs/demo
 
 .PHONY: test
-test: $(STAMP)  ## the tests, under ten minutes on two cores
+test: $(STAMP)  ## run the tests, under ten minutes on two cores
 	$(BIN)/python -m pytest
 
 .PHONY: test-slow
-test-slow: $(STAMP)  ## the tests that take longer: simulations, a killed run, the demo whole
+test-slow: $(STAMP)  ## run the slow tests: simulations, a killed run, the whole demo
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: coverage
+coverage: $(STAMP)  ## run the tests and print which lines and branches they miss
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
 .PHONY: lint
-lint: $(STAMP)  ## ruff and mypy
+lint: ruff types imports sizes  ## every check of the code: the four below
+
+.PHONY: ruff
+ruff: $(STAMP)  ## check style, docstrings and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(STAMP)  ## check types with mypy
 	$(BIN)/mypy
 
+.PHONY: imports
+imports: $(STAMP)  ## check that imports run one way
+	$(BIN)/lint-imports
+
+.PHONY: sizes
+sizes: $(STAMP)  ## check that functions and files are short
+	$(BIN)/python tools/check_sizes.py
+
 .PHONY: format
-format: $(STAMP)  ## ruff, in place
+format: $(STAMP)  ## format with ruff, in place, and apply its fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: $(STAMP)  ## what capturing costs, as ratios measured in one run
+bench: $(STAMP)  ## measure what capturing costs, as ratios within one run
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/sites.py
 
 .PHONY: pins
-pins: $(STAMP)  ## compile requirements.txt anew from pyproject.toml
+pins: $(STAMP)  ## compile requirements.txt from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra micro --group dev --group build --universal \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --excludes requirements-excluded.txt -o requirements.txt
@@ -58,5 +76,5 @@ pins: $(STAMP)  ## compile requirements.txt anew from pyproject.toml
 	  --no-emit-index-url --python-version 3.11 -o requirements-uv.txt
 
 .PHONY: clean
-clean:  ## results and caches, not the environment
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove results and caches, keep the environment
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -1,8 +1,7 @@
-"""What capturing costs: the same batches, captured over bare, in one process and one run.
+"""What capturing costs: the same batches with hooks, as a ratio to a bare forward pass.
 
-Rounds of each variant take turns, so that a drift of the machine's speed hits all of them; the
-figure is the median over rounds of the ratio to the bare pass of the same round. Absolute times
-are printed for orientation only.
+Each ratio is to the mean of the bare passes before and after it in the same round; the result is
+its median over rounds. The absolute time is printed for orientation only.
 
     python bench/capture.py [--model micro:linear] [--rounds 7]
 """
@@ -12,45 +11,31 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from timing import rounds_of
 
 import keygap as kg
 from keygap.capture import Capture
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "capture.json"
 
 
-def measured(run: Callable[[], object]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="micro:linear")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=16)
-    options = parser.parse_args()
-
-    vlm = kg.load(options.model)
+def inputs_of(vlm: kg.VLM, batches: int, batch_size: int) -> list[dict[str, Any]]:
+    """Model inputs of the first questions of easy-VQA, on the model's device."""
     bench = kg.benchmark("easy-vqa", split="test")
-    size = options.batch_size
-    batches = []
-    for number in range(options.batches):
-        places = range(number * size, (number + 1) * size)
-        batch = vlm.prompter([bench.sample(place) for place in places])
-        batches.append(dict(batch.inputs.to(vlm.device, dtype=vlm.dtype)))
-    count = len(vlm.layers)
+    made = []
+    for first in range(0, batches * batch_size, batch_size):
+        samples = [bench.sample(place) for place in range(first, first + batch_size)]
+        made.append(dict(vlm.prompter(samples).inputs.to(vlm.device, dtype=vlm.dtype)))
+    return made
+
+
+def variants_of(vlm: kg.VLM, batches: list[dict[str, Any]]) -> dict[str, Callable[[], object]]:
+    """What is timed: captures at several layers between two bare passes."""
 
     def bare() -> None:
         with torch.inference_mode():
@@ -65,38 +50,41 @@ def main() -> None:
 
         return run
 
-    variants = {
+    count = len(vlm.layers)
+    return {
+        "bare": bare,
         "all layers": captured(list(range(count))),
         "all layers, attention received": captured(list(range(count)), attention=True),
         "first, middle, last": captured([0, count // 2, count - 1]),
         "three layers, none the last": captured([0, count // 4, count // 2]),
+        "bare again": bare,
     }
-    bare()
-    for run in variants.values():
-        run()
-    ratios: dict[str, list[float]] = {name: [] for name in variants}
-    bares = []
-    for _ in range(options.rounds):
-        before = measured(bare)
-        times = {name: measured(run) for name, run in variants.items()}
-        after = measured(bare)
-        bares.append((before + after) / 2)
-        for name, seconds in times.items():
-            ratios[name].append(seconds / bares[-1])
 
-    rows = {
-        name: {
-            "median": statistics.median(values),
-            "min": min(values),
-            "max": max(values),
-        }
-        for name, values in ratios.items()
-    }
-    print(f"{options.model}, {count} layers, {options.batches} batches of {size}, {vlm.dtype}")
+
+def main() -> None:
+    """Time the variants, print their ratios and write them to ``bench/results/capture.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="micro:linear")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=16)
+    options = parser.parse_args()
+
+    vlm = kg.load(options.model)
+    variants = variants_of(vlm, inputs_of(vlm, options.batches, options.batch_size))
+    rounds = rounds_of(variants, options.rounds)
+    bares = [(seconds["bare"] + seconds["bare again"]) / 2 for seconds in rounds]
+    rows = {}
+    for name in variants:
+        if name.startswith("bare"):
+            continue
+        ratios = [seconds[name] / bare for seconds, bare in zip(rounds, bares, strict=True)]
+        rows[name] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    size = f"{options.batches} batches of {options.batch_size}"
+    print(f"{options.model}, {len(vlm.layers)} layers, {size}, {vlm.dtype}")
     print(f"bare forward pass: median {statistics.median(bares):.3f} s, ratio 1")
     for name, row in rows.items():
         print(f"{name:32} {row['median']:.3f}   ({row['min']:.3f} to {row['max']:.3f})")
-    RESULTS.mkdir(exist_ok=True)
     report = {
         "model": options.model,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -105,7 +93,8 @@ def main() -> None:
         "bare_seconds": statistics.median(bares),
         "ratios": rows,
     }
-    (RESULTS / "capture.json").write_text(json.dumps(report, indent=2) + "\n")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

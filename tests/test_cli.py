@@ -76,8 +76,8 @@ def test_more_than_one_bad_row_in_twenty_stops_the_run(monkeypatch, capsys, tmp_
     rows = [fixtures.bench_row(n, "cn") for n in range(19)]
     rows[3]["image"] = "x" * 99
     path = fixtures.write_bench_tsv(tmp_path / "x.tsv", rows)
-    options = ("--benchmark", "mmbench-cn", "--data", path, "--layers", "0")
-    arguments = ("extract", "micro:linear", *options, "--out", tmp_path / "run")
+    options = ("--benchmark", "mmbench-cn", "--data", str(path), "--layers", "0")
+    arguments = ("extract", "micro:linear", *options, "--out", str(tmp_path / "run"))
     status, _, said = keygap(monkeypatch, capsys, *arguments)
     assert status == 2
     line = "1 of 19 samples of mmbench-cn are bad, more than 5%; the first is 3: broken base64"

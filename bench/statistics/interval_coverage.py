@@ -2,11 +2,11 @@
 
     python bench/statistics/interval_coverage.py [--simulations 400] [--workers 2]
 
-Two Gaussians a shift apart, a Gaussian kernel of fixed bandwidths, so the truth is a closed form;
-20 and 100 samples, tokens correlated within samples or not, paired and unpaired, gaps from weak to
-strong; `excludes 0` is how often the interval tells the gap from none. Where it seldom does, the
-interval may be too wide: the jackknife counts twice the part of the variance that is left when the
-gap is small (see `PairSums.interval`).
+The two sides are Gaussians a shift apart and the kernel has fixed bandwidths, so the truth is known
+in closed form. The grid has 20 and 100 samples, tokens that are correlated within samples or not,
+paired and unpaired sides, and gaps from weak to strong. `excludes 0` is how often the interval
+distinguishes the gap from none. Where it seldom does, the interval may be too wide: the jackknife
+counts twice the part of the variance that is left when the gap is small (see `PairSums.interval`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import keygap.gap
 def one_interval(
     d: int, n_samples: int, n_tokens: int, rho: float, shift: float, paired: bool, seed: int
 ) -> tuple[bool, bool]:
-    """Whether the interval of one simulated data set holds the truth, and whether it excludes 0."""
+    """Whether the interval of one simulation holds the truth, and whether it excludes 0."""
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, d, n_samples, n_tokens, int(10 * rho), int(10 * shift)])
     x, groups_x = tokens(rng, np.full(n_samples, n_tokens), d, rho)
@@ -46,7 +46,7 @@ def one_interval(
 
 
 def main() -> None:
-    """Run the grid and print the coverage of each row."""
+    """Run the grid, and record and print the coverage of each row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2)

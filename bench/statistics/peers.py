@@ -1,13 +1,13 @@
-"""keygap beside hyppo, alibi-detect and POT: the same number where they compute it, and the time.
+"""keygap against hyppo, alibi-detect and POT: equal numbers where they compute them, and the time.
 
     python -m venv .venv-peers && .venv-peers/bin/pip install -r bench/statistics/peers.txt
     PYTHONPATH=src .venv-peers/bin/python bench/statistics/peers.py [--small]
 
-An environment of its own, because none of them is a dependency of keygap. Every vector is a sample
-of its own for the agreement (the peers know no samples); for speed keygap gets the same vectors in
-200 samples, which is its job, and once more without samples. Every timing is a fresh process. The
-peers make 100 permutations (1,000 would take them up to an hour), keygap 100 and 1,000: compare
-milliseconds per permutation.
+The peers need an environment of their own, because none of them is a dependency of keygap. For the
+agreement every vector is a sample of its own, because the peers know no samples. For speed keygap
+gets the same vectors in 200 samples, which is its use, and once more without samples. Every timing
+is a new process. The peers make 100 permutations, because 1,000 would take up to an hour, and
+keygap makes 100 and 1,000, so compare milliseconds per permutation.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from planted import save
 
 D = 128
+SIGMA = 12.0  # bandwidth of the agreement
 
 
 def data(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,82 +37,85 @@ def data(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreement() -> list[dict[str, Any]]:
-    """Same statistic, same data: theirs and ours."""
-    import ot
+    """The same statistics of the same data, computed by each peer and by keygap."""
+    rows = []
+    for compare in (_with_alibi, _with_hyppo, _with_pot, _with_scipy):
+        statistic, peer, theirs, ours = compare(*data(300))
+        rows.append(
+            {
+                "statistic": statistic,
+                "peer": peer,
+                "theirs": theirs,
+                "keygap": ours,
+                "relative difference": abs(ours / theirs - 1),
+            }
+        )
+    return rows
+
+
+def _with_alibi(x: np.ndarray, y: np.ndarray) -> tuple[str, str, float, float]:
     from alibi_detect.cd import MMDDrift
+
+    detector = MMDDrift(
+        x, backend="pytorch", sigma=np.array([SIGMA]), n_permutations=2, device="cpu"
+    )
+    theirs = float(detector.predict(y)["data"]["distance"])
+    return "Gaussian MMD^2, unbiased", "alibi-detect", theirs, _mmd2(x, y, bandwidth=SIGMA)
+
+
+def _with_hyppo(x: np.ndarray, y: np.ndarray) -> tuple[str, str, float, float]:
+    """Compare the correlation of the kernel with the labels.
+
+    The biased MMD^2 of hyppo is 2 n^2 m^2 / (n + m)^4 times the root of this correlation. keygap's
+    is made biased by adding the pairs of a vector with itself, and divided by the same two norms.
+    """
+    import ot
     from hyppo.ksample import MMD
+
+    n = len(x)
+    wide = x.astype(float), y.astype(float)  # hyppo does not accept float32
+    pooled = np.concatenate(wide)
+    kernel = np.exp(-ot.dist(pooled, pooled) / (2 * SIGMA**2))
+    within = sum(part.sum() for part in (kernel[:n, :n], kernel[n:, n:])) - 2 * n
+    biased = _mmd2(x, y, bandwidth=SIGMA) - within / (n**2 * (n - 1)) + 2 / n
+    centred = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+    scale = 2 * n**4 / (2 * n) ** 4
+    ours = scale * biased / (np.linalg.norm(centred) / (2 * n) * (n / 2) / n)
+    theirs = MMD(compute_kernel="rbf", bias=True, gamma=1 / (2 * SIGMA**2)).statistic(*wide)
+    statistic = "correlation of kernel and labels (from biased MMD^2)"
+    return statistic, "hyppo", float(theirs / scale) ** 2, ours
+
+
+def _with_pot(x: np.ndarray, y: np.ndarray) -> tuple[str, str, float, float]:
+    import ot
 
     import keygap.gap
 
-    x, y = data(300)
-    n = len(x)
-    few = {"n_permutations": 200, "n_bootstraps": 1}
-    sigma = 12.0
-    ours = keygap.gap.mmd(x, y, bandwidth=sigma, **few).mmd2
-    detector = MMDDrift(
-        x, backend="pytorch", sigma=np.array([sigma]), n_permutations=2, device="cpu"
-    )
-    rows: list[dict[str, Any]] = [
-        {
-            "statistic": "Gaussian MMD^2, unbiased",
-            "peer": "alibi-detect",
-            "theirs": float(detector.predict(y)["data"]["distance"]),
-            "keygap": ours,
-        }
-    ]
+    means = (side.mean(0).astype(float) for side in (x, y))
+    covariances = (np.cov(side.T, bias=True).astype(float) for side in (x, y))
+    theirs = float(ot.gaussian.bures_wasserstein_distance(*means, *covariances)) ** 2
+    ours = keygap.gap.frechet(x, y, n_permutations=0).distance
+    return "Frechet distance", "POT", theirs, ours
 
-    # The biased MMD of hyppo is 2 n^2 m^2 / (n + m)^4 times the root of a correlation, that of the
-    # kernel with the labels. Ours, a vector's pairs with itself put back, over the same two norms.
-    wide = x.astype(float), y.astype(float)  # hyppo takes no float32
-    pooled = np.concatenate(wide)
-    kernel = np.exp(-ot.dist(pooled, pooled) / (2 * sigma**2))
-    within = sum(part.sum() for part in (kernel[:n, :n], kernel[n:, n:])) - 2 * n
-    biased = ours - within / (n**2 * (n - 1)) + 2 / n
-    centred = kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
-    scale = 2 * n**4 / (2 * n) ** 4
-    correlation = scale * biased / (np.linalg.norm(centred) / (2 * n) * (n / 2) / n)
-    theirs = MMD(compute_kernel="rbf", bias=True, gamma=1 / (2 * sigma**2)).statistic(*wide)
-    rows.append(
-        {
-            "statistic": "correlation of kernel and labels (from biased MMD^2)",
-            "peer": "hyppo",
-            "theirs": float(theirs / scale) ** 2,
-            "keygap": correlation,
-        }
-    )
-    mean_x, mean_y = x.mean(0).astype(float), y.mean(0).astype(float)
-    bures = ot.gaussian.bures_wasserstein_distance(
-        mean_x,
-        mean_y,
-        np.cov(x.T, bias=True).astype(float),
-        np.cov(y.T, bias=True).astype(float),
-    )
-    rows.append(
-        {
-            "statistic": "Frechet distance",
-            "peer": "POT",
-            "theirs": float(bures) ** 2,
-            "keygap": keygap.gap.frechet(x, y, n_permutations=0).distance,
-        }
-    )
-    # One dimension: the energy distance is an integral that scipy does exactly (its root, over 2).
+
+def _with_scipy(x: np.ndarray, y: np.ndarray) -> tuple[str, str, float, float]:
+    """Compare the energy distance in one dimension, where scipy computes it as an integral."""
     from scipy.stats import energy_distance
 
-    line = keygap.gap.mmd(x[:, :1], y[:, :1], kernel="energy", **few).mmd2
-    spread = sum(
-        np.abs(side[:, :1] - side[:, 0]).sum() / (n * n * (n - 1)) for side in (x, y)
-    )  # what leaving out equal pairs adds to the within-side means
-    rows.append(
-        {
-            "statistic": "energy distance, biased, d = 1",
-            "peer": "scipy",
-            "theirs": float(energy_distance(x[:, 0], y[:, 0]) ** 2),
-            "keygap": line + spread,
-        }
+    n = len(x)
+    line_x, line_y = (side[:, :1].astype(float) for side in (x, y))
+    theirs = float(energy_distance(line_x[:, 0], line_y[:, 0]) ** 2)
+    equal_pairs = sum(  # what leaving them out adds to the means within the sides
+        np.abs(line - line.T).sum() / (n * n * (n - 1)) for line in (line_x, line_y)
     )
-    for row in rows:
-        row["relative difference"] = abs(row["keygap"] / row["theirs"] - 1)
-    return rows
+    ours = _mmd2(line_x, line_y, kernel="energy") + equal_pairs
+    return "energy distance, biased, d = 1", "scipy", theirs, ours
+
+
+def _mmd2(x: np.ndarray, y: np.ndarray, **options: Any) -> float:
+    import keygap.gap
+
+    return keygap.gap.mmd(x, y, n_permutations=200, n_bootstraps=1, **options).mmd2
 
 
 def run_keygap(n: int, permutations: int, samples: int | None) -> float:
@@ -152,7 +156,7 @@ RUNNERS: dict[str, Callable[[int, int, int | None], float]] = {
 
 
 def timed(peer: str, n: int, permutations: int, samples: int | None) -> dict[str, object]:
-    """Seconds and peak memory above the data, measured inside a process of its own."""
+    """Seconds and peak memory above the data; runs in a process of its own."""
     data(n)
     RUNNERS[peer](64, 5, None)  # load libraries, compile what is compiled
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -173,7 +177,7 @@ def timed(peer: str, n: int, permutations: int, samples: int | None) -> dict[str
 
 
 def main() -> None:
-    """Agreement first, then speed."""
+    """Check the agreement, then measure the speed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="a tenth of the vectors")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)

@@ -1,8 +1,8 @@
 """Data with a known answer, shared by the checks in this folder and by tests/gap.
 
-Vectors come in samples: vector = sqrt(rho) * effect of its sample + sqrt(1 - rho) * noise, so that
-one vector is N(0, I) and two of the same sample have correlation rho. Each side of a sample has an
-effect of its own, so within-sample label swaps are a true null when the sides' laws are equal.
+Vectors come in samples: vector = sqrt(rho) * effect of its sample + sqrt(1 - rho) * noise. So one
+vector is N(0, I), and two vectors of one sample have correlation rho. Each side of a sample has an
+effect of its own, so label swaps within samples are a true null if both sides have one law.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 def tokens(
     rng: np.random.Generator, counts: np.ndarray, d: int, rho: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors (sum of counts, d) of law N(0, I) and the sample index of each."""
+    """Vectors of law N(0, I), shape (sum of counts, d), and the sample index of each."""
     sample = np.repeat(np.arange(len(counts)), counts)
     effect = rng.standard_normal((len(counts), d))
     noise = rng.standard_normal((len(sample), d))
@@ -30,7 +30,7 @@ def tokens(
 def gaussian_mmd2(
     shift2: float, var_x: np.ndarray, var_y: np.ndarray, sigmas: tuple[float, ...]
 ) -> float:
-    """MMD^2 between N(0, diag var_x) and N(delta, diag var_y), delta along the first axis."""
+    """MMD^2 between N(0, diag var_x) and N(delta, diag var_y) with delta along the first axis."""
     return (
         kernel_of_gaussians(0.0, 2 * var_x, sigmas)
         + kernel_of_gaussians(0.0, 2 * var_y, sigmas)
@@ -39,10 +39,10 @@ def gaussian_mmd2(
 
 
 def kernel_of_gaussians(shift2: float, variance: np.ndarray, sigmas: tuple[float, ...]) -> float:
-    """E k(X, Y) of the mean Gaussian kernel, X - Y having this mean and these variances.
+    """E k(X, Y) of the averaged Gaussian kernel, where X - Y is N(delta, diag variance).
 
-    A Gaussian integral: prod sqrt(s2 / (s2 + v)) times exp(-delta^2 / (2 (s2 + v_1))), the mean
-    delta, of which the square is given, along an axis of variance v_1.
+    It is a Gaussian integral, prod_j sqrt(s^2 / (s^2 + v_j)) exp(-delta^2 / (2 (s^2 + v_1))), with
+    delta along the first axis. ``shift2`` is delta^2.
     """
     values = [
         np.exp(
@@ -56,7 +56,7 @@ def kernel_of_gaussians(shift2: float, variance: np.ndarray, sigmas: tuple[float
 
 @dataclass(frozen=True)
 class Planted:
-    """Two laws in d dimensions: how to draw from them, and log p_x - log p_y."""
+    """Two laws in d dimensions: a function that draws from both, and log p_x - log p_y."""
 
     draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
     log_ratio: Callable[[np.ndarray], np.ndarray]
@@ -70,43 +70,89 @@ class Planted:
 
 
 def _normal(z: np.ndarray, sd: float = 1.0) -> np.ndarray:
+    """Log density of N(0, sd^2), less a constant that cancels in every ratio."""
     return -0.5 * (z / sd) ** 2 - np.log(sd)
 
 
-def planted(name: str, d: int) -> Planted:
-    """shift, scale, rotation, mixture or xor; the other dimensions are N(0, 1) on both sides."""
-    growth = 1.0 + 1.4 / np.sqrt(d)  # of every axis, so that the JSD stays near 0.25
-    turn = np.sqrt(0.5) * np.array([[1.0, -1.0], [1.0, 1.0]])  # 45 degrees
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _noise(rng: np.random.Generator, n: int, d: int) -> Pair:
+    x, y = rng.standard_normal((2, n, d))
+    return x, y
+
+
+def _none(d: int) -> Planted:
+    return Planted(lambda rng, n: _noise(rng, n, d), lambda v: np.zeros(len(v)))
+
+
+def _shift(d: int) -> Planted:
+    """The first axis of y is shifted by 1.5."""
+
+    def draw(rng: np.random.Generator, n: int) -> Pair:
+        x, y = _noise(rng, n, d)
+        y[:, 0] += 1.5
+        return x, y
+
+    return Planted(draw, lambda v: _normal(v[:, 0]) - _normal(v[:, 0] - 1.5))
+
+
+def _scale(d: int) -> Planted:
+    """Every axis of y is wider, by an amount that keeps the JSD near 0.25."""
+    growth = 1.0 + 1.4 / np.sqrt(d)
+
+    def draw(rng: np.random.Generator, n: int) -> Pair:
+        x, y = _noise(rng, n, d)
+        return x, y * growth
+
+    return Planted(draw, lambda v: (_normal(v) - _normal(v, growth)).sum(1))
+
+
+def _rotation(d: int) -> Planted:
+    """The covariance of the first two axes of y is turned by 45 degrees."""
+    turn = np.sqrt(0.5) * np.array([[1.0, -1.0], [1.0, 1.0]])
     spread = np.array([4.0, 0.5])
 
-    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        x, y = rng.standard_normal((2, n, d))
-        if name == "shift":
-            y[:, 0] += 1.5
-        elif name == "scale":
-            y *= growth
-        elif name == "rotation":
-            x[:, :2] *= spread
-            y[:, :2] = (y[:, :2] * spread) @ turn.T
-        elif name == "mixture":
-            y[:, 0] = 0.5 * y[:, 0] + rng.choice([-2.0, 2.0], n)
-        elif name == "xor":
-            corner = rng.choice([-1.0, 1.0], (2, n, 1))
-            x[:, :2] = 0.6 * x[:, :2] + corner[0] * [1.0, -1.0]
-            y[:, :2] = 0.6 * y[:, :2] + corner[1] * [1.0, 1.0]
+    def draw(rng: np.random.Generator, n: int) -> Pair:
+        x, y = _noise(rng, n, d)
+        x[:, :2] *= spread
+        y[:, :2] = (y[:, :2] * spread) @ turn.T
+        return x, y
+
+    def log_ratio(v: np.ndarray) -> np.ndarray:
+        back = v[:, :2] @ turn
+        return (_normal(v[:, :2] / spread) - _normal(back / spread)).sum(1)
+
+    return Planted(draw, log_ratio)
+
+
+def _mixture(d: int) -> Planted:
+    """The first axis of y has two modes."""
+
+    def draw(rng: np.random.Generator, n: int) -> Pair:
+        x, y = _noise(rng, n, d)
+        y[:, 0] = 0.5 * y[:, 0] + rng.choice([-2.0, 2.0], n)
+        return x, y
+
+    def log_ratio(v: np.ndarray) -> np.ndarray:
+        a = v[:, 0]
+        return _normal(a) - np.logaddexp(_normal(a - 2, 0.5), _normal(a + 2, 0.5)) + np.log(2.0)
+
+    return Planted(draw, log_ratio)
+
+
+def _xor(d: int) -> Planted:
+    """Each side has two opposite corners of a square in the first two axes."""
+
+    def draw(rng: np.random.Generator, n: int) -> Pair:
+        x, y = _noise(rng, n, d)
+        corner = rng.choice([-1.0, 1.0], (2, n, 1))
+        x[:, :2] = 0.6 * x[:, :2] + corner[0] * [1.0, -1.0]
+        y[:, :2] = 0.6 * y[:, :2] + corner[1] * [1.0, 1.0]
         return x, y
 
     def log_ratio(v: np.ndarray) -> np.ndarray:
         a, b = v[:, 0], v[:, 1]
-        if name == "shift":
-            return _normal(a) - _normal(a - 1.5)
-        if name == "scale":
-            return (_normal(v) - _normal(v, growth)).sum(1)
-        if name == "rotation":
-            back = v[:, :2] @ turn
-            return (_normal(v[:, :2] / spread) - _normal(back / spread)).sum(1)
-        if name == "mixture":
-            return _normal(a) - np.logaddexp(_normal(a - 2, 0.5), _normal(a + 2, 0.5)) + np.log(2.0)
 
         def pair(p: float, q: float) -> np.ndarray:
             return np.logaddexp(
@@ -119,11 +165,24 @@ def planted(name: str, d: int) -> Planted:
     return Planted(draw, log_ratio)
 
 
-PLANTED = ("shift", "scale", "rotation", "mixture", "xor")
+_MADE = {
+    "none": _none,
+    "shift": _shift,
+    "scale": _scale,
+    "rotation": _rotation,
+    "mixture": _mixture,
+    "xor": _xor,
+}
+PLANTED = tuple(name for name in _MADE if name != "none")
+
+
+def planted(name: str, d: int) -> Planted:
+    """A difference by name in d dimensions; axes without it are N(0, 1) on both sides."""
+    return _MADE[name](d)
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    """Rows as aligned text; the columns are the keys of the first."""
+    """Rows as aligned text, with the keys of the first row as columns."""
     header = list(rows[0])
     cells = [header] + [[_cell(row[key]) for key in header] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
@@ -144,9 +203,9 @@ def save(name: str, rows: list[dict[str, object]]) -> None:
 
 
 def record(name: str, row: dict[str, object], case: Sequence[str]) -> None:
-    """Add a row to bench/results/NAME.json, in place of the one with equal values of `case`.
+    """Add a row to bench/results/NAME.json in place of the one with equal values of `case`.
 
-    A long grid can so be run in parts, or be killed, and keeps what it has.
+    So a long grid can be run in parts, and keeps its rows when it is killed.
     """
     path = RESULTS / f"{name}.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
@@ -157,6 +216,6 @@ def record(name: str, row: dict[str, object], case: Sequence[str]) -> None:
 
 def _write(name: str, rows: list[dict[str, object]]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    whole = RESULTS / f"{name}.json.part"  # a run that is killed while writing spoils nothing
+    whole = RESULTS / f"{name}.json.part"  # a run that is killed while writing does no harm
     whole.write_text(json.dumps(rows, indent=1) + "\n")
     whole.replace(RESULTS / f"{name}.json")

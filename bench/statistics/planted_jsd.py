@@ -1,9 +1,9 @@
-"""The held-out bound, and the histogram, against the true JSD of planted differences.
+"""The held-out bound and the histogram against the true JSD of planted differences.
 
     python bench/statistics/planted_jsd.py [--vectors 10000] [--boosted]
 
-A shift, a scale, a rotated covariance, a mixture and an XOR at d = 8, 50 and 128, and no difference
-at all; the truth is Monte Carlo from the exact densities.
+The differences are a shift, a scale, a rotated covariance, a mixture, an XOR and none at all, in 8,
+50 and 128 dimensions. The truth is computed from the exact densities by Monte Carlo.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from planted import PLANTED, planted, record
 
 import keygap.gap
-from keygap.gap.jsd import DEFAULT_CRITICS
+from keygap.gap.core.held_out import DEFAULT_CRITICS
 
 
 def main() -> None:
-    """Print truth, estimate and error of each planted difference."""
+    """Record and print truth, estimate and error of each planted difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vectors", type=int, default=10_000, help="of each side")
     parser.add_argument("--boosted", action="store_true", help="let trees compete too")

@@ -2,12 +2,13 @@
 
     python bench/statistics/ratio_coverage.py [--simulations 400] [--workers 2]
 
-The two gaps of a ladder, over the same samples: image against text, and text against itself (two
-sets of words). Gaussians a shift apart and a Gaussian kernel of fixed bandwidths, so both truths
-are closed forms. Tokens of one sample share an effect whatever they are, and the gaps share the
-text, so the two estimates are correlated. Where the second gap is estimated at 0 or below there is
-no ratio, as in a run's table: coverage is of the other simulations. `fewer samples` leaves a third
-of the samples out of the second gap, as where some questions hold words of one set only.
+The two gaps are those of a ladder over the same samples: image against text, and text against
+itself (two sets of words). The sides are Gaussians a shift apart and the kernel has fixed
+bandwidths, so both truths are known in closed form. All tokens of a sample share one effect, and
+both gaps use the same text, so the two estimates are correlated. If the second gap is estimated at
+0 or below there is no ratio, as in the table of a run; coverage counts the other simulations.
+`fewer samples` leaves a third of the samples out of the second gap, as happens where some questions
+have words of one set only.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ SIGMAS = tuple(np.sqrt(2.0 * D) * np.array([2.0, np.sqrt(2), 1.0, np.sqrt(0.5), 
 
 
 def true_ratio(image: float, words: float) -> float:
-    """Of MMD^2 between N(image, I) and the text, and of MMD^2 between the two halves of the text.
+    """Ratio of MMD^2 between image and text to MMD^2 between the two halves of the text.
 
-    The text is half N(0, I), half N(words, I); the two shifts are along axes of their own.
+    The image is N(image, I). The text is half N(0, I) and half N(words, I). The two shifts are
+    along different axes.
     """
 
     def kernel(shift2: float) -> float:
@@ -43,7 +45,7 @@ def true_ratio(image: float, words: float) -> float:
 def one_ratio(
     n_samples: int, rho: float, image: float, words: float, fewer: bool, seed: int
 ) -> tuple[bool, float] | None:
-    """Whether the interval holds the truth, and its width over the truth; None: no second gap."""
+    """Whether the interval holds the truth, and its width over the truth; None: no ratio."""
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, n_samples, int(10 * rho), int(10 * image), int(10 * words)])
     effect = rng.standard_normal((n_samples, D))
@@ -73,7 +75,7 @@ def one_ratio(
 
 
 def main() -> None:
-    """Run the grid and print the coverage of each row."""
+    """Run the grid, and record and print the coverage of each row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2)

@@ -1,11 +1,11 @@
-"""MMD with 1,000 permutations and 1,000 bootstraps, over one blocked pass of the kernel.
+"""Time of MMD with 1,000 permutations and 1,000 bootstraps, over one blocked pass of the kernel.
 
     python bench/statistics/speed.py [--largest 50000]
 
-The pass is the least that any exact MMD does: squared distances by matrix products in blocks that
-fit in cache, one exponential, one sum, each unordered pair once. Both run in this process, on the
-same data, in turn, and the best of several is kept. Growth follows, with the peak memory above the
-data, each size in a process of its own.
+The pass is the least that any exact MMD has to do: squared distances by matrix products in blocks
+that fit in cache, one exponential and one sum, for each unordered pair once. Both run in turn in
+this process on the same data, and the best time of several is kept. After that, time and peak
+memory above the data are measured for growing sizes, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def growth(n: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print the ratio to one pass, then the growth."""
+    """Record and print the ratio to one pass, then the growth."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=3)

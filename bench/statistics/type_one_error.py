@@ -2,11 +2,11 @@
 
     python bench/statistics/type_one_error.py [--simulations 400] [--workers 2] [--tests mmd]
 
-The grid: 20 and 100 samples, 5 and 50 tokens each, within-sample correlation 0, 0.5 and 0.9, paired
-and unpaired, equal counts and unequal ones (side y has a fifth of the tokens, and every count is
-drawn anew). The last rows permute tokens instead of samples and fail. Every row is kept as soon
-as it is done, so tests can be run apart. A row outside 0.03 to 0.07, where chance alone sends one
-of fifty, is followed by one of five times as many fresh simulations.
+The grid has 20 and 100 samples, 5 and 50 tokens each, correlation 0, 0.5 and 0.9 within samples,
+paired and unpaired sides, and equal or unequal counts (side y has a fifth of the tokens, and every
+count is drawn anew). The last rows permute tokens instead of samples, and fail. Every row is saved
+as soon as it is done, so the tests can be run separately. By chance alone one row of fifty lies
+outside 0.03 to 0.07; such a row is followed by one with five times as many new simulations.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def one_null(
 
 
 def main() -> None:
-    """Run the grid and print the share of rejections of each row."""
+    """Run the grid, and record and print the share of rejections of each row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2)
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def rejections(pool: Executor, case: tuple[object, ...], seeds: range) -> float:
-    """Share of rejections at 0.05 over the seeds, which is also recorded as a row."""
+    """Share of rejections at 0.05 over the seeds; it is also recorded as a row."""
     columns = [[value] * len(seeds) for value in case]
     p_values = pool.map(one_null, *columns, seeds, chunksize=10)
     rejected = float(np.mean([p <= ALPHA for p in p_values]))

@@ -16,12 +16,13 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
-    from keygap.engines.local import extract as extract
+    from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
-    from keygap.measurement.gap import GapTable as GapTable
-    from keygap.measurement.gap import measure as measure
+    from keygap.measurement.measure import measure as measure
+    from keygap.measurement.tables import GapTable as GapTable
     from keygap.models import VLM as VLM
     from keygap.models import load as load
+    from keygap.models.masking import mask as mask
     from keygap.projection.project import Projection as Projection
     from keygap.projection.project import project as project
     from keygap.reporting.page import report as report
@@ -31,15 +32,16 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
 _PUBLIC = {
     "load": "keygap.models:load",
     "benchmark": "keygap.benchmarks:benchmark",
-    "extract": "keygap.engines.local:extract",
-    "measure": "keygap.measurement.gap:measure",
+    "extract": "keygap.engines.extract:extract",
+    "measure": "keygap.measurement.measure:measure",
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
     "report": "keygap.reporting.page:report",
+    "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
     "VLM": "keygap.models:VLM",
     "Store": "keygap.store:Store",
-    "GapTable": "keygap.measurement.gap:GapTable",
+    "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "Answers": "keygap.bias.answers:Answers",
     "UserError": "keygap.errors:UserError",

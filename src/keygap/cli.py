@@ -214,10 +214,10 @@ def report(
 @app.command()
 def benchmarks() -> None:
     """List the benchmarks."""
-    from keygap.benchmarks import PREFIXES, REGISTRY
+    from keygap.benchmarks import described
 
-    for name in (*REGISTRY, *(shown for shown, _ in PREFIXES.values())):
-        typer.echo(name)
+    for name, what in described():
+        typer.echo(f"{name:20} {what}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""On a busy machine one example may take long: that is no failure."""
+"""Hypothesis without a deadline, because one example may take long on a busy machine."""
 
 from hypothesis import settings
 

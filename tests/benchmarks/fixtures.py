@@ -1,4 +1,4 @@
-"""Small benchmark files in the publishers' own formats, with the awkward rows of the real ones.
+"""Small benchmark files in the publishers' formats, with the unusual rows that real files have.
 
 ``python tests/benchmarks/fixtures.py FOLDER`` writes them all.
 """
@@ -67,11 +67,11 @@ def picture(
     kind: str = "PNG",
     colour: tuple[int, int, int] = (200, 30, 30),
 ) -> bytes:
-    """An encoded image; its middle is red, or another colour, where the mode has colours."""
+    """An encoded white image with a bar, red or of another colour if the mode has colours."""
     image = Image.new("RGB", size, "white")
     image.paste(colour, (size[0] // 4, 0, size[0] // 2, size[1]))
     if mode == "RGBA":
-        image.putalpha(Image.new("L", size, 0))  # all transparent
+        image.putalpha(Image.new("L", size, 0))  # fully transparent
     elif mode != "RGB":
         image = image.convert(mode)
     buffer = io.BytesIO()
@@ -80,7 +80,7 @@ def picture(
 
 
 def bomb(side: int = 30_000) -> bytes:
-    """A PNG of some bytes that says it has side x side pixels."""
+    """A short PNG file whose header claims side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + data))
@@ -112,7 +112,7 @@ def mmmu_row(name: str = "validation_Art_1", **changes: Any) -> dict[str, Any]:
 
 
 def mmmu_rows() -> list[dict[str, Any]]:
-    """Rows as they occur in the real files."""
+    """Rows as they occur in real files."""
     quotes = repr(["“红色”，红。", 'say "no"', "it's", "a, b], ['c"])
     ten = repr([f"option {n}" for n in range(10)])
     shown = dict.fromkeys((f"image_{n}" for n in range(1, 8)), cell(picture()))
@@ -137,7 +137,7 @@ def mmmu_rows() -> list[dict[str, Any]]:
 
 
 def bad_mmmu_rows() -> dict[str, dict[str, Any]]:
-    """Rows that cannot be used, by a piece of the reason."""
+    """Rows that cannot be used, by part of the reason."""
     return {
         "not among the options": mmmu_row(answer="Z"),
         "not text but list": mmmu_row(options="[['A', 'B', 'Not enough information']]"),
@@ -200,7 +200,7 @@ def bench_rows(language: str = "en") -> list[dict[str, Any]]:
 def write_parquet(
     path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, group: int = 100
 ) -> Path:
-    """Rows to a parquet file, a row group at a time."""
+    """Write rows to a parquet file, one row group at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema) as writer:
@@ -219,7 +219,7 @@ def write_mmmu(path: Path, rows: Iterable[dict[str, Any]], group: int = 100) -> 
 
 
 def write_bench_tsv(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """As pandas writes it, which the publisher used: fields quoted where they must be."""
+    """Write a TSV file as the publisher did with pandas: fields are quoted only if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, BENCH, delimiter="\t", lineterminator="\n")
@@ -229,7 +229,7 @@ def write_bench_tsv(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def write_bench_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """As the copy on the Hub: images embedded in every row, and the word nan for nothing."""
+    """Write a file like the copy on the Hub: an image in every row, "nan" in empty cells."""
     names = ["L2-category" if name == "l2-category" else name for name in BENCH]
     types = {"index": pa.int64(), "image": CELL}
     whole = [dict(row) for row in rows]
@@ -251,7 +251,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def write_all(folder: Path) -> None:
-    """Every kind of file, in the folders that the publishers use."""
+    """Write every kind of file, in the folders that the publishers use."""
     by_subject = mmmu_rows()
     for row in by_subject:
         subject = row["id"].removeprefix("validation_").rpartition("_")[0]

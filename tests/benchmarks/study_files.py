@@ -1,8 +1,8 @@
-"""The data files of ``experiments/paper-micro.yaml``, which lie beside it.
+"""The data files of ``experiments/paper-micro.yaml``, in the folder beside it.
 
-``python -m tests.benchmarks.study_files experiments/paper-micro`` writes them. Of each benchmark 24
-rows in the publisher's schema: the awkward ones that occur, plain ones, and a last one that is bad,
-4.2 % of all and so below what stops a run.
+``python -m tests.benchmarks.study_files experiments/paper-micro`` writes them. Each benchmark has 24
+rows in the publisher's schema: unusual rows that occur in real files, plain rows, and a bad last
+row. One bad row in 24 (4.2 %) is below the share that stops a run.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TEN = [*ENGLISH, "white", "grey", "“紫色”", "it's none of them"]
 
 
 def bar(colour: int) -> bytes:
-    """A picture of a bar of that colour."""
+    """An image of a bar of that colour."""
     return fixtures.picture(colour=COLOURS[ENGLISH[colour]][1])
 
 
 def mmmu() -> list[dict[str, Any]]:
-    """Validation: two to ten options, an open question, images of every mode, a long side."""
+    """Validation rows: two to ten options, an open question, images of every mode, a long one."""
     rows = fixtures.mmmu_rows()
     for n in range(len(rows), ROWS - 1):
         options = 2 + n % 5
@@ -51,7 +51,7 @@ def mmmu() -> list[dict[str, Any]]:
 
 
 def mmmu_pro() -> list[dict[str, Any]]:
-    """Ten options in every row; the last one's answer is none of them."""
+    """Rows with ten options each; the answer of the last is none of them."""
     rows = [
         fixtures.pro_row(
             f"test_{subject}_{n}",
@@ -68,7 +68,7 @@ def mmmu_pro() -> list[dict[str, Any]]:
 
 
 def mmbench_cn() -> list[dict[str, Any]]:
-    """Two to four options, one of them left out, hints; the last one's base64 is broken."""
+    """Rows with two to four options, a missing option, hints; the last has broken base64."""
     rows = [row for row in fixtures.bench_rows("cn") if row["index"] < 1_000_000]
     rows.append(fixtures.bench_row(300, "cn", B="", C="蓝色", answer="C"))
     for n in range(len(rows), ROWS):
@@ -88,7 +88,7 @@ def mmbench_cn() -> list[dict[str, Any]]:
 
 
 def write(folder: Path) -> None:
-    """All three, in the publishers' kinds of file."""
+    """Write the files of all three, in the publishers' formats."""
     fixtures.write_mmmu(folder / "mmmu/validation-00000-of-00001.parquet", mmmu())
     path = folder / "mmmu-pro/test-00000-of-00001.parquet"
     fixtures.write_parquet(path, mmmu_pro(), fixtures.PRO)

@@ -1,4 +1,4 @@
-"""Memory does not grow with the benchmark: 20,000 samples peak at most 1.2 times 200."""
+"""Memory does not grow with the benchmark: 20,000 samples need at most 1.2 times that of 200."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image
 
 from . import fixtures
 
-# The peak of this very process: what the kernel calls high water, which exec starts anew
-# (ru_maxrss would bring the parent's along).
+# The peak of this process alone: the kernel's high-water mark, which exec resets (ru_maxrss would
+# include the parent's).
 READ_ALL = """
 import re, sys
 from keygap.benchmarks import as_rgb, benchmark, choose
@@ -33,7 +33,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 
 def peak(name: str, split: str, path: Path | str, samples: int = 0) -> tuple[int, int]:
-    """How many samples were read, and the process's peak memory in KiB."""
+    """How many samples a process read, and its peak memory in KiB."""
     command = [sys.executable, "-c", READ_ALL, name, split, str(path), str(samples)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     read, kib = map(int, done.stdout.split())
@@ -41,7 +41,7 @@ def peak(name: str, split: str, path: Path | str, samples: int = 0) -> tuple[int
 
 
 def noise(size: int) -> Iterator[bytes]:
-    """As many different images of 3 KB, which no encoding makes smaller."""
+    """Different incompressible images of 3 KB."""
     random = Random(0)
     for _ in range(size):
         image = Image.frombytes("RGB", (32, 32), random.randbytes(32 * 32 * 3))
@@ -93,7 +93,7 @@ def test_twenty_thousand_samples_peak_as_two_hundred(
 @needs_proc
 @pytest.mark.slow
 def test_one_large_row_group_is_not_read_whole(tmp_path: Path) -> None:
-    # 15 and 60 MB of images; less than that hides in the reader's own buffers
+    # 15 and 60 MB of images: smaller ones would fit into the reader's buffers
     small, large = (parquet(tmp_path, size, size) for size in (5_000, 20_000))
     base = peak("mmmu-pro-vision", "test", small, 3)[1]
     assert peak("mmmu-pro-vision", "test", large, 3)[1] <= 1.2 * base

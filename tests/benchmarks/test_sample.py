@@ -1,4 +1,4 @@
-"""The choice of samples, ids, and images of every mode."""
+"""Choosing samples, ids, letters, and images of every mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from keygap.benchmarks import BadSample, Entry, Part, Sample, as_rgb, choose, with_copies
+from keygap.benchmarks import (
+    BadSample,
+    Entry,
+    Piece,
+    Sample,
+    as_rgb,
+    choose,
+    image_then_question,
+)
 from keygap.benchmarks.formats.images import open_image
 from keygap.benchmarks.sample import unique_ids
 
@@ -55,15 +63,6 @@ def test_subjects_are_chosen_in_proportion(sizes: dict[str, int], samples: int, 
     share = min(samples, len(entries)) / len(entries)
     for subject, size in sizes.items():
         assert abs(counts[subject] - share * size) <= len(sizes) / 2 + 0.5
-
-
-def test_copies_of_a_question_follow_it() -> None:
-    entries = [Entry("1", "", "1"), Entry("2", "", "2"), Entry("1000001", "", "1")]
-    chosen = choose(entries, 1, seed=0)
-    whole = with_copies(entries, chosen)
-    assert len({entries[number].image_key for number in chosen}) == 1
-    assert sorted(whole) in ([0, 2], [1])
-    assert sorted(with_copies(entries, choose(entries, 2, seed=0))) == [0, 1, 2]
 
 
 def test_ids_are_made_unique() -> None:
@@ -127,10 +126,16 @@ def test_postscript_is_not_tried() -> None:
 
 def test_half_a_surrogate_pair_is_a_bad_sample() -> None:
     with pytest.raises(BadSample, match="not Unicode"):
-        Sample("1", (), "\ud800", (Part("text", text="\ud800"),))
+        Sample("1", (), "\ud800", (Piece("text", text="\ud800"),))
 
 
 def test_letters() -> None:
     assert Sample("1", (), "?", (), options=("a", "b")).letters == ("A", "B")
-    odd = Sample("1", (), "?", (), options=("a", "b"), meta={"letters": "AC"})
+    odd = Sample("1", (), "?", (), options=("a", "b"), option_letters=("A", "C"))
     assert odd.letters == ("A", "C")
+
+
+def test_a_plain_prompt_shows_its_images_first() -> None:
+    prompt = image_then_question("which?", images=2)
+    assert [(piece.kind, piece.image) for piece in prompt[:2]] == [("image", 0), ("image", 1)]
+    assert (prompt[2].kind, prompt[2].role, prompt[2].text) == ("text", "question", "which?")

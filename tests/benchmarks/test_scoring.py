@@ -1,4 +1,4 @@
-"""Chosen options and accuracies, each against numbers worked out by hand."""
+"""Chosen options and accuracies, compared with numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keygap.benchmarks.scoring import (
     Judged,
     accuracy,
     by_discipline,
-    by_subject,
     choose_option,
     circular,
     judge,
     scores,
 )
+from keygap.errors import UserError
 
 
 def judged(subject: str, right: int, wrong: int) -> list[Judged]:
@@ -56,7 +56,7 @@ def test_without_numbers_nothing_is_chosen(likelihoods: dict[str, float]) -> Non
 
 def test_a_sample_is_judged() -> None:
     item = judge("q1", {"A": -2.0, "B": -1.0}, "B", "Art", "7")
-    assert item == Judged("q1", "Art", "B", "B", ("A", "B"), "7")
+    assert item == Judged("q1", "Art", "B", "B", ("A", "B"), "7", -1.0)
     assert item.correct
     with pytest.raises(ValueError, match="'C' of q1 is not among"):
         judge("q1", {"A": -2.0, "B": -1.0}, "C")
@@ -79,13 +79,13 @@ def test_disciplines_pool_questions_and_not_subjects() -> None:
     # a mean of the subjects would be 0.5
     assert table == {"Art and Design": Accuracy(1, 4), "Science": Accuracy(2, 4)}
     assert scores("mmmu", items)["overall"] == Accuracy(3, 8)
-    assert by_subject(items)["Music"] == Accuracy(0, 3)
+    assert list(scores("mmmu", items)) == ["overall", "Art and Design", "Science"]
 
 
 def test_circular_evaluation_wants_every_copy_right() -> None:
     items = copies("1", "AB", "AB") + copies("2", "AA", "AB") + copies("3", "ABC", "ABC", "ABC")
     assert circular(items) == Accuracy(2, 3)
-    assert scores("mmbench-cn-circular", items) == {
+    assert scores("circular", items) == {
         "overall": Accuracy(2, 3), "plain": Accuracy(6, 7)
     }  # fmt: skip
 
@@ -105,5 +105,10 @@ def test_circular_is_never_above_plain(questions: list[list[bool]]) -> None:
     assert circular(items).value <= accuracy(items).value
 
 
-def test_other_benchmarks_have_plain_accuracy() -> None:
-    assert scores("mmbench-cn", judged("x", 1, 1)) == {"overall": Accuracy(1, 2)}
+def test_plain_accuracy() -> None:
+    assert scores("plain", judged("x", 1, 1)) == {"overall": Accuracy(1, 2)}
+
+
+def test_an_unknown_rule_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown scoring rule 'circle'; did you mean 'circular'"):
+        scores("circle", [])

@@ -1,4 +1,4 @@
-"""Answers: the likelihood that the model itself gives, padded or not."""
+"""Answers: likelihoods are the model's own, in batches as alone; what is not scored is counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import keygap as kg
-from keygap.benchmarks import Part
+from keygap.benchmarks import Piece
 from keygap.bias.answers import _likelihoods, first_tokens
 from keygap.errors import UserError
 from made import bench_of, made_sample
@@ -40,7 +40,7 @@ def test_the_embedded_model_answers_shapes_and_colours(vlm, easy_vqa, tmp_path):
 
 
 def choice(name: str, answer: str | None = "A"):
-    prompt = (Part("image"), Part("text", text="Which?"), Part("text", "option", "A. red"))
+    prompt = (Piece("image"), Piece("text", text="Which?"), Piece("text", "option", "A. red"))
     return replace(made_sample(name), options=("red", "blue"), answer=answer, prompt=prompt)
 
 
@@ -72,7 +72,7 @@ def test_nothing_to_score_is_no_error(vlm):
 
 
 def test_each_sample_is_prepared_once(vlm, monkeypatch):
-    prepared = []
+    prepared: list[str] = []
     kind = type(vlm.prompter)
     call = kind.__call__
 

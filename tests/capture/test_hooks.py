@@ -159,3 +159,26 @@ def test_no_captured_tensor_survives(vlm, samples):
 def test_an_unknown_site_names_the_nearest(vlm):
     with pytest.raises(UserError, match=r"unknown site 'k_porj'; did you mean 'k_proj'"):
         Capture(vlm, ["k_porj"], [0])
+
+
+def test_other_passes_are_neither_read_nor_stopped(vlm, samples):
+    batch = vlm.prompter(samples[:1])
+    with Capture(vlm, ["k_proj", "key", "hidden"], [0], attention=True) as capture:
+        with torch.no_grad():
+            assert vlm.forward(batch).logits.shape[-1] == vlm.model.config.text_config.vocab_size
+        with Capture(vlm, ["k_proj"], [15]) as other:
+            assert set(other(batch)) == {("k_proj", 15)}
+        assert not capture._read
+
+
+def test_a_whole_pass_gives_its_output_too(vlm, samples):
+    batch = vlm.prompter(samples[:1])
+    with torch.no_grad():
+        expected = vlm.forward(batch).logits
+    with Capture(vlm, ["k_proj"], [0], stop_early=False) as capture:
+        capture(batch)
+        assert torch.equal(capture.output.logits, expected)
+    assert capture.output is None
+    with Capture(vlm, ["k_proj"], [0]) as capture:
+        capture(batch)
+        assert capture.output is None

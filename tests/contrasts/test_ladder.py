@@ -1,4 +1,4 @@
-"""Contrasts select what they say: disjoint, complete, and the same on every machine."""
+"""The ladder's contrasts select what they say, disjointly and repeatably."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keygap.contrasts.ladder import CONTRASTS, SINK_SHARE, NotMeasurable
-from keygap.contrasts.own import OwnContrast
+from keygap.contrasts import CONTRASTS
+from keygap.contrasts.contrast import NotMeasurable
+from keygap.contrasts.labels import SINK_SHARE
 
 
 def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False) -> pd.DataFrame:
+    """Labels of samples with a template token, side x side patches and a question."""
     rows = []
     for sample in range(samples):
         name = f"s{sample}"
@@ -45,6 +47,24 @@ def test_sides_are_disjoint_and_not_empty(samples, side, words, seed, name):
     assert not (a & b).any()
     again = CONTRASTS[name].select(labels, ["question"], seed)
     assert all(np.array_equal(x, y) for x, y in zip((a, b), again, strict=True))
+
+
+def test_policies_are_fields():
+    """Only image_text is a gap: required, with confounds, and not paired between samples."""
+    assert tuple(CONTRASTS) == (
+        "image_text", "image_image", "text_text", "text_vocabulary",
+        "image_region", "image_sink", "text_sink", "text_token",
+    )  # fmt: skip
+    assert all(CONTRASTS[name].name == name for name in CONTRASTS)
+    gap = CONTRASTS["image_text"]
+    assert (gap.rung, gap.pairing, gap.required, gap.with_confounds) == (
+        "between", "within", True, True
+    )  # fmt: skip
+    for name in tuple(CONTRASTS)[1:]:
+        contrast = CONTRASTS[name]
+        assert contrast.rung != "between"
+        assert not contrast.required
+        assert not contrast.with_confounds
 
 
 def test_halves_never_share_a_sample():
@@ -80,41 +100,14 @@ def test_sinks_are_those_above_the_share():
     assert set(labels["role"][sinks]) == {"template"}
 
 
-def test_a_contrast_of_ones_own_selects_what_it_says():
-    labels = labels_of().assign(
-        token=lambda frame: "Ġw" + frame["token_id"].astype(str), subject="s", language="en"
-    )
-    own = OwnContrast.model_validate(
-        {
-            "name": "corner_word",
-            "a": {"modality": "image", "rows": [0, 0.5], "columns": [0, 0.25]},
-            "b": {"role": ["question"], "token": ["w100", "w101"]},
-        }
-    ).contrast()
-    a, b = own.select(labels, ["question"], 0)
-    assert set(labels["patch_row"][a]) == {0, 1}
-    assert set(labels["patch_column"][a]) == {0}
-    assert set(labels["token_id"][b]) == {100, 101}
-
-
-@pytest.mark.parametrize(
-    ("b", "reason"),
-    [({"role": ["hint"]}, "side b selects no token"), ({"modality": "image"}, "the same tokens")],
-)
-def test_a_contrast_of_ones_own_that_is_not_there_says_so(b, reason):
-    own = OwnContrast.model_validate({"name": "mine", "a": {"modality": "image"}, "b": b})
-    with pytest.raises(NotMeasurable, match=reason):
-        own.contrast().select(labels_of(), ["question"], 0)
-
-
 @pytest.mark.parametrize("name", ["image_sink", "text_sink"])
-def test_no_sink_is_said_and_not_invented(name):
+def test_without_sinks_a_contrast_of_sinks_is_not_measurable(name):
     with pytest.raises(NotMeasurable, match="5 times its even share"):
         CONTRASTS[name].select(labels_of(), ["question"], 0)
 
 
-def test_the_word_beside_the_sink_stands_once_in_a_sample_and_is_no_sink():
-    labels = labels_of(sinks=True)  # token 1 is the sink, and stands once in every sample
+def test_the_word_beside_the_sink_occurs_once_in_a_sample_and_is_no_sink():
+    labels = labels_of(sinks=True)  # token 1 is the sink, and occurs once in every sample
     breaks = labels[labels["role"] == "template"].assign(token_id=2, attention=1.0)
     once = breaks.assign(token_id=3)
     also = breaks.assign(token_id=4)  # as common: the lower id is taken

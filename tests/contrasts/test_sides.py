@@ -1,62 +1,172 @@
-"""Which vectors are compared, on which rung they stand, and what is left of a bad contrast."""
+"""Which vectors are on the two sides of a contrast, how they are paired, and what is refused."""
 
 from __future__ import annotations
 
-import textwrap
+import dataclasses
 
 import numpy as np
 import pytest
-import yaml
 
-import keygap as kg
-from keygap.contrasts import own as selection
-from keygap.contrasts.ladder import CONTRASTS
-from keygap.contrasts.own import OwnContrast
-from keygap.contrasts.sides import Case, cases
+from keygap.contrasts import CONTRASTS
+from keygap.contrasts.confounds import CONFOUNDS
+from keygap.contrasts.contrast import Contrast, NotMeasurable, TooFewSamples
+from keygap.contrasts.sides import Case, Selector
 from keygap.errors import UserError
 from keygap.store import Vectors
-from made import MadeStore, made_vectors
-
-FEW = {"n_permutations": 100, "n_bootstraps": 20}
-NATIVE = (4, 9, 14, 21, 30, 41)  # image tokens of a sample, where images keep their size
+from made import made_vectors
 
 
-def measured(vectors: Vectors, *contrasts, layers=(0,), **options):
-    """Rows by (contrast, confound) of all heads together, and the notes."""
-    table = kg.measure(MadeStore(vectors, layers), contrasts=list(contrasts), **FEW | options)
-    whole = table.frame[table.frame["head"] == "all"]
-    return whole.set_index(["contrast", "confound"]), table
+def select(vectors: Vectors, contrast: str | Contrast, limit: int | None = None) -> Case:
+    if isinstance(contrast, str):
+        contrast = CONTRASTS[contrast]
+    return Selector(vectors, ["question"], limit, 0).case(contrast)
 
 
-def case_of(vectors: Vectors, name: str) -> Case:
-    (case,) = cases(vectors, [CONTRASTS[name]], ["question"], None, 0)
-    assert isinstance(case, Case)
-    return case
+def without(vectors: Vectors, name: str, limit: int | None = None) -> Case:
+    """The sides of image_text without a confound."""
+    selector = Selector(vectors, ["question"], limit, 0)
+    (confound,) = (confound for confound in CONFOUNDS if confound.name == name)
+    return selector.without(confound, selector.case(CONTRASTS["image_text"]))
 
 
 def with_sinks(vectors: Vectors, where: np.ndarray) -> Vectors:
     return Vectors(vectors.array, vectors.labels.assign(attention=np.where(where, 9.0, 1.0)))
 
 
-def test_one_word_is_no_rung_to_stand_on():
-    """A point against a cloud is far, whatever the point: it is shown and judges nothing."""
-    vectors = made_vectors(gap=0.7)
-    template = (vectors.labels["role"] == "template").to_numpy()
-    vectors.array[template] = 0.0  # at the centre of the text, and still far from it
-    vectors = with_sinks(vectors, template)
-    rows, table = measured(vectors, *CONTRASTS)
-    assert rows.loc[("text_sink", ""), "rung"] == "single"
-    assert rows.loc[("text_sink", ""), "mmd2"].item() > 0.2
-    largest = rows[rows["rung"] == "kind"]["mmd2"].max()
-    assert rows.loc[("text_sink", ""), "mmd2"].item() > 2 * largest
-    assert set(rows["highest"].dropna()) <= {"text_vocabulary", "image_region"}
-    assert "text_sink" not in set(table.summary()["highest"])
+def by_language(pairing: str = "auto") -> Contrast:
+    """Text of odd samples, text of even ones: no sample has both."""
+
+    def languages(labels, roles, seed):
+        text = (labels["modality"] == "text").to_numpy()
+        english = (labels["language"] == "en").to_numpy()
+        return text & english, text & ~english
+
+    return Contrast("language", "two languages", languages, "own", pairing)
+
+
+def by_word(pairing: str = "auto") -> Contrast:
+    """Word 0 against word 1: some samples have both, some have one only."""
+
+    def words(labels, roles, seed):
+        text = (labels["role"] == "question").to_numpy()
+        return tuple(text & (labels["token_id"] == word).to_numpy() for word in (0, 1))
+
+    return Contrast("words", "two words", words, "own", pairing)
+
+
+def ids_by_word(vectors: Vectors) -> list[set[str]]:
+    labels = vectors.labels[vectors.labels["role"] == "question"]
+    return [set(labels["sample_id"][labels["token_id"] == word]) for word in (0, 1)]
+
+
+def test_sides_that_share_no_sample_are_compared_as_they_are():
+    case = select(made_vectors(), by_language())
+    assert set(case.a.labels["language"]) == {"en"}
+    assert set(case.b.labels["language"]) == {"zh"}
+    assert (len(set(case.a.sample_ids)), len(set(case.b.sample_ids))) == (12, 12)
+    assert case.left_out == 0
+
+
+@pytest.mark.parametrize("pairing", ["auto", "within"])
+def test_of_sides_that_share_samples_those_with_both_are_used(pairing):
+    vectors = made_vectors()
+    ids = ids_by_word(vectors)
+    assert ids[0] ^ ids[1]
+    case = select(vectors, by_word(pairing))
+    assert set(case.a.sample_ids) == set(case.b.sample_ids) == ids[0] & ids[1]
+    assert case.left_out == len(ids[0] ^ ids[1])
+
+
+def test_within_samples_needs_samples_with_both_sides():
+    with pytest.raises(TooFewSamples, match="0 samples on a side, 4 are needed"):
+        select(made_vectors(), by_language("within"))
+
+
+def test_between_samples_refuses_samples_on_both_sides():
+    vectors = made_vectors()
+    shared = set.intersection(*ids_by_word(vectors))
+    with pytest.raises(UserError, match=f"'words' is paired between.*{len(shared)} samples"):
+        select(vectors, by_word("between"))
+    case = select(vectors, by_language("between"))
+    assert set(case.a.sample_ids).isdisjoint(case.b.sample_ids)
+
+
+@pytest.mark.parametrize("name", ["image_image", "text_text"])
+def test_halves_are_paired_between_samples(name):
+    assert CONTRASTS[name].pairing == "between"
+    case = select(made_vectors(25), name)
+    assert set(case.a.sample_ids).isdisjoint(case.b.sample_ids)
+    assert (len(set(case.a.sample_ids)), len(set(case.b.sample_ids))) == (12, 13)
+
+
+def test_a_side_keeps_at_most_so_many_tokens_of_a_sample():
+    vectors = made_vectors(pictures=(2, 9))
+    case = select(vectors, "image_text", limit=4)
+    counts = case.a.labels["sample_id"].value_counts()
+    assert sorted(counts) == [2] * 12 + [4] * 12
+    again = select(vectors, "image_text", limit=4)
+    np.testing.assert_array_equal(case.a.array, again.a.array)
+    assert len(select(vectors, "image_text").a) == 12 * 2 + 12 * 9
+
+
+def test_each_draw_is_another_selection():
+    selector = Selector(made_vectors(), ["question"], None, 0)
+    vocabulary = CONTRASTS["text_vocabulary"]
+    first, second = (set(selector.case(vocabulary, n).a.labels["token_id"]) for n in (0, 1))
+    assert first != second
+
+
+def test_sides_of_one_layer_without_image_are_not_measurable():
+    vectors = made_vectors()
+    text = vectors.where((vectors.labels["modality"] == "text").to_numpy())
+    with pytest.raises(NotMeasurable, match="at this layer every token is text"):
+        select(text, "image_text")
+
+
+def test_a_run_without_image_or_text_tokens_is_refused():
+    vectors = made_vectors()
+    separators = vectors.labels.assign(role="separator")
+    with pytest.raises(UserError, match="no image tokens to compare"):
+        select(Vectors(vectors.array, separators), "image_text")
+    with pytest.raises(UserError, match="none of role hint, only of question, template"):
+        Selector(vectors, ["hint"], None, 0).case(CONTRASTS["image_text"])
+
+
+def test_a_dimension_that_is_massive_is_not_kept():
+    vectors = made_vectors()
+    vectors.array[:, 1, 3] *= 20.0
+    case = without(vectors, "without_massive")
+    assert np.argwhere(~case.kept).tolist() == [[1, 3]]
+    assert len(case.a) == len(select(vectors, "image_text").a)
+
+
+def test_matched_pairs_take_the_place_of_samples():
+    vectors = made_vectors(60, pictures=(4, 9, 14, 21), words=12)
+    case = without(vectors, "position_matched", limit=2)
+    np.testing.assert_array_equal(case.a.positions, case.b.positions)
+    np.testing.assert_array_equal(case.a.sample_ids, case.b.sample_ids)
+    assert len(set(case.a.sample_ids)) == len(case.a)
+    assert set(case.a.labels["modality"]) == {"image"}
+    assert set(case.b.labels["modality"]) == {"text"}
+
+
+def test_fewer_than_four_matched_pairs_are_too_few():
+    """Three images reach the positions of other samples' text, and no text those of images."""
+    vectors = made_vectors(30, pictures=(9,) * 27 + (15,) * 3)
+    with pytest.raises(TooFewSamples, match="samples on a side, 4 are needed"):
+        without(vectors, "position_matched")
 
 
 def test_a_sink_of_two_words_is_of_kind():
     vectors = made_vectors()
     sinks = vectors.labels["token_id"].isin([999, 0]) & (vectors.labels["modality"] == "text")
-    assert case_of(with_sinks(vectors, sinks.to_numpy()), "text_sink").rung == "kind"
+    assert select(with_sinks(vectors, sinks.to_numpy()), "text_sink").rung == "kind"
+
+
+def test_a_sink_of_one_word_is_single():
+    vectors = made_vectors()
+    template = (vectors.labels["role"] == "template").to_numpy()
+    assert select(with_sinks(vectors, template), "text_sink").rung == "single"
 
 
 @pytest.mark.parametrize(("noise", "rung"), [(0.0, "single"), (0.001, "single"), (1.0, "kind")])
@@ -64,119 +174,16 @@ def test_an_image_sink_is_of_kind_unless_it_is_one_vector(noise, rung):
     vectors = made_vectors()
     sinks = ((vectors.labels["modality"] == "image") & (vectors.labels["position"] == 0)).to_numpy()
     vectors.array[sinks] = 3.0 + noise * vectors.array[sinks]
-    assert case_of(with_sinks(vectors, sinks), "image_sink").rung == rung
+    assert select(with_sinks(vectors, sinks), "image_sink").rung == rung
+
+
+@pytest.mark.parametrize("rung", ["own", "same", "between"])
+def test_only_contrasts_of_kind_become_single(rung):
+    vectors = made_vectors()
+    template = (vectors.labels["role"] == "template").to_numpy()
+    contrast = dataclasses.replace(CONTRASTS["text_sink"], rung=rung)
+    assert select(with_sinks(vectors, template), contrast).rung == rung
 
 
 def test_a_word_beside_the_sink_is_single():
-    assert case_of(made_vectors(), "text_token").rung == "single"
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_depends_on_position_alone_goes_when_positions_match(seed):
-    vectors = made_vectors(120, NATIVE, words=12, by_position=0.05, seed=seed)
-    rows, _ = measured(vectors, "image_text", seed=seed)
-    plain = rows.loc[("image_text", "")]
-    assert plain["mmd2_ci_low"].item() > 0.05
-    matched = rows.loc[("image_text", "position_matched")]
-    assert matched["n_samples"].item() >= 30
-    assert matched["n_samples"].item() == matched["n_a"].item() == matched["n_b"].item()
-    assert matched["mmd2_ci_low"].item() < 0 < matched["mmd2_ci_high"].item()
-    assert matched["mmd2_ci_high"].item() < 0.05
-
-
-def test_a_gap_stays_when_positions_match():
-    vectors = made_vectors(120, NATIVE, words=12, by_position=0.05, gap=0.7)
-    rows, _ = measured(vectors, "image_text")
-    matched = rows.loc[("image_text", "position_matched")]
-    assert matched["mmd2_ci_low"].item() > 0.02
-    assert matched["p_value"].item() < 0.02
-
-
-def test_fewer_than_four_pairs_of_a_position_are_a_note():
-    """Three images reach the positions of the others' text, and no text those of the images."""
-    _, table = measured(made_vectors(30, pictures=(9,) * 27 + (15,) * 3), "image_text")
-    (note,) = (note for note in table.notes if "position_matched" in note)
-    assert "samples on a side, 4 are needed" in note
-
-
-def language(rung: str = "own") -> OwnContrast:
-    zh, en = ({"modality": "text", "language": [code]} for code in ("zh", "en"))
-    return OwnContrast.model_validate({"name": "language", "a": zh, "b": en, "rung": rung})
-
-
-@pytest.mark.parametrize("rung", ["own", "kind"])
-def test_two_languages_are_compared_though_no_sample_has_both(rung):
-    vectors = made_vectors()
-    vectors.array[(vectors.labels["language"] == "en").to_numpy()] += 1.0
-    vectors.array[(vectors.labels["token"] == "Ġcircle").to_numpy()] += 2.0
-    rows, table = measured(vectors, "image_text", "text_vocabulary", language(rung).contrast())
-    row = rows.loc[("language", "")]
-    assert row["mmd2_ci_low"].item() > 0.05
-    assert row["p_value"].item() < 0.02
-    assert row["n_samples"].item() == 24
-    # no sample can be left out of both, so it is nothing to take a ratio to
-    assert "language" not in set(table.frame["highest"])
-    assert table.frame.query("contrast == 'image_text' and confound == ''")["ratio"].notna().any()
-
-
-def test_the_examples_of_the_docstring_are_measured():
-    example = selection.__doc__.split("\n\n")[1]
-    own = [OwnContrast.model_validate(item) for item in yaml.safe_load(textwrap.dedent(example))]
-    vectors = made_vectors(40)
-    rows, table = measured(vectors, *(item.contrast() for item in own))
-    assert rows.loc[("kind_of_question", ""), "n_samples"].item() == 40
-    text = vectors.labels[vectors.labels["modality"] == "text"]
-    having = [set(text["sample_id"][text["token"] == token]) for token in ("Ġcircle", "Ġimage")]
-    assert rows.loc[("shape_words", ""), "n_samples"].item() == len(having[0] & having[1])
-    left = len(having[0] ^ having[1])
-    assert left
-    assert any(f"shape_words: {left} samples have one of its sides only" in n for n in table.notes)
-
-
-def test_a_contrast_that_cannot_be_measured_is_a_note_and_the_others_stand():
-    """Text that is one vector: its own contrasts have no distances, the gap itself has."""
-    vectors = made_vectors(gap=1.0)
-    vectors.array[(vectors.labels["modality"] == "text").to_numpy()] = -1.0
-    rows, table = measured(vectors, *CONTRASTS)
-    assert {"image_text", "image_image", "image_region"} == {name for name, _ in rows.index}
-    for name in ("text_vocabulary", "text_text, head all", "text_text, head 1"):
-        assert any(f"made, k_proj, layer 0: no {name}" in note for note in table.notes), name
-    assert sum("the median distance" in note for note in table.notes) >= 4
-    assert any("layer 0: all vectors of y are equal" in note for note in table.notes)
-
-
-def test_a_dead_head_is_a_note():
-    vectors = made_vectors(gap=1.0)
-    vectors.array[:, 1] = 3.0
-    _, table = measured(vectors, "image_text")
-    found = table.main.query("contrast == 'image_text'")["head"]
-    assert found.tolist() == ["all", "0"]
-    assert any("layer 0: no image_text, head 1: " in note for note in table.notes)
-
-
-def test_a_gap_that_cannot_be_measured_at_all_names_its_place():
-    vectors = made_vectors()
-    vectors.array[:] = 3.0
-    with pytest.raises(UserError, match="k_proj, layer 0: "):
-        measured(vectors, "image_text")
-
-
-def test_heads_of_one_dimension_are_notes():
-    vectors = made_vectors(gap=1.0)
-    narrow = Vectors(vectors.array[:, :, :1], vectors.labels)
-    _, table = measured(narrow, "image_text", "image_region")
-    assert set(table.frame["head"]) == {"all"}
-    assert any("no image_region, head 1: " in note for note in table.notes)
-
-
-def test_holm_can_be_significant_for_many_heads_and_layers():
-    """As many swaps as the family needs: 100 of them and 32 tests leave 0.32 at the least."""
-    wide = made_vectors(gap=1.0)
-    vectors = Vectors(np.repeat(wide.array, 4, axis=1), wide.labels)  # 8 heads
-    _, table = measured(vectors, "image_text", layers=range(4))
-    main = table.main
-    for heads, tests in ((main["head"] == "all", 4), (main["head"] != "all", 32)):
-        rows = main[heads]
-        assert len(rows) == tests
-        np.testing.assert_allclose(rows["p_holm"].min(), tests * rows["p_value"].min())
-        assert rows["p_holm"].min() < 0.026
+    assert select(made_vectors(), "text_token").rung == "single"

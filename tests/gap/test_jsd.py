@@ -1,4 +1,4 @@
-"""The classifier bound against known divergences, at the null, and by dimension."""
+"""The classifier bound against known divergences, under the null, and by dimension."""
 
 import math
 import time
@@ -7,24 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import PLANTED, planted, tokens
+from planted import PLANTED, planted
 
 from keygap import gap
+from keygap.errors import UserError
+
+from .made_sides import classified_sides
 
 LN2 = math.log(2)
 FEW = {"n_permutations": 99, "n_bootstraps": 200}
 
 
-def sides(seed, samples=40, n_tokens=10, d=4, rho=0.3, shift=0.0):
-    rng = np.random.default_rng(seed)
-    x, groups_x = tokens(rng, np.full(samples, n_tokens), d, rho)
-    y, groups_y = tokens(rng, np.full(samples, max(1, n_tokens // 2)), d, rho)
-    y[:, 0] += shift
-    return x, y, groups_x, groups_y
-
-
 def test_planted_truth_is_the_integral():
-    """The Monte Carlo truth against numerical integration, where one dimension carries it."""
+    """The Monte Carlo truth equals numerical integration where one dimension has the difference."""
     v = np.linspace(-12, 12, 20_001)
     normal = np.exp(-0.5 * v**2) / np.sqrt(2 * np.pi)
     laws = {
@@ -74,36 +69,25 @@ def test_planted_truth_everywhere(name, d):
 
 @pytest.mark.parametrize("rho", [0.0, 0.9])
 def test_null_reads_zero(rho):
-    """Two halves of one distribution; a random token split would find the samples instead."""
+    """Two halves of one distribution. A random split of tokens would find the samples instead."""
     for seed in range(3):
-        result = gap.jsd(*sides(seed, rho=rho), **FEW)
+        result = gap.jsd(*classified_sides(seed, rho=rho), **FEW)
         # 40 samples of nearly equal tokens are 40 vectors: a critic can win a fold by luck.
         assert (-0.05 if rho else -0.02) < result.raw_nats < 0.02
         assert 0.0 <= result.ci[0] <= result.nats <= 0.02
 
 
 def test_separable_sides_read_ln2():
-    result = gap.jsd(*sides(0, shift=60.0), **FEW)
+    result = gap.jsd(*classified_sides(0, shift=60.0), **FEW)
     assert result.nats == pytest.approx(LN2, abs=0.003)
     assert result.bits <= 1.0
     assert result.ci[1] <= LN2
-    assert gap.c2st(*sides(0, shift=60.0), **FEW).accuracy == pytest.approx(1.0)
-
-
-def test_accuracy_of_a_known_shift():
-    """Two unit Gaussians delta apart are told apart with probability Phi(delta / 2)."""
-    from scipy.stats import norm
-
-    result = gap.c2st(*sides(1, samples=100, n_tokens=30, rho=0.0, shift=1.5), **FEW)
-    assert result.accuracy == pytest.approx(norm.cdf(0.75), abs=0.02)
-    assert result.ci[0] < norm.cdf(0.75) < result.ci[1]
-    assert gap.c2st(*sides(2, rho=0.5), **FEW).accuracy == pytest.approx(0.5, abs=0.06)
 
 
 @given(st.integers(0, 1000))
 @settings(max_examples=5, deadline=None)
 def test_order_shift_scale_and_names_do_not_matter(seed):
-    x, y, groups_x, groups_y = sides(seed, samples=12, shift=1.0)
+    x, y, groups_x, groups_y = classified_sides(seed, samples=12, shift=1.0)
     base = gap.jsd(x, y, groups_x, groups_y, **FEW)
     order = np.random.default_rng(seed).permutation(len(x))
     moved = gap.jsd(
@@ -118,7 +102,7 @@ def test_order_shift_scale_and_names_do_not_matter(seed):
 
 
 def test_symmetry():
-    x, y, groups_x, groups_y = sides(3, shift=1.0)
+    x, y, groups_x, groups_y = classified_sides(3, shift=1.0)
     there, back = (
         gap.jsd(x, y, groups_x, groups_y, **FEW),
         gap.jsd(y, x, groups_y, groups_x, **FEW),
@@ -128,7 +112,7 @@ def test_symmetry():
 
 def test_balanced_and_samples_weigh_the_same():
     """One sample with 100 times the tokens, far away, must not be the estimate."""
-    x, y, groups_x, groups_y = sides(4, samples=50, rho=0.0)
+    x, y, groups_x, groups_y = classified_sides(4, samples=50, rho=0.0)
     rng = np.random.default_rng(0)
     crowd = rng.normal(size=(1000, 4)) + 8.0
     result = gap.jsd(
@@ -143,12 +127,12 @@ def test_balanced_and_samples_weigh_the_same():
 
 
 def test_repeats_by_seed():
-    first, again = (gap.jsd(*sides(5, shift=0.5), **FEW, seed=3) for _ in range(2))
+    first, again = (gap.jsd(*classified_sides(5, shift=0.5), **FEW, seed=3) for _ in range(2))
     assert first == again
 
 
 def test_profile_marks_saturation_and_what_is_not_there():
-    x, y, groups_x, groups_y = sides(6, d=12)
+    x, y, groups_x, groups_y = classified_sides(6, d=12)
     x[:, 5:] *= 0.1
     y[:, 5:] *= 0.1
     y[:, 7] += 1.0  # ten standard deviations apart, in a component of less variance than five
@@ -163,27 +147,18 @@ def test_profile_marks_saturation_and_what_is_not_there():
 
 
 def test_thinning_keeps_every_sample():
-    x, y, groups_x, groups_y = sides(7, shift=1.5, rho=0.0, n_tokens=40)
+    x, y, groups_x, groups_y = classified_sides(7, shift=1.5, rho=0.0, n_tokens=40)
     thin = gap.jsd(x, y, groups_x, groups_y, max_vectors=400, **FEW)
     assert (thin.n_x, thin.n_y, thin.n_samples_x) == (400, 400, 40)
     assert thin.nats == pytest.approx(gap.jsd(x, y, groups_x, groups_y, **FEW).nats, abs=0.06)
 
 
 def test_unpaired_and_fewest_samples():
-    x, y, groups_x, groups_y = sides(8, samples=4, shift=3.0)
+    x, y, groups_x, groups_y = classified_sides(8, samples=4, shift=3.0)
     for ids in (groups_y, groups_y + 4):
         result = gap.jsd(x, y, groups_x, ids, **FEW)
         assert 0.2 < result.nats <= LN2
         assert 0.01 <= result.p_value <= 1
-
-
-def test_histogram_states_its_own_saturation():
-    two = gap.jsd_histogram(*sides(9, samples=100, d=60), dims=2)
-    fifty = gap.jsd_histogram(*sides(9, samples=100, d=60), dims=50)
-    assert two.null_nats < 0.12
-    assert fifty.null_nats > 0.6  # every vector in a bin of its own: the null itself is saturated
-    assert fifty.nats == pytest.approx(fifty.null_nats, abs=0.01)
-    assert gap.jsd_histogram(*sides(9, shift=4.0), dims=2).nats > 0.5
 
 
 @pytest.mark.slow
@@ -209,3 +184,31 @@ def test_one_call_is_quick():
     start = time.perf_counter()
     gap.jsd(x, y, *groups, dims=10)
     assert time.perf_counter() - start < 0.5
+
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 5))
+Y = RNG.normal(size=(12, 5))
+GX, GY = np.repeat(np.arange(6), 4), np.repeat(np.arange(6), 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gap.jsd(X, Y, GX, GY, dims=6), "ask for at most 5"),
+        (lambda: gap.jsd(X, Y, GX, GY, dims=0), "at least 1"),
+        (lambda: gap.jsd(np.ones((24, 5)), np.ones((12, 5)), GX, GY), "all vectors are equal"),
+        (lambda: gap.jsd(X, Y, GX, GY, critics=["linaer"]), "did you mean 'linear'"),
+        (lambda: gap.jsd(X, Y, GX, GY, critics=[]), "no critic"),
+        (lambda: gap.jsd(X, Y, GX, GY, max_vectors=5), "allow one vector each"),
+        (lambda: gap.jsd(X, Y, GX, GY, level=95), "between 0 and 1"),
+        (lambda: gap.jsd_profile(X, Y, GX, GY, dims=(2, 9)), "ask for at most 5"),
+        (lambda: gap.jsd_profile(X, Y, GX, GY, dims=()), "name some"),
+        (lambda: gap.jsd_profile(X[:, :1], Y[:, :1], GX, GY), "at most 1 components"),
+    ],
+)
+def test_bad_options_are_one_clear_line(call, message):
+    with pytest.raises(UserError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

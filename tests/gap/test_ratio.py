@@ -1,4 +1,4 @@
-"""The ratio of two gaps: its jackknife done for real, its coverage, and what it refuses."""
+"""The ratio of two gaps: its jackknife by leaving samples out, its coverage, what it refuses."""
 
 import math
 
@@ -16,7 +16,7 @@ OPTIONS = {"bandwidth": 3.0, "n_permutations": 1, "n_bootstraps": 1}
 
 
 def three(seed, samples=12, shifts=(2.0, 1.5)):
-    """Image, words of one kind, words of another: vectors and sample ids of each."""
+    """Vectors and sample ids of images, of words of one kind, and of words of another."""
     rng = np.random.default_rng(seed)
     sides = []
     for axis, shift in ((0, shifts[0]), (1, 0.0), (1, shifts[1])):
@@ -27,7 +27,7 @@ def three(seed, samples=12, shifts=(2.0, 1.5)):
 
 
 def gaps_of(sides, without="", other_without=""):
-    """MMD of image and text, of the two kinds of words, each without some sample."""
+    """MMD of image and text and of the two kinds of words, each without one sample if named."""
 
     def keep(side, name):
         rows = side[1] != name
@@ -44,7 +44,7 @@ def gaps_of(sides, without="", other_without=""):
 
 @pytest.mark.parametrize("missing", ["", "q03"])
 def test_interval_equals_leaving_samples_out_for_real(missing):
-    """Also where the second contrast lacks a sample that the first has."""
+    """It holds as well if the second contrast lacks a sample that the first has."""
     sides = three(0)
     first, second = gaps_of(sides, other_without=missing)
     logs = []
@@ -74,7 +74,7 @@ def test_the_inverse_ratio_has_the_inverse_interval(seed):
         assert there.ci[0] < there.ratio < there.ci[1]
 
 
-def test_of_a_gap_to_itself_it_is_one_and_certain():
+def test_the_ratio_of_a_gap_to_itself_is_one_and_certain():
     first, _ = gaps_of(three(1))
     found = gap.mmd_ratio(first, first)
     assert found.ratio == 1.0
@@ -90,7 +90,7 @@ def test_a_second_gap_that_may_be_none_has_no_bound():
     raise AssertionError("no seed gave a gap that one sample makes")
 
 
-def test_what_has_no_ratio_is_one_line():
+def test_gaps_without_a_ratio_are_refused_in_one_line():
     first, _ = gaps_of(three(2))
     x, y = np.random.default_rng(0).normal(size=(2, 40, 4))
     unpaired = gap.mmd(x, y + 1, **OPTIONS)

@@ -1,19 +1,14 @@
-"""Further statistics of image against text: in the table, on disk and in the report."""
+"""The shape of the gap between image and text: every statistic, dimensions, MIR over layers."""
 
 from __future__ import annotations
-
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import keygap as kg
-from keygap.errors import UserError
-from keygap.measurement import shape as shape_table
-from keygap.measurement.shape import ShapeRows, ShapeTable
-from keygap.reporting import read_run, switches
-from keygap.reporting import shape as shape_section
+from keygap.measurement.shape import mir_over_layers
+from keygap.measurement.tables import DIMENSION_COLUMNS, statistics_frame
+from keygap.measurement.views import SHAPE_COLUMNS
 
 EXPECTED = {
     "modality_gap", "modality_gap_unbiased", "mir_distance", "mir",
@@ -32,7 +27,9 @@ def numbers(table) -> pd.DataFrame:
 
 def test_every_statistic_at_every_layer(table):
     frame = table.shape.frame
-    assert list(frame.columns) == list(shape_table.COLUMNS)
+    assert tuple(frame.columns) == SHAPE_COLUMNS
+    assert set(frame["contrast"]) == {"image_text"}
+    assert set(frame["side"]) == {"", "image", "text"}
     assert set(frame["statistic"]) == EXPECTED
     assert not frame.duplicated(["site", "layer", "head", "statistic", "side", "dims"]).any()
     for layer in ("0", "15", "29"):
@@ -54,6 +51,7 @@ def test_numbers_fit_each_other(table, numbers):
         parts = of["all"]["frechet_from_means"] + of["all"]["frechet_from_covariances"]
         assert of["all"]["frechet"] == pytest.approx(parts)
         one = table.shape.dimensions.query(f"layer == {layer}")
+        assert tuple(one.columns) == DIMENSION_COLUMNS
         assert one["contribution"].sum() == pytest.approx(of["all"]["mean_difference"])
         assert len(one) == 192
         assert one["size"].median() == pytest.approx(1.0)
@@ -68,54 +66,34 @@ def test_the_histogram_saturates_and_says_so(table):
     assert rows.loc[2, "null"] < 0.5 * rows.loc[2, "value"]
 
 
-def test_saved_and_read_back(table, tmp_path):
-    table.shape.save(tmp_path)
-    read = ShapeTable.read(tmp_path)
-    pd.testing.assert_frame_equal(read.frame, table.shape.frame, check_dtype=False)
-    pd.testing.assert_frame_equal(read.dimensions, table.shape.dimensions, check_dtype=False)
+def distances(values: dict[str, float], site: str = "key", contrast: str = "image_text"):
+    return [
+        {
+            "model": "m", "connector": "c", "benchmark": "b", "site": site, "layer": layer,
+            "contrast": contrast, "rung": "between", "statistic": "mir_distance", "value": value,
+            "settings": "{}",
+        }
+        for layer, value in values.items()
+    ]  # fmt: skip
 
 
-def test_nothing_measured_is_an_empty_table(tmp_path):
-    ShapeRows(seed=0).table().save(tmp_path)
-    read = ShapeTable.read(tmp_path)
-    assert list(read.frame.columns) == list(shape_table.COLUMNS)
-    assert len(read.frame) == len(read.dimensions) == 0
-
-
-def test_a_new_statistic_is_one_line_and_reaches_the_report(store, tmp_path, monkeypatch):
-    """And one that these vectors do not have is a note, not a number."""
-
-    class Result:
-        readings = (kg.gap.Reading("mean_norm", 7.25, "made for this test"),)
-
-    def missing(sides):
-        raise UserError("no such thing here")
-
-    monkeypatch.setattr(shape_table, "STATISTICS", (lambda sides: Result(), missing))
-    folder = tmp_path / "run"
-    shutil.copytree(store.root, folder)
-    measured = kg.measure(kg.Store(folder), layers=[0], n_permutations=9, n_bootstraps=9)
-    assert any("layer 0: no such thing here" in note for note in measured.notes)
-    measured.save(folder)
-    (table,) = shape_section.tables(read_run(folder))
-    assert table["layers"] == ["0"]
-    assert table["rows"] == [{"name": "mean_norm", "what": "made for this test", "cells": ["7.25"]}]
-
-
-def test_before_and_after_rope_stand_side_by_side():
-    row = {"head": "all", "rung": "between", "contrast": "image_text", "layer": 3, "confound": ""}
-    frame = pd.DataFrame(
+def test_mir_adds_up_layers_without_the_first_for_each_site_and_contrast():
+    frame = statistics_frame(
         [
-            {**row, "site": "k_proj", "mmd2": 0.3},
-            {**row, "site": "k_proj", "mmd2": 0.2, "confound": "equal_counts"},
-            {**row, "site": "k_proj", "mmd2": 0.9, "head": "0"},
-            {**row, "site": "key", "mmd2": 0.1},
+            *distances({"0": 50.0, "1": 4.0, "2": 6.0}),
+            *distances({"0": 50.0, "2": 100.0}, contrast="image_caption"),
+            *distances({"0": 50.0}, site="value"),
         ]
     )
-    found = [(row["site"], row["switch"], row["mmd2"]) for row in switches.rows(frame)]
-    assert found == [
-        ("k_proj", "as it is", 0.3),
-        ("k_proj", "after norm and RoPE (key)", 0.1),
-        ("k_proj", "equal_counts", 0.2),
-        ("key", "as it is", 0.1),
-    ]
+    rows, notes = mir_over_layers(frame)
+    assert rows["contrast"].tolist() == ["image_text", "image_caption"]
+    assert rows["value"].tolist() == pytest.approx([1.0, 2.0])
+    assert set(rows["layer"]) == {"all"}
+    assert rows["what"].iloc[0] == "log10 of the sum of mir_distance over layers 1, 2"
+    assert notes == []
+
+
+def test_mir_of_equal_sides_is_a_note():
+    rows, (note,) = mir_over_layers(statistics_frame(distances({"1": 0.0})))
+    assert rows.empty
+    assert note.startswith("m, key: no mir of image_text: ")

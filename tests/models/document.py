@@ -23,25 +23,29 @@ VIDEO = "frames of a video"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models
 
-keygap reads any model that transformers registers for image-text-to-text, unmodified, with no code
-of its own per model. This table is the outcome of `keygap check` on tiny random-weight models, made
-from transformers' own configuration classes and fed by each family's real processor
-(transformers {version}; `python -m tests.models.document` writes it anew).
+keygap reads any model that transformers registers for image-text-to-text, unmodified and with no
+code of its own per model. This table shows what `keygap check` finds on tiny models with random
+weights. They are built from transformers' own configuration classes and fed by the real processor
+of each family (transformers {version}; `python -m tests.models.document` writes this page).
 
-- *image and text meet in*: `sequence`: image features stand among the prompt's tokens; `early
-  fusion`: as discrete tokens; `encoder`: in the encoder of an encoder-decoder, which is read;
-  `cross-attention`: image features are the keys of layers of their own, so image keys and text keys
-  are never in one layer and are not compared.
-- *connector*: the modules that the tiny model has between vision features and text layers.
-- *chat*: through the family's processor with a chat template, or by plain text where the family was
-  never tuned to chat.
-- Rows and columns of positions are read off a chart that goes through the family's own processor,
-  or from the grid that it gives; where neither says them (learned queries, views that come in
-  several inputs), positions have none. Where a model puts learned row ends among patches whose
-  grid is not known, the sample is refused (unlimited_ocr, once an image is cut into tiles).
-- *videos*: whether the self-check of a video passes; a dash where the processor takes none,
-  or was given none of a tiny size.
-- Layers without attention (linear attention, convolution, state space) are named and not read.
+- *image and text meet in* says where attention sees both.
+  - `sequence`: image features are among the tokens of the prompt.
+  - `early fusion`: images are discrete tokens of the prompt.
+  - `encoder`: both are in the encoder of an encoder-decoder, and the encoder is read.
+  - `cross-attention`: image features are the keys of separate layers. No layer has both image keys
+    and text keys, so the two are not compared.
+- *connector*: the modules of the tiny model between its vision features and its text layers.
+- *image layout*: how the processor cuts an image. The row and column of a position are read from a
+  chart that goes through the family's own processor, or from the grid that the processor returns.
+  Where neither gives them (learned queries, views in several inputs), positions have no row and
+  column. If a model puts learned row ends among patches whose grid is unknown, the sample is
+  refused (unlimited_ocr, once an image is cut into tiles).
+- *chat*: `template` if prompts go through the chat template of the family's processor, `plain` for
+  families that were not tuned to chat.
+- *videos*: whether the self-check passes on a video. A dash means that the processor takes no
+  video, or that the tiny model was not given one.
+- *sites*: what can be read. Layers without attention (linear attention, convolution, state space)
+  are named and not read.
 
 """
 
@@ -95,9 +99,8 @@ def main() -> None:
     refused = sum(line[-1].startswith("refused") for line in rows)
     lines = [
         f"Of the {len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)} families that transformers "
-        f"registers, {len(rows)} were tried: {passing} pass, {templates} of them through a chat "
-        f"template, and {refused} are refused, because their design has no image keys beside text "
-        "keys.\n",
+        f"registers, {len(rows)} were tried. {passing} pass, {templates} of them through a chat "
+        f"template, and {refused} are refused for the reason in their row.\n",
         f"| {' | '.join(names)} |",
         f"|{'---|' * len(names)}",
         *(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in rows),

@@ -11,7 +11,7 @@ from . import offline
 from .tiny import HEAD_DIM, tiny_config, tiny_model
 
 SQUARE = {"height": 32, "width": 32}
-MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+MROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 QWEN_TOKENS = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
@@ -115,7 +115,9 @@ class Entry:
             ids.setdefault(f"{base}_token_index", token)
         config = dict(self.config)
         ids |= self.named
-        known = {name: tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()}
+        known: dict[str, Any] = {
+            name: tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()
+        }
         config |= {name: known[name] for name in self.forced}
         if "vocabulary_map" in config:  # discrete image tokens are words of the vocabulary
             config["vocabulary_map"] = tokenizer.get_added_vocab()
@@ -149,4 +151,4 @@ MINICPM = {
     "image_id_end_token": "</image_id>",
 }
 SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
-assert sum(MROPE["mrope_section"]) == HEAD_DIM // 2  # type: ignore[arg-type]
+assert sum(MROPE["mrope_section"]) == HEAD_DIM // 2

@@ -69,7 +69,7 @@ def tokenizer_with(tokens: dict[str, str], more: tuple[str, ...] = ()) -> PreTra
     )
     special = [*dict.fromkeys((*tokens.values(), "<|im_start|>", "<|im_end|>", *more))]
     backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in special]  # type: ignore[misc]
+        [AddedToken(token, special=True, normalized=False) for token in special]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from keygap.benchmarks import BadSample, Part, Sample
+from keygap.benchmarks import BadSample, Piece, Sample
 from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
@@ -81,7 +81,7 @@ def test_an_exception_in_the_middle_leaves_nothing(site):
     inputs = on_device(vlm, vlm.prompter(check_samples()))
     functions = dict(AttentionInterface._global_mapping)
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.decoder.modules()]
-    watched = []
+    watched: list[weakref.ref] = []
 
     def fail(module, arguments, output):
         watched.extend(weakref.ref(vectors) for vectors in capture._read.values())
@@ -204,7 +204,7 @@ def test_placeholder_in_a_text_is_a_bad_sample():
     vlm = vlm_of("llava")
     (sample, _) = check_samples()
     text = "What does <image> mean?"
-    bad = Sample(sample.id, sample.images, text, (Part("image"), Part("text", text=text)))
+    bad = Sample(sample.id, sample.images, text, (Piece("image"), Piece("text", text=text)))
     with pytest.raises(BadSample, match="'<image>'"):
         vlm.prompter([bad])
 
@@ -213,15 +213,15 @@ def test_several_images_and_text_between_them():
     vlm = vlm_of("llava_next")
     one, two = check_samples()
     prompt = (
-        Part("text", text="First "),
-        Part("image"),
-        Part("text", "option", "A. this "),
-        Part("image", image=1),
-        Part("text", "option", "B. that"),
+        Piece("text", text="First "),
+        Piece("image"),
+        Piece("text", "option", "A. this "),
+        Piece("image", image=1),
+        Piece("text", "option", "B. that"),
     )
     (labels,) = vlm.prompter([Sample("s", (*one.images, *two.images), "q", prompt)]).labels
     runs = [str(labels.role[0] + ":" + labels.modality[0])]
-    order = []
+    order: list[str] = []
     for image, role in zip(labels.image, labels.role, strict=True):
         name = f"image {image}" if image >= 0 else role
         if name != "template" and (not order or order[-1] != name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,8 +39,9 @@ def test_other_weights_of_the_same_name_are_another_model(folder, tmp_path):
     kg.extract(vlm, bench_of(samples(4)), tmp_path / "run", layers=[0])
     assert fingerprint(vlm.model) == fingerprint(kg.load(str(folder), dtype="float32").model)
     with torch.no_grad():
-        vlm.layers[0].projection("k_proj").module.weight.mul_(3)
-    with pytest.raises(UserError, match="holds another experiment: its weights"):
+        module: Any = vlm.layers[0].projection("k_proj").module
+        module.weight.mul_(3)
+    with pytest.raises(UserError, match="holds another extraction: its weights"):
         kg.extract(vlm, bench_of(samples(4)), tmp_path / "run", layers=[0])
 
 
@@ -63,8 +66,9 @@ def overflowing() -> kg.VLM:
     model, processor = BY_FAMILY["llava"].build()
     vlm = wrap(model.half(), processor, "overflowing")
     with torch.no_grad():
-        vlm.layers[0].block.mlp.down_proj.weight.mul_(1e4)
-        vlm.layers[0].block.mlp.up_proj.weight.mul_(1e4)
+        mlp: Any = vlm.layers[0].block.mlp
+        mlp.down_proj.weight.mul_(1e4)
+        mlp.up_proj.weight.mul_(1e4)
     return vlm
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig, ProcessorMixin
 
 import keygap as kg
 from keygap.benchmarks import BadSample, Sample, image_then_question
@@ -37,7 +39,7 @@ def test_a_model_without_a_processor_is_refused(tmp_path):
 def test_a_tokenizer_alone_is_no_processor():
     model, _ = BY_FAMILY["llava"].build()
     with pytest.raises(UserError, match="has no image side"):
-        wrap(model, tokenizer_with({}), "tiny")
+        wrap(model, cast(ProcessorMixin, tokenizer_with({})), "tiny")
 
 
 def test_a_loaded_model_needs_its_processor():

@@ -117,7 +117,7 @@ def test_connectors_are_described_as_they_are():
     assert not merger.queries
 
 
-def reduced(config: Any, text: dict[str, int], vision: dict[str, int], token: int) -> Any:
+def reduced(config: Any, text: dict[str, int], vision: dict[str, int], token: Any) -> Any:
     """The same configuration with fewer heads and a small vocabulary."""
     values = config.to_dict()
     for part, sizes in (("text_config", text), ("vision_config", vision)):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import keygap as kg
-from keygap.benchmarks import BadSample, Part, Sample
+from keygap.benchmarks import BadSample, Piece, Sample
 from keygap.models.load import wrap
 from keygap.models.prompting.labelling import VideoFacts, frames_of
 from keygap.selfcheck.check import check
@@ -20,11 +20,11 @@ from .zoo import BY_FAMILY
 def film(name: str, pictures: int = 4) -> Sample:
     frames = np.random.default_rng(0).integers(0, 256, (pictures, 48, 64, 3), dtype=np.uint8)
     prompt = (
-        Part("text", text="First a picture "),
-        Part("image"),
-        Part("text", text=" and then a film: "),
-        Part("video"),
-        Part("text", text="What moves in it?"),
+        Piece("text", text="First a picture "),
+        Piece("image"),
+        Piece("text", text=" and then a film: "),
+        Piece("video"),
+        Piece("text", text="What moves in it?"),
     )
     return Sample(
         name,

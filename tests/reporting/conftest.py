@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import keygap as kg
-from keygap.contrasts.ladder import CONTRASTS
+from keygap.contrasts import CONTRASTS
 from keygap.contrasts.own import OwnContrast, Selection
 
 SITES = ["k_proj", "key"]

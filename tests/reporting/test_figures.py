@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from keygap.contrasts.ladder import CONTRASTS
+from keygap.contrasts import CONTRASTS
 from keygap.reporting import Run, figures, read_run, shape
+from keygap.reporting.run import contrasts_of
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,9 @@ def heading(figure: Figure) -> str:
 
 @pytest.mark.parametrize("site", ["k_proj", "key"])
 def test_every_figure_names_its_site(run: Run, site: str) -> None:
-    for draw in (figures.heads, figures.jsd_profile, figures.gap_by_layer, shape.figure):
-        assert heading(draw(run, site)).endswith(f"micro:linear on easy-vqa, {site}")
+    drawn = [f(run, site) for f in (figures.heads, figures.jsd_profile, figures.gap_by_layer)]
+    for figure in (*drawn, shape.figure(run, site, "image_text")):
+        assert heading(figure).endswith(f"micro:linear on easy-vqa, {site}")
     for draw_all in (figures.ladder, figures.projections):
         assert f" at {site}" in heading(draw_all([run], site))
 
@@ -56,7 +58,7 @@ def test_a_model_of_fewer_layers_leaves_no_empty_axes(run: Run) -> None:
 
 
 def test_own_contrasts_stand_on_the_ladder_in_colours_of_their_own(run: Run) -> None:
-    names = figures.contrasts_of([run])
+    names = contrasts_of([run])
     # keygap's own first, then in the order asked; verbs was asked before all of them
     assert names == [*CONTRASTS, "verbs", "articles"]
     colours = figures.colours_of([run])

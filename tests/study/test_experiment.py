@@ -68,11 +68,11 @@ def test_defaults_are_filled_in(tmp_path):
         ),
         (
             GOOD + "measurement: {contrasts: [image_text, text_text, image_text]}\n",
-            "contrasts: the contrast 'image_text' stands there 2 times: name each once",
+            "contrasts: the contrast 'image_text' is listed 2 times: name each once",
         ),
         (
             GOOD + "measurement: {contrasts: [{name: x, a: {}, b: {}}, {name: x, a: {}, b: {}}]}\n",
-            "the contrast 'x' stands there 2 times",
+            "the contrast 'x' is listed 2 times",
         ),
         ("- a\n- b\n", "it must be a mapping of keys to values"),
         ("name: [", "is not valid YAML"),

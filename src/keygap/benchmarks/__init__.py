@@ -1,4 +1,13 @@
-"""Where samples come from: one file per benchmark, one registry line each."""
+"""Where samples come from.
+
+To add a benchmark, write a subclass of ``Benchmark`` in one file and register it: with a line in
+``REGISTRY`` here, an entry point of the group ``keygap.benchmarks`` in another package, or
+``REGISTRY.register`` in a script. Its constructor takes those of ``split``, ``data`` and
+``language`` that a user may choose, and its docstring begins with the line that
+``keygap benchmarks`` shows.
+
+Importing this package loads neither the benchmarks nor the libraries that they read files with.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from keygap.benchmarks.choosing import choose
 from keygap.benchmarks.sample import (
     BadSample,
     Entry,
-    Part,
+    Piece,
     Sample,
     as_rgb,
     image_then_question,
@@ -22,34 +32,30 @@ from keygap.benchmarks.sample_set import (
     SampleSet,
     Unset,
     as_sample_set,
-    choose,
-    with_copies,
 )
-from keygap.benchmarks.sources.easy_vqa import EasyVQA
-from keygap.benchmarks.sources.lmms import LmmsTask
-from keygap.benchmarks.sources.local import ImageFolder, JsonLines
-from keygap.benchmarks.sources.mmbench import MMBench
-from keygap.benchmarks.sources.mmmu import MMMU
-from keygap.benchmarks.sources.mmmu_pro import MMMUPro
-from keygap.errors import UserError, unknown
+from keygap.errors import UserError
+from keygap.registry import Registry
 
-REGISTRY: dict[str, Callable[..., Benchmark]] = {
-    "easy-vqa": EasyVQA,
-    "mmmu": MMMU,
-    "mmmu-pro": partial(MMMUPro, "10"),
-    "mmmu-pro-4": partial(MMMUPro, "4"),
-    "mmmu-pro-vision": partial(MMMUPro, "vision"),
-    "mmbench": partial(MMBench, "en", False),
-    "mmbench-cn": partial(MMBench, "cn", False),
-    "mmbench-circular": partial(MMBench, "en", True),
-    "mmbench-cn-circular": partial(MMBench, "cn", True),
-}
-# names with a part of the user's own after a colon
-PREFIXES: dict[str, tuple[str, Callable[..., Benchmark]]] = {
-    "jsonl": ("jsonl:PATH", JsonLines),
-    "folder": ("folder:PATH", ImageFolder),
-    "lmms": ("lmms:NAME", LmmsTask),
-}
+SOURCES = "keygap.benchmarks.sources"
+# A name with a colon ends in a placeholder: what the user writes there is the first argument.
+REGISTRY: Registry[Callable[..., Benchmark]] = Registry(
+    "benchmark",
+    "keygap.benchmarks",
+    {
+        "easy-vqa": f"{SOURCES}.easy_vqa:EasyVQA",
+        "mmmu": f"{SOURCES}.mmmu:MMMU",
+        "mmmu-pro": f"{SOURCES}.mmmu_pro:MMMUPro",
+        "mmmu-pro-4": f"{SOURCES}.mmmu_pro:MMMUPro4",
+        "mmmu-pro-vision": f"{SOURCES}.mmmu_pro:MMMUProVision",
+        "mmbench": f"{SOURCES}.mmbench:MMBench",
+        "mmbench-cn": f"{SOURCES}.mmbench:MMBenchCN",
+        "mmbench-circular": f"{SOURCES}.mmbench:MMBenchCircular",
+        "mmbench-cn-circular": f"{SOURCES}.mmbench:MMBenchCNCircular",
+        "jsonl:PATH": f"{SOURCES}.local:JsonLines",
+        "folder:PATH": f"{SOURCES}.local:ImageFolder",
+        "lmms:NAME": f"{SOURCES}.lmms:LmmsTask",
+    },
+)
 
 
 def benchmark(
@@ -58,25 +64,21 @@ def benchmark(
     data: str | Path | None = None,
     language: str | None = None,
 ) -> Benchmark:
-    """Open a benchmark by its name; nothing is decoded yet.
+    """Open a benchmark by its name. No image is decoded yet.
 
     Args:
-        name: one of ``REGISTRY``, ``jsonl:PATH``, ``folder:PATH`` or ``lmms:NAME``.
-        split: one of the benchmark's; None means the one that is usually reported.
-        data: a parquet or TSV file, or a folder of them, in the publisher's columns; None means the
-            Hub, at a pinned revision.
-        language: "en" or "zh", for questions of the user's own.
+        name: a name in ``REGISTRY``, such as ``mmmu``, ``jsonl:PATH``, ``folder:PATH`` or
+            ``lmms:NAME``.
+        split: one of the benchmark's splits; None means the one that is usually reported.
+        data: a parquet or TSV file with the publisher's columns, or a folder of such files; None
+            means the Hub, at a pinned revision.
+        language: "en" or "zh", for the user's own questions.
 
     Raises:
-        UserError: no benchmark, split or data of that name, or a setting that it does not have.
+        UserError: there is no such benchmark, split or data, or the benchmark does not take one of
+            the arguments.
     """
-    prefix, colon, rest = name.partition(":")
-    if colon and rest and prefix in PREFIXES:
-        factory: Callable[..., Benchmark] = partial(PREFIXES[prefix][1], rest)
-    elif name in REGISTRY:
-        factory = REGISTRY[name]
-    else:
-        raise unknown("benchmark", name, [*REGISTRY, *(shown for shown, _ in PREFIXES.values())])
+    factory = _factory(name)
     settings = {"split": split, "data": data, "language": language}
     given = {key: value for key, value in settings.items() if value is not None}
     for key in given:
@@ -85,15 +87,32 @@ def benchmark(
     return factory(**given)
 
 
+def described() -> list[tuple[str, str]]:
+    """List every benchmark's name and what it is, without importing it."""
+    return REGISTRY.described()
+
+
+def _factory(name: str) -> Callable[..., Benchmark]:
+    """Find what opens the benchmark of this name.
+
+    Raises:
+        UserError: there is no such benchmark, or its module cannot be imported.
+    """
+    prefix, colon, rest = name.partition(":")
+    for known in REGISTRY:
+        if rest and known.startswith(prefix + colon):
+            return partial(REGISTRY[known], rest)
+    return REGISTRY[name]
+
+
 __all__ = [
-    "PREFIXES",
     "REGISTRY",
     "UNSET",
     "BadSample",
     "Benchmark",
     "Entry",
     "InMemory",
-    "Part",
+    "Piece",
     "Sample",
     "SampleSet",
     "Unset",
@@ -101,6 +120,6 @@ __all__ = [
     "as_sample_set",
     "benchmark",
     "choose",
+    "described",
     "image_then_question",
-    "with_copies",
 ]

@@ -1,8 +1,8 @@
-"""What a benchmark hands on: samples, one at a time, and an index that costs no images.
+"""The types that a benchmark hands out: samples, pieces of their prompts, and index entries.
 
-A benchmark knows its items by a light index (id, subject, image key) and decodes images only when
-an item is asked for, so that memory does not grow with the benchmark and the choice of samples is
-made before any image is opened.
+A benchmark lists its items in an index of light entries (id, subject, image key) and opens images
+only when one item is asked for. Memory therefore does not grow with the benchmark, and samples are
+chosen before any image is opened.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ Role = Literal["system", "template", "question", "option", "hint", "answer"]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One piece of a prompt as the model reads it: text of a role, an image, or a video.
+class Piece:
+    """One piece of a prompt: text with a role, an image, or a video.
 
-    ``image`` is the index into ``Sample.images``, or ``Sample.videos``; ``text`` is empty then.
+    Attributes:
+        kind: what the piece is.
+        role: role of the text; of an image, the role of the text that shows it.
+        text: the text; empty for an image or a video.
+        image: for an image, its index in ``Sample.images``; for a video, in ``Sample.videos``.
     """
 
     kind: Literal["text", "image", "video"]
@@ -32,36 +36,48 @@ class Part:
     image: int = 0
 
 
+
 @dataclass(frozen=True)
 class Sample:
     """One benchmark item.
 
-    ``images`` are opened but may still be undecoded (PIL reads lazily): a broken one fails where it
-    is used, and is recorded as that sample's failure. ``prompt`` is the user's turn by the
-    benchmark's own template; it may show one image several times. Where there are ``options``, a
-    part of role option spells each with its letter, and ``answer`` is a letter (``letters``); it is
-    None where the publisher keeps it.
+    Attributes:
+        id: unique within the benchmark.
+        images: opened, but possibly not decoded yet, because PIL reads pixels lazily. A broken
+            image fails where it is used and is then recorded as the failure of its sample.
+        question: text of the question.
+        prompt: the user's turn in the benchmark's own template. It may show an image several
+            times. Each option has a piece of role option that spells it with its letter.
+        answer: a letter where there are options, otherwise text; None if it is not published.
+        options: texts of the options; empty for an open question.
+        hint: additional text that the benchmark gives before the question.
+        language: code of the question's language.
+        subject: group within the benchmark; samples are chosen in proportion to these.
+        meta: further columns of the publisher.
+        videos: each as the frames that are shown.
+        option_letters: letters of the options where they are not A, B, C, ...
     """
 
     id: str
     images: tuple[Image.Image, ...]
     question: str
-    prompt: tuple[Part, ...]
+    prompt: tuple[Piece, ...]
     answer: str | None = None
     options: tuple[str, ...] = ()
     hint: str | None = None
     language: str = "en"
     subject: str = ""
     meta: dict[str, str] = field(default_factory=dict)
-    videos: tuple[tuple[Image.Image, ...], ...] = ()  # each as the frames that are shown
+    videos: tuple[tuple[Image.Image, ...], ...] = ()
+    option_letters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse text that no file and no tokenizer takes: half of a surrogate pair.
+        """Refuse text with an unpaired surrogate, which neither files nor tokenizers accept.
 
         Raises:
-            BadSample: there is one.
+            BadSample: the text has one.
         """
-        texts = (self.question, self.answer or "", *(part.text for part in self.prompt))
+        texts = (self.question, self.answer or "", *(piece.text for piece in self.prompt))
         try:
             "".join(texts).encode()
         except UnicodeEncodeError as error:
@@ -69,56 +85,68 @@ class Sample:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The letters of the options; not always A, B, C: a publisher may leave one out."""
-        return tuple(self.meta.get("letters", LETTERS[: len(self.options)]))
+        """The letters of the options, in their order."""
+        return self.option_letters or LETTERS[: len(self.options)]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of an item unopened; ``image_key`` is shared by the items of one image."""
+    """What the index of a benchmark says about one item.
+
+    Attributes:
+        id: unique within the benchmark.
+        subject: as in ``Sample``.
+        image_key: shared by all items that show the same image; empty where none do.
+        question_key: shared by the rows of one question in circular evaluation; empty where each
+            question has one row.
+    """
 
     id: str
     subject: str = ""
     image_key: str = ""
+    question_key: str = ""
 
 
 class BadSample(ValueError):
-    """One item that cannot be used. It is recorded with its reason, and the run goes on."""
+    """An item that cannot be used. It is recorded with the reason, and the run goes on."""
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode, decoded whole, in RGB; what is transparent becomes white.
+    """Decode an image of any mode to RGB, with transparency rendered on white.
 
     Raises:
-        BadSample: the image is truncated, broken, or of a mode that has no RGB form.
+        BadSample: the image is truncated or broken, or its mode cannot be converted.
     """
     try:
         image.load()
-        if image.mode.startswith("I;16"):  # 16 bits of grey: convert() would clip, not scale
+        if image.mode.startswith("I;16"):  # 16-bit grey, which convert() would clip, not scale
             image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
         if not image.has_transparency_data:
             return image.convert("RGB")
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
-    # what Pillow's decoders raise on broken bytes
+    # the exceptions that Pillow's decoders raise on broken bytes
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise BadSample(f"the image cannot be decoded: {error}") from error
 
 
-def image_then_question(question: str, images: int = 1) -> tuple[Part, ...]:
-    """The plain prompt: the images, then the question."""
-    return (*(Part("image", image=number) for number in range(images)), Part("text", text=question))
+def image_then_question(question: str, images: int = 1) -> tuple[Piece, ...]:
+    """The plain prompt: all images, then the question."""
+    shown = (Piece("image", image=number) for number in range(images))
+    return (*shown, Piece("text", text=question))
 
 
-def unique_ids(fallback: str, ids: Iterable[object]) -> list[str]:
-    """The publisher's ids as text, each once: stores and choices tell items apart by them.
+def unique_ids(prefix: str, ids: Iterable[object]) -> list[str]:
+    """Turn the publisher's ids into unique strings.
 
-    A row without an id is named by its place; a second row of one id gets its place added.
+    Args:
+        prefix: used with the row number for a row that has no id.
+        ids: one for each row; a repeated id gets its row number appended.
     """
     names: dict[str, None] = {}
     for number, value in enumerate(ids):
-        name = str(value) if value not in (None, "") else f"{fallback}-{number}"
+        name = str(value) if value not in (None, "") else f"{prefix}-{number}"
         while name in names:
             name = f"{name}#{number}"
         names[name] = None

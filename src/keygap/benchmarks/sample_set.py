@@ -1,28 +1,27 @@
 """A benchmark, and the samples that a seed chose from it.
 
-Extraction, answers and probes must read the same samples, so the choice is made once, here, and
-handed on as one object. A benchmark declares what the rest of keygap asks of it (its closed set of
-answers, its scoring rule, its language, where its data are) as attributes with defaults, so that
-nobody has to probe for them.
+Extraction, answers and probes must read the same samples. The choice is therefore made once, here,
+and passed on as one object. A benchmark declares what the rest of keygap needs to know about it
+(its closed set of answers, its scoring rule, its language, where its data are) as attributes with
+defaults, so that no caller has to test whether they exist.
 """
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
+from keygap.benchmarks.choosing import choose, with_copies
 from keygap.benchmarks.sample import Entry, Sample
 from keygap.defaults import SAMPLES
 from keygap.errors import UserError
 
 
 class Unset(Enum):
-    """The type of an argument that the caller left out, where None means something."""
+    """Type of the default of an argument for which None has a meaning of its own."""
 
     UNSET = "unset"
 
@@ -36,12 +35,10 @@ class Benchmark(ABC):
     Attributes:
         name: as the user writes it, such as ``mmmu`` or ``jsonl:PATH``.
         split: the split that was opened.
-        data: where the files lie, in full; None for the publisher's own. Runs on different files
+        data: absolute path of local data; None for the publisher's own. Runs on different files
             are different runs.
-        language: of the user's own questions; None where the publisher decides.
-        scoring: name of the accuracy rule (``keygap.benchmarks.scoring.RULES``).
-        has_copies: whether a question has several rows (circular evaluation), all of which are
-            scored together.
+        language: language of the user's own questions; None where the publisher defines it.
+        scoring: name of the accuracy rule, in ``keygap.benchmarks.scoring.RULES``.
     """
 
     name: str
@@ -49,23 +46,22 @@ class Benchmark(ABC):
     data: str | None = None
     language: str | None = None
     scoring: str = "plain"
-    has_copies: bool = False
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The closed set of answers that every question shares; empty where there is none."""
+        """The closed set of answers that every question shares; empty if there is none."""
         return ()
 
     @abstractmethod
     def index(self) -> Sequence[Entry]:
-        """Every item, in the publisher's order."""
+        """List every item, in the publisher's order."""
 
     @abstractmethod
     def sample(self, number: int) -> Sample:
-        """The item at a place of the index, its images opened.
+        """Open the item at this position of the index.
 
         Raises:
-            BadSample: the row cannot be made into a sample; the message says what is wrong.
+            BadSample: the item cannot be used; the message gives the reason.
         """
 
     def choose(self, samples: int | None = SAMPLES, seed: int = 0) -> SampleSet:
@@ -76,7 +72,7 @@ class Benchmark(ABC):
             seed: any integer of at least 0.
 
         Raises:
-            UserError: fewer than one sample asked for, or the benchmark has none.
+            UserError: fewer than one sample was asked for, or the benchmark has none.
         """
         if samples is not None and samples < 1:
             raise UserError(f"samples is {samples}: at least 1 is needed")
@@ -92,9 +88,9 @@ class SampleSet:
 
     Attributes:
         benchmark: where the samples come from.
-        places: places in the benchmark's index.
+        places: their positions in the benchmark's index.
         asked: how many samples were asked for; None means all.
-        seed: of the choice.
+        seed: seed of the choice.
     """
 
     benchmark: Benchmark
@@ -109,38 +105,42 @@ class SampleSet:
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
-        """Id, subject and image key of every chosen sample."""
+        """Index entry of every chosen sample."""
         index = self.benchmark.index()
         return tuple(index[place] for place in self.places)
 
     def sample(self, number: int) -> Sample:
-        """The chosen sample of this number, counted from 0.
+        """Open the chosen sample of this number, counted from 0.
 
         Raises:
-            BadSample: the row cannot be made into a sample.
+            BadSample: the item cannot be used.
         """
         return self.benchmark.sample(self.places[number])
 
     def with_copies(self) -> SampleSet:
-        """The same set, each sample followed by the other rows of its question.
+        """Return the set with every row of each question, for circular evaluation.
 
-        The set itself where the benchmark has no copies.
+        The set is the same where each question has one row.
         """
-        if not self.benchmark.has_copies:
-            return self
-        places = with_copies(self.benchmark.index(), self.places)
-        return SampleSet(self.benchmark, tuple(places), self.asked, self.seed)
+        return replace(self, places=tuple(with_copies(self.benchmark.index(), self.places)))
 
-    def batches(self, size: int) -> Iterator[SampleSet]:
-        """Consecutive sets of at most ``size`` samples."""
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
+    def batches(self, size: int) -> list[SampleSet]:
+        """Divide the set into consecutive sets of at most ``size`` samples.
+
+        Raises:
+            UserError: ``size`` is less than one.
+        """
+        if size < 1:
+            raise UserError(f"the batch size is {size}: at least 1 is needed")
+        return [self[start : start + size] for start in range(0, len(self), size)]
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, wanted: slice) -> SampleSet:
-        return SampleSet(self.benchmark, self.places[wanted], self.asked, self.seed)
+        if not isinstance(wanted, slice):
+            raise TypeError("a SampleSet takes slices; one sample is sample(number)")
+        return replace(self, places=self.places[wanted])
 
     def __repr__(self) -> str:
         return (
@@ -154,15 +154,15 @@ def as_sample_set(
     samples: int | Unset | None = UNSET,
     seed: int | Unset = UNSET,
 ) -> SampleSet:
-    """The sample set of an argument that may be a benchmark or a set that was chosen already.
+    """Return the sample set of an argument that may be a benchmark or a sample set.
 
     Args:
-        source: a benchmark, from which samples are chosen, or a sample set.
-        samples: how many; None means all. By default 200.
-        seed: of the choice. By default 0.
+        source: a benchmark to choose samples from, or a sample set.
+        samples: how many to choose; None means all. Default: 200.
+        seed: seed of the choice. Default: 0.
 
     Raises:
-        UserError: a number of samples or a seed beside a set that was chosen already.
+        UserError: ``samples`` or ``seed`` was given together with a sample set.
     """
     if isinstance(source, SampleSet):
         if samples is not UNSET or seed is not UNSET:
@@ -178,70 +178,16 @@ def as_sample_set(
 
 @dataclass(frozen=True)
 class InMemory(Benchmark):
-    """A benchmark out of samples that the caller already has."""
+    """A benchmark of samples that the caller already has."""
 
     name: str
     samples: Sequence[Sample]
     split: str = "memory"
 
     def index(self) -> list[Entry]:
+        """List the samples' ids and subjects."""
         return [Entry(item.id, item.subject) for item in self.samples]
 
     def sample(self, number: int) -> Sample:
+        """Return the sample at this position."""
         return self.samples[number]
-
-
-def with_copies(entries: Sequence[Entry], chosen: Sequence[int]) -> list[int]:
-    """The chosen items, each followed by the others of its image.
-
-    Circular evaluation needs every copy of a question, and ``choose`` takes one of each first.
-
-    Args:
-        entries: the benchmark's index.
-        chosen: places in it, as ``choose`` gave them.
-    """
-    family: dict[str, list[int]] = defaultdict(list)
-    for number, entry in enumerate(entries):
-        family[entry.image_key or entry.id].append(number)
-    whole = [n for place in chosen for n in family[entries[place].image_key or entries[place].id]]
-    return list(dict.fromkeys(whole))
-
-
-def choose(entries: Sequence[Entry], samples: int | None, seed: int) -> list[int]:
-    """Which items to use: seeded, stratified by subject, the same everywhere.
-
-    The order is that of a hash of seed and id, so it depends on neither the machine, the Python
-    version nor the model. Subjects take turns in proportion to their size. Items of one image are
-    not independent samples: a second item of an image comes only after every image had one.
-
-    Args:
-        entries: the benchmark's index.
-        samples: how many; None or more than there are means all.
-        seed: any integer.
-
-    Returns:
-        Places in ``entries``, in the order in which to run them.
-    """
-
-    def rank(number: int) -> bytes:
-        return hashlib.sha256(f"{seed}:{entries[number].id}".encode()).digest()
-
-    seen: dict[str, int] = defaultdict(int)
-    turn = {}
-    for number in sorted(range(len(entries)), key=rank):
-        key = entries[number].image_key or entries[number].id
-        turn[number] = seen[key]
-        seen[key] += 1
-    by_turn: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for number in turn:
-        by_turn[turn[number]][entries[number].subject].append(number)
-    chosen: list[int] = []
-    for level in sorted(by_turn):
-        # the k-th of n items of a subject stands at (k + 1/2) / n: proportional at every length
-        places = [
-            ((k + 0.5) / len(numbers), subject, number)
-            for subject, numbers in by_turn[level].items()
-            for k, number in enumerate(numbers)
-        ]
-        chosen += [number for _, _, number in sorted(places)]
-    return chosen if samples is None else chosen[:samples]

@@ -1,8 +1,13 @@
 """Multiple choice by likelihood: which option a model chose, and accuracy by each benchmark's rule.
 
-Pure functions. A model's log-likelihoods of the option letters come in, one mapping per sample;
-chosen letters and accuracies come out. MMMU pools questions within a discipline and over all (micro
-average). MMBench's circular evaluation counts a question only if it is right in every shifted copy.
+The functions are pure: they take a model's log-likelihoods of the options, one mapping for each
+sample, and return chosen options and accuracies. MMMU pools questions within a discipline and over
+all disciplines (micro average). MMBench's circular evaluation counts a question as correct only if
+the model is right in every shifted copy.
+
+A rule takes the judged samples of a benchmark and returns accuracies by name, ``overall`` first. A
+benchmark names its rule in its attribute ``scoring``; other packages add rules through the
+entry-point group ``keygap.scoring``.
 """
 
 from __future__ import annotations
@@ -12,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from keygap.errors import unknown
+from keygap.registry import Registry
 
-# the publisher's six, of thirty subjects
+# MMMU's six disciplines and their thirty subjects, as published
 DISCIPLINES = {
     "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
     "Business": ("Accounting", "Economics", "Finance", "Manage", "Marketing"),
@@ -41,44 +46,70 @@ DISCIPLINES = {
 
 @dataclass(frozen=True)
 class Judged:
-    """One answered sample. ``question`` is what the circular copies of a question share."""
+    """One answered sample.
+
+    Attributes:
+        id: the sample's id.
+        subject: the sample's subject.
+        chosen: the candidate that the model finds likeliest: a letter, or an answer of a closed
+            set.
+        answer: the correct candidate.
+        candidates: all that could be chosen.
+        question: shared by the circular copies of a question (``Entry.question_key``).
+        log_probability: of the chosen candidate, in nats.
+    """
 
     id: str
     subject: str
     chosen: str
     answer: str
-    letters: tuple[str, ...]
+    candidates: tuple[str, ...]
     question: str = ""
+    log_probability: float = math.nan
 
     @property
     def correct(self) -> bool:
+        """Whether the chosen candidate is the answer."""
         return self.chosen == self.answer
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of how many; ``value`` is not a number where there was none."""
+    """How many answers of how many are correct."""
 
     correct: int
     total: int
 
     @property
     def value(self) -> float:
+        """The share of correct answers; NaN if there is no answer."""
         return self.correct / self.total if self.total else math.nan
 
 
+Rule = Callable[[Sequence[Judged]], dict[str, Accuracy]]
+RULES: Registry[Rule] = Registry(
+    "scoring rule",
+    "keygap.scoring",
+    {
+        "plain": "keygap.benchmarks.scoring:score_plain",
+        "mmmu": "keygap.benchmarks.scoring:score_mmmu",
+        "circular": "keygap.benchmarks.scoring:score_circular",
+    },
+)
+
+
 def choose_option(likelihoods: Mapping[str, float]) -> str:
-    """The letter of the highest log-likelihood; of equal ones the first in the mapping.
+    """Return the candidate with the highest log-likelihood; of equal ones the first.
 
     Raises:
-        ValueError: no letter, or a likelihood that is not a number.
+        ValueError: there is no candidate, or a log-likelihood is NaN.
     """
     if not likelihoods:
         raise ValueError("no option to choose from")
-    broken = [letter for letter, value in likelihoods.items() if math.isnan(value)]
+    broken = [candidate for candidate, value in likelihoods.items() if math.isnan(value)]
     if broken:
         raise ValueError(f"the log-likelihood of {', '.join(broken)} is not a number")
-    return max(likelihoods, key=lambda letter: likelihoods[letter])
+    return max(likelihoods, key=lambda candidate: likelihoods[candidate])
 
 
 def judge(
@@ -88,32 +119,33 @@ def judge(
     subject: str = "",
     question: str = "",
 ) -> Judged:
-    """A sample's chosen letter beside its answer.
+    """Compare what a model chose for a sample with the answer.
 
     Args:
         sample_id: the sample's id.
-        likelihoods: the log-likelihood of every option's letter.
-        answer: the right letter.
+        likelihoods: log-likelihood of every candidate, in nats.
+        answer: the correct candidate.
         subject: the sample's subject.
-        question: for circular evaluation, ``sample.meta["question"]``.
+        question: for circular evaluation, the ``question_key`` of the sample's entry.
 
     Raises:
-        ValueError: as ``choose_option``, or the answer is not among the letters.
+        ValueError: as ``choose_option``, or the answer is not among the candidates.
     """
     if answer not in likelihoods:
         raise ValueError(f"the answer {answer!r} of {sample_id} is not among {list(likelihoods)}")
     chosen = choose_option(likelihoods)
-    return Judged(sample_id, subject, chosen, answer, tuple(likelihoods), question)
+    candidates = tuple(likelihoods)
+    return Judged(sample_id, subject, chosen, answer, candidates, question, likelihoods[chosen])
 
 
 def accuracy(judged: Iterable[Judged]) -> Accuracy:
-    """Right samples of all."""
-    right = [item.correct for item in judged]
-    return Accuracy(sum(right), len(right))
+    """Count the correct samples."""
+    correct = [item.correct for item in judged]
+    return Accuracy(sum(correct), len(correct))
 
 
 def by_discipline(judged: Sequence[Judged]) -> dict[str, Accuracy]:
-    """MMMU's table: each discipline's questions pooled over its subjects (micro average).
+    """Pool each MMMU discipline's questions over its subjects (micro average).
 
     Disciplines without a question are left out.
     """
@@ -125,47 +157,45 @@ def by_discipline(judged: Sequence[Judged]) -> dict[str, Accuracy]:
 
 
 def circular(judged: Iterable[Judged]) -> Accuracy:
-    """MMBench's circular evaluation: right in every copy of the question, or wrong.
+    """Count the questions that are answered correctly in every circular copy (MMBench).
 
-    A question of N options has N copies. One with copies missing (a bad row, a choice of samples)
-    can be judged only if a copy is already wrong, so it is left out altogether.
+    A question of N options has N copies. A question with missing copies is left out, because it
+    could only be judged if one of the others is already wrong.
     """
     copies: dict[str, list[Judged]] = defaultdict(list)
     for item in judged:
         copies[item.question].append(item)
-    whole = [group for group in copies.values() if len(group) == len(group[0].letters)]
+    whole = [group for group in copies.values() if len(group) == len(group[0].candidates)]
     return Accuracy(sum(all(item.correct for item in group) for group in whole), len(whole))
 
 
-def _plain(judged: Sequence[Judged]) -> dict[str, Accuracy]:
+def score_plain(judged: Sequence[Judged]) -> dict[str, Accuracy]:
+    """Score every sample alike."""
     return {"overall": accuracy(judged)}
 
 
-def _mmmu(judged: Sequence[Judged]) -> dict[str, Accuracy]:
+def score_mmmu(judged: Sequence[Judged]) -> dict[str, Accuracy]:
+    """Score as MMMU does: over all questions, and over those of each discipline."""
     return {"overall": accuracy(judged), **by_discipline(judged)}
 
 
-def _circular(judged: Sequence[Judged]) -> dict[str, Accuracy]:
+def score_circular(judged: Sequence[Judged]) -> dict[str, Accuracy]:
+    """Score as MMBench does: circular evaluation, and beside it every row alike."""
     return {"overall": circular(judged), "plain": accuracy(judged)}
 
 
-RULES: dict[str, Callable[[Sequence[Judged]], dict[str, Accuracy]]] = {
-    "plain": _plain,
-    "mmmu": _mmmu,
-    "circular": _circular,
-}
-
-
 def scores(rule: str, judged: Sequence[Judged]) -> dict[str, Accuracy]:
-    """Accuracies by a benchmark's own rule; ``overall`` is the one that it reports.
+    """Compute accuracies by a benchmark's own rule.
 
     Args:
-        rule: one of ``RULES``, the ``scoring`` of a benchmark.
-        judged: its answered samples (open questions and kept answers cannot be judged).
+        rule: a name in ``RULES``; a benchmark declares its own as ``scoring``.
+        judged: the benchmark's answered samples. Open questions and questions without a published
+            answer cannot be judged and are not among them.
+
+    Returns:
+        Accuracies by name; ``overall`` is the one that the benchmark reports.
 
     Raises:
         UserError: there is no such rule.
     """
-    if rule not in RULES:
-        raise unknown("scoring rule", rule, RULES)
     return RULES[rule](judged)

@@ -1,1 +1,1 @@
-"""Does the gap matter? What the model answers, and what its answers follow."""
+"""What a model answers, and whether its answers follow the image or the text."""

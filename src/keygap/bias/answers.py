@@ -1,16 +1,16 @@
-"""``kg.answer``: what the model answers, so that accuracy stands beside the gap.
+"""``kg.answer``: what a model answers, so that accuracy can be compared with the gap.
 
-Multiple choice is scored by likelihood, with no text to parse: one forward pass, the
-log-probability of each option's letter (or of each answer of a closed set) as the next token, and
-the benchmark's own rule over the choices. Open questions, answers that the publisher keeps and bad
-samples are not scored, and counted.
+Multiple choice is scored by likelihood, without parsing any generated text: one forward pass gives
+the log-probability of each option's letter (or of each answer of a closed set) as the next token,
+and the benchmark's own rule turns choices into accuracies. Open questions, questions without a
+published answer and bad samples are not scored; they are counted by reason.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from keygap import defaults
 from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
-from keygap.benchmarks.scoring import Judged, judge, scores
-from keygap.capture.batches import labelled, on_device, opened
+from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
+from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.models.batch import Batch
@@ -31,7 +31,7 @@ from keygap.progress import track
 from keygap.store import write_text
 
 COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability")
-OPEN, KEPT, BAD = "open question", "answer not published", "bad sample"
+OPEN, UNPUBLISHED, BAD = "open question", "answer not published", "bad sample"
 NOT_SCORED = "not scored: "
 
 
@@ -40,10 +40,13 @@ class Answers:
     """What a model chose.
 
     Attributes:
-        frame: ``COLUMNS``, log_probability that of the chosen, nats.
-        accuracy: rule, correct, total, accuracy; ``overall`` comes first and is what the benchmark
-            reports. Where samples were left out, a row ``not scored: REASON`` counts them.
-        left_out: samples without options, without a published answer, or bad, with the reason.
+        frame: one row for each scored sample, columns ``COLUMNS``. ``log_probability`` is that of
+            the chosen candidate, in nats.
+        accuracy: columns rule, correct, total, accuracy. The row ``overall`` comes first and is
+            what the benchmark reports. If samples were left out, rows ``not scored: REASON`` count
+            them.
+        left_out: reason by sample id, for open questions, questions without a published answer and
+            bad samples.
     """
 
     frame: pd.DataFrame
@@ -51,7 +54,7 @@ class Answers:
     left_out: dict[str, str]
 
     def what_is_left_out(self) -> str:
-        """How many samples were not scored, by reason, in a line."""
+        """Say in one line how many samples were not scored, by reason."""
         return NOT_SCORED + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
 
     def save(self, folder: str | Path) -> None:
@@ -68,127 +71,131 @@ def answer(
     batch_size: int = defaults.BATCH_SIZE,
     seed: int | Unset = UNSET,
 ) -> Answers:
-    """Let a model answer the samples that ``extract`` reads with the same seed.
+    """Let a model answer a benchmark's questions.
+
+    With the same sample set, or the same number of samples and seed, these are the samples that
+    ``extract`` reads.
 
     Args:
         vlm: the model.
-        source: a benchmark, or the samples already chosen from one.
-        samples: how many; None means all, 200 by default. Circular copies of a chosen question
-            come with it.
+        source: a benchmark, or a sample set that was chosen from one. In circular evaluation, all
+            copies of a chosen question are answered.
+        samples: how many to choose from a benchmark; None means all. Default: 200.
         batch_size: samples in one forward pass.
-        seed: of the choice of samples.
+        seed: seed of the choice. Default: 0.
 
     Raises:
-        UserError: two of the possible answers cannot be told apart by their first token.
+        UserError: two of the possible answers begin with the same token.
     """
     asked = as_sample_set(source, samples, seed).with_copies()
-    benchmark, places = asked.benchmark, asked.places
-    closed = benchmark.answers
-    rows: list[dict[str, object]] = []
     judged: list[Judged] = []
     left_out: dict[str, str] = {}
-    starts = range(0, len(places), batch_size)
-    for start in track(starts, len(starts), f"answers of {vlm.name}"):
-        read, broken = opened(benchmark, places[start : start + batch_size])
-        unscored = {s.id: why for s in read if (why := _not_scored(s, closed))}
-        usable, batch, refused = labelled(vlm, [s for s in read if s.id not in unscored])
-        left_out |= broken | unscored | refused
-        if batch is None:
-            continue
-        candidates = [sample.letters or closed for sample in usable]
-        found = _likelihoods(vlm, batch, candidates)
-        for sample, likelihoods in zip(usable, found, strict=True):
-            item = judge(
-                sample.id,
-                likelihoods,
-                str(sample.answer),
-                sample.subject,
-                sample.meta.get("question", ""),
-            )
-            judged.append(item)
-            rows.append(
-                {
-                    "sample_id": item.id,
-                    "subject": item.subject,
-                    "chosen": item.chosen,
-                    "answer": item.answer,
-                    "correct": item.correct,
-                    "log_probability": likelihoods[item.chosen],
-                }
-            )
-    table: list[dict[str, object]] = [
-        {"rule": rule, "correct": score.correct, "total": score.total, "accuracy": score.value}
-        for rule, score in scores(benchmark.scoring, judged).items()
+    batches = asked.batches(batch_size)
+    for batch in track(batches, len(batches), f"answers of {vlm.name}"):
+        answered, unscored = _answer_batch(vlm, batch)
+        judged += answered
+        left_out |= unscored
+    accuracies = scores(asked.benchmark.scoring, judged)
+    return Answers(_frame_of(judged), _accuracy_of(accuracies, left_out), left_out)
+
+
+def _answer_batch(vlm: VLM, asked: SampleSet) -> tuple[list[Judged], dict[str, str]]:
+    """Judge the samples of one batch, and give the reason for each that is not scored."""
+    closed = asked.benchmark.answers
+    read, broken = opened(asked)
+    unscored = {sample.id: why for sample in read if (why := _why_not_scored(sample, closed))}
+    usable, batch, refused = labelled(vlm, [item for item in read if item.id not in unscored])
+    left_out = broken | unscored | refused
+    if batch is None:
+        return [], left_out
+    questions = {entry.id: entry.question_key for entry in asked.entries}
+    found = _likelihoods(vlm, batch, [sample.letters or closed for sample in usable])
+    judged = [
+        judge(item.id, likelihoods, str(item.answer), item.subject, questions[item.id])
+        for item, likelihoods in zip(usable, found, strict=True)
     ]
-    table += [{"rule": f"{NOT_SCORED}{why}", "total": n} for why, n in _counted(left_out)]
-    return Answers(
-        pd.DataFrame(rows, columns=list(COLUMNS)),
-        pd.DataFrame(table, columns=["rule", "correct", "total", "accuracy"]).astype(
-            {"correct": "Int64", "total": "Int64"}
-        ),
-        left_out,
-    )
+    return judged, left_out
 
 
-def _counted(left_out: dict[str, str]) -> list[tuple[str, int]]:
-    """Reasons and how many samples have each; whatever is wrong with a bad sample is one reason."""
-    counts = Counter(why if why in (OPEN, KEPT) else BAD for why in left_out.values())
-    return sorted(counts.items())
+def _frame_of(judged: Sequence[Judged]) -> pd.DataFrame:
+    rows = [
+        (item.id, item.subject, item.chosen, item.answer, item.correct, item.log_probability)
+        for item in judged
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _not_scored(sample: Sample, closed: Sequence[str]) -> str | None:
+def _accuracy_of(accuracies: Mapping[str, Accuracy], left_out: Mapping[str, str]) -> pd.DataFrame:
+    rows: list[dict[str, object]] = [
+        {"rule": rule, "correct": score.correct, "total": score.total, "accuracy": score.value}
+        for rule, score in accuracies.items()
+    ]
+    rows += [{"rule": f"{NOT_SCORED}{why}", "total": n} for why, n in _counted(left_out)]
+    frame = pd.DataFrame(rows, columns=["rule", "correct", "total", "accuracy"])
+    return frame.astype({"correct": "Int64", "total": "Int64"})
+
+
+def _counted(left_out: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Count samples by reason; all faults of bad samples count as one reason."""
+    known = (OPEN, UNPUBLISHED)
+    return sorted(Counter(why if why in known else BAD for why in left_out.values()).items())
+
+
+def _why_not_scored(sample: Sample, closed: Sequence[str]) -> str | None:
+    """Give the reason why a sample cannot be scored; None if it can."""
     if not (sample.letters or closed):
         return OPEN
-    return KEPT if sample.answer is None else None
+    return UNPUBLISHED if sample.answer is None else None
 
 
 @torch.inference_mode()
 def _likelihoods(
     vlm: VLM, batch: Batch, candidates: Sequence[Sequence[str]]
 ) -> list[dict[str, float]]:
-    """Log-probability (nats) of every candidate of every sample as the next token."""
+    """Log-probability of each sample's candidates as the next token, in nats."""
     found = []
     for logits, wanted in zip(next_logits(vlm, batch), candidates, strict=True):
         log_probability = logits.float().log_softmax(-1)
-        ids = first_tokens(vlm.prompter.tokenizer, wanted)
+        forms = first_tokens(vlm.prompter.tokenizer, wanted)
         found.append(
-            {
-                candidate: float(log_probability[forms].logsumexp(0))
-                for candidate, forms in ids.items()
-            }
+            {name: float(log_probability[ids].logsumexp(0)) for name, ids in forms.items()}
         )
     return found
 
 
 def next_logits(vlm: VLM, batch: Batch) -> Float[Tensor, "b vocabulary"]:
-    """Logits of the token after each prompt.
+    """Compute the logits of the token after each prompt.
 
-    Of the other positions none are made where the model can be asked so: with a vocabulary of
+    If the model supports it, no logits of other positions are computed: with a vocabulary of
     150,000 and images of thousands of tokens they would take gigabytes.
     """
-    inputs = on_device(vlm, batch)
-    if vlm.model.config.is_encoder_decoder:  # the decoder has read nothing but its start
-        return vlm.forward(inputs).logits[:, -1]
+    if vlm.model.config.is_encoder_decoder:  # the decoder has read only its start token
+        return vlm.forward(batch).logits[:, -1]
     rows = torch.arange(len(batch.labels), device=vlm.device)
     last = torch.tensor([len(labels) - 1 for labels in batch.labels], device=vlm.device)
     named = inspect.signature(vlm.model.forward).parameters
-    if "logits_to_keep" in named and "labels" not in inputs:  # a loss needs every position
+    if "logits_to_keep" in named and "labels" not in batch.inputs:  # a loss needs every position
         kept = last.unique()
-        logits = vlm.forward({**inputs, "logits_to_keep": kept}).logits
+        logits = vlm.forward(batch, logits_to_keep=kept).logits
         return logits[rows.to(logits.device), torch.searchsorted(kept, last).to(logits.device)]
-    logits = vlm.forward(inputs).logits
-    # counted from the end of a sequence padded on the right
-    last = last + logits.shape[1] - inputs["input_ids"].shape[1]
+    logits = vlm.forward(batch).logits
+    # a model that inserts image features returns more positions than the prompt has tokens; the
+    # insertions precede the last token, so it is counted from the end
+    last = last + logits.shape[1] - batch.inputs["input_ids"].shape[1]
     return logits[rows.to(logits.device), last.to(logits.device)]
 
 
 def first_tokens(
     tokenizer: PreTrainedTokenizerBase, candidates: Sequence[str]
 ) -> dict[str, list[int]]:
-    """The ids that a candidate can begin with, alone and after a space.
+    """Find the tokens that each candidate can begin with, alone and after a space.
+
+    Returns:
+        Token ids by candidate.
 
     Raises:
-        UserError: two candidates begin with the same token, so the next one cannot tell them apart.
+        UserError: two candidates begin with the same token, so that the next token cannot tell them
+            apart.
     """
     found: dict[str, list[int]] = {}
     taken: dict[int, str] = {}

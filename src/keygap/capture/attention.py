@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from keygap.models.attention_mask import rows_of, visible
 from keygap.models.attention_tap import AttentionCall
 
 QUERIES = 8  # query positions that the attention measure looks from: the last ones of a prompt
@@ -37,52 +38,21 @@ def attention_weights(
         scores = torch.tanh(scores / cap) * cap
     for name in ("position_bias", "attention_bias"):
         if (bias := call.keywords.get(name)) is not None:
-            scores = scores + _rows(bias, places).float()
+            scores = scores + rows_of(bias, places).float()
     seen = visible(call, places)
     if torch.is_tensor(call.mask) and call.mask.is_floating_point():
         # a row that sees nothing attends evenly in the model's own arithmetic, and here too
-        scores = scores + _rows(call.mask, places)[..., : scores.shape[-1]].float()
+        scores = scores + rows_of(call.mask, places)[..., : scores.shape[-1]].float()
     else:
         scores = scores.masked_fill(~seen, torch.finfo(torch.float32).min)
     sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
     if sinks is not None:  # one more column that takes attention and gives nothing
-        sinks = _rows(sinks, places) if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
+        sinks = rows_of(sinks, places) if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
         scores = torch.cat([scores, sinks.float().expand(*scores.shape[:3], 1)], -1)
     weights = scores.softmax(-1)[..., : key.shape[2]]
     if torch.is_tensor(call.mask) and call.mask.dtype == torch.bool:  # padding may see nothing
         weights = weights.masked_fill(~seen.any(-1, keepdim=True), 0.0)
     return weights, seen
-
-
-def visible(call: AttentionCall, places: Int[Tensor, "b q"]) -> Bool[Tensor, "b 1 q s"]:
-    """Which keys some query positions see: by the call's mask, else by order and window.
-
-    A mask of a form that only its implementation reads (flash, flex) leaves order and window.
-    """
-    mask, keys = call.mask, call.key.shape[2]
-    if torch.is_tensor(mask) and mask.ndim == 4:
-        rows = _rows(mask, places)[:, :1, :, :keys]
-        return rows if rows.dtype == torch.bool else rows > torch.finfo(rows.dtype).min / 2
-    order = torch.arange(keys, device=places.device)
-    if torch.is_tensor(mask) and mask.ndim == 2:  # the prompts' own padding, on the right
-        real = mask[:, None, None, :keys].bool()
-    else:
-        real = torch.ones(len(places), 1, 1, keys, dtype=torch.bool, device=places.device)
-    if not is_causal(call):
-        return real.expand(-1, -1, places.shape[1], -1)
-    offset = keys - call.query.shape[2]
-    last = places[:, None, :, None] + offset
-    seen = real & (order <= last)
-    if window := call.keywords.get("sliding_window"):
-        seen &= order > last - window
-    return seen
-
-
-def is_causal(call: AttentionCall) -> bool:
-    """Whether a call without a mask is causal, as the attention function takes it."""
-    given = call.keywords.get("is_causal")
-    causal = getattr(call.module, "is_causal", True) if given is None else given
-    return bool(causal) and call.query.shape[2] > 1
 
 
 def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor, "b s"]:
@@ -104,11 +74,3 @@ def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor
     back = torch.arange(QUERIES, device=call.query.device)
     weights, seen = attention_weights(call, (lengths[:, None] - 1 - back).clamp_min(0))
     return (weights * seen * seen.sum(-1, keepdim=True)).mean((1, 2))
-
-
-def _rows(full: Tensor, places: Int[Tensor, "b q"]) -> Tensor:
-    """The rows of a (1 or b, 1 or heads, t or 1, s) tensor at some query positions."""
-    if full.shape[2] == 1:  # the same for every query
-        return full.expand(len(places), -1, places.shape[1], -1)
-    index = places[:, None, :, None].expand(-1, full.shape[1], -1, full.shape[3])
-    return full.expand(len(places), -1, -1, -1).gather(2, index)

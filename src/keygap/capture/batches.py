@@ -1,42 +1,50 @@
-"""A few of a benchmark's samples as one labelled batch; the bad ones apart, each with its reason.
+"""Batches of a sample set, and the samples that cannot be used, with the reason for each.
 
-What is extracted and what is answered must be the same samples, so both come through here.
+Extraction and answers both come through here, so they skip the same samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from keygap.benchmarks import BadSample, Benchmark, Sample
+from keygap.benchmarks import BadSample, Sample, SampleSet
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 
 Reasons = dict[str, str]  # sample id -> why it cannot be used
 
 
-def opened(benchmark: Benchmark, places: Iterable[int]) -> tuple[list[Sample], Reasons]:
-    """The samples at these places of the index."""
+def opened(sample_set: SampleSet) -> tuple[list[Sample], Reasons]:
+    """Read the samples of a set.
+
+    Returns:
+        The good samples, and the reason for each bad one.
+    """
     samples: list[Sample] = []
     bad: Reasons = {}
-    for place in places:
+    for number in range(len(sample_set)):
         try:
-            samples.append(benchmark.sample(place))
+            samples.append(sample_set.sample(number))
         except BadSample as reason:
-            bad[benchmark.index()[place].id] = str(reason)
+            bad[sample_set.entries[number].id] = str(reason)
     return samples, bad
 
 
 def labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[list[Sample], Batch | None, Reasons]:
-    """Those samples that a model takes, and their batch; None where it takes none.
+    """Make one batch of the samples that the model accepts.
 
-    All are tried together first: a bad one is rare, and each is prepared once where there is none.
+    Bad samples are rare, so all are tried together first; only if that fails is each tried alone.
+
+    Returns:
+        The samples in the batch, the batch (None if there are none), and the reason for each sample
+        left out.
     """
     if not samples:
         return [], None, {}
     try:
         return list(samples), vlm.prompter(samples), {}
-    except BadSample:  # which one? each alone tells
+    except BadSample:
         bad: Reasons = {}
         for sample in samples:
             try:
@@ -47,6 +55,16 @@ def labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[list[Sample], Batch |
     return good, vlm.prompter(good) if good else None, bad
 
 
+def first_usable(vlm: VLM, sample_set: SampleSet) -> Batch | None:
+    """The first sample of a set that the model accepts, as a batch; None if there is none."""
+    for number in range(len(sample_set)):
+        try:
+            return vlm.prompter([sample_set.sample(number)])
+        except BadSample:
+            continue
+    return None
+
+
 def on_device(vlm: VLM, batch: Batch) -> dict[str, Any]:
-    """A batch's model inputs where the model wants them, floats in its dtype."""
-    return dict(batch.inputs.to(vlm.device, dtype=vlm.dtype))
+    """The model inputs of a batch on the model's device, floats in the model's dtype."""
+    return vlm.inputs_of(batch)

@@ -1,94 +1,154 @@
-"""What else could make image and text differ: each confound as a switch, a row beside the main one.
+"""What else could make two sides differ: each confound is a switch that adds a row to the tables.
 
-A confound takes the two sides of a contrast and gives two sides without it. If the gap stays, that
-was not the reason. Before and after RoPE is no switch here: those are two sites, ``k_proj`` and
-``key``. A new confound is one function and one line in ``SELECTIONS``.
+A confound takes a contrast and returns its two sides without one possible explanation. If the gap
+remains, that was not the reason. Position is no switch here: compare the sites before and after
+RoPE, ``k_proj`` and ``key``. A new confound is one function and one line in ``CONFOUNDS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from keygap.contrasts.ladder import Masks, NotMeasurable, halves, is_image, is_sink, is_text
+from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
+from keygap.contrasts.labels import halves, is_sink
 
-MASSIVE = 6.0  # a massive dimension's root mean square over the median one
-Select = Callable[[pd.DataFrame, Sequence[str], int], Masks]
+MASSIVE = 6.0  # least root mean square of a massive dimension, over that of the median dimension
+TEMPLATE_ROLES = ("template", "system")  # text that is the same in every prompt
 
-
-def with_template(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    """Template tokens count as text too: they are the same in every prompt."""
-    return is_image(labels), is_text(labels, [*roles, "template", "system"])
+Reselect = Callable[[Contrast, pd.DataFrame, Sequence[str], int], Masks]
 
 
-def without_sinks(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    """Attention sinks are left out on both sides."""
-    rest = ~is_sink(labels)
-    if rest.all():
+@dataclass(frozen=True)
+class Confound:
+    """One possible explanation of a gap, and how to measure the gap without it.
+
+    Attributes:
+        name: its value in the column ``confound``.
+        select: a function of (contrast, labels, text roles, seed) that returns the masks of both
+            sides; None uses the contrast's own sides.
+        by_pair: whether each token of one side is paired with one of the other at the same
+            position. The pair then takes the place of the sample.
+        excluded: a function of vectors (n, heads, head_dim) that returns the dimensions to leave
+            out, (heads, head_dim); None leaves out none.
+    """
+
+    name: str
+    select: Reselect | None = None
+    by_pair: bool = False
+    excluded: Callable[[Float[np.ndarray, "n h d"]], Bool[np.ndarray, "h d"]] | None = None
+
+
+def with_template(
+    contrast: Contrast, labels: pd.DataFrame, roles: Sequence[str], seed: int
+) -> Masks:
+    """Count template and system tokens as text too.
+
+    Raises:
+        NotMeasurable: this adds no token to either side.
+    """
+    plain = contrast.select(labels, roles, seed)
+    masks = contrast.select(labels, [*roles, *TEMPLATE_ROLES], seed)
+    if all(np.array_equal(new, old) for new, old in zip(masks, plain, strict=True)):
+        raise NotMeasurable("there is no template token to add")
+    return masks
+
+
+def without_sinks(
+    contrast: Contrast, labels: pd.DataFrame, roles: Sequence[str], seed: int
+) -> Masks:
+    """Leave attention sinks out on both sides.
+
+    Raises:
+        NotMeasurable: there is no sink on either side.
+    """
+    sinks = is_sink(labels)
+    if not sinks.any():
         raise NotMeasurable("there is no sink to leave out")
-    a, b = is_image(labels) & rest, is_text(labels, roles) & rest
-    if a.sum() == is_image(labels).sum() and b.sum() == is_text(labels, roles).sum():
-        raise NotMeasurable("no sink is an image token or text of these roles")
-    return a, b
+    a, b = contrast.select(labels, roles, seed)
+    if not (sinks & (a | b)).any():
+        first, second = contrast.sides
+        raise NotMeasurable(f"no sink is on side {first} or {second}")
+    return a & ~sinks, b & ~sinks
 
 
-def equal_counts(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    """As many tokens of each side in every sample, drawn by the seed."""
+def equal_counts(
+    contrast: Contrast, labels: pd.DataFrame, roles: Sequence[str], seed: int
+) -> Masks:
+    """Take as many tokens of one side as of the other in every sample, drawn by the seed."""
     rng = np.random.default_rng(seed)
-    sides = is_image(labels), is_text(labels, roles)
-    kept = [np.zeros(len(labels), dtype=bool) for _ in sides]
+    sides = contrast.select(labels, roles, seed)
+    kept = np.zeros((2, len(labels)), dtype=bool)
     samples = labels.groupby("sample_id", observed=True, sort=False).indices
     for rows in map(np.asarray, samples.values()):
         of_side = [rows[side[rows]] for side in sides]
-        count = min(len(places) for places in of_side)
-        for mask, places in zip(kept, of_side, strict=True):
-            mask[rng.choice(places, count, replace=False)] = True
+        count = min(len(candidates) for candidates in of_side)
+        for mask, candidates in zip(kept, of_side, strict=True):
+            mask[rng.choice(candidates, count, replace=False)] = True
     return kept[0], kept[1]
 
 
-def position_matched(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
-    """As many pairs as there are of an image and a text token of two samples at one position.
+def position_matched(
+    contrast: Contrast, labels: pd.DataFrame, roles: Sequence[str], seed: int
+) -> Masks:
+    """Pair one token of each side at the same position, in as many pairs as possible.
 
-    Samples weigh the same, so equal numbers of tokens at each position are not enough: here each
-    sample gives one token to one side. Half of the samples offer image tokens, the others text.
+    Equal numbers of tokens at each position would not be enough, because samples weigh the same
+    whatever their number of tokens. Here each sample gives one token to one side. Half of the
+    samples offer tokens of the first side, the other half tokens of the second.
+
+    Raises:
+        NotMeasurable: no two tokens can be paired.
     """
     rng = np.random.default_rng(seed)
+    a, b = contrast.select(labels, roles, seed)
+    first, second = halves(labels, a | b, seed)
     position = labels["position"].to_numpy()
-    sample, ids = pd.factorize(labels["sample_id"])
-    images, texts = is_image(labels), is_text(labels, roles)
-    first, second = halves(labels, images | texts, seed)
-    at = [
+    sample, _ = pd.factorize(labels["sample_id"])
+    kept = np.zeros((2, len(labels)), dtype=bool)
+    for pair, shared in _pairs((a & first, b & second), sample, position):
+        chosen = rng.choice(shared)
+        for mask, one in zip(kept, pair, strict=True):
+            mask |= (sample == one) & (position == chosen)
+    if not kept.any():
+        raise NotMeasurable(
+            f"{' and '.join(contrast.sides)} of two samples are never at the same position"
+        )
+    return kept[0] & a, kept[1] & b
+
+
+def _pairs(
+    sides: Masks, sample: Int[np.ndarray, " n"], position: Int[np.ndarray, " n"]
+) -> Iterator[tuple[tuple[int, int], Int[np.ndarray, " shared"]]]:
+    """Pairs of a sample of each side, as many as possible, and the positions that each shares."""
+    occupied = [
         sparse.csr_array(
             (np.ones(int(side.sum()), dtype=np.int32), (sample[side], position[side])),
-            shape=(len(ids), int(position.max()) + 1),
+            shape=(int(sample.max()) + 1, int(position.max()) + 1),
         )
-        for side in (images & first, texts & second)
+        for side in sides
     ]
-    share_a_position = sparse.csr_matrix(at[0] @ at[1].T)
+    share_a_position = sparse.csr_matrix(occupied[0] @ occupied[1].T)
     partner = maximum_bipartite_matching(share_a_position, perm_type="column")
-    kept = [np.zeros(len(labels), dtype=bool) for _ in range(2)]
-    for pair in zip(np.flatnonzero(partner >= 0), partner[partner >= 0], strict=True):
-        of_image, of_text = (
-            side.indices[side.indptr[one] : side.indptr[one + 1]]
-            for side, one in zip(at, pair, strict=True)
+    for one in np.flatnonzero(partner >= 0):
+        pair = int(one), int(partner[one])
+        first, second = (
+            side.indices[side.indptr[row] : side.indptr[row + 1]]
+            for side, row in zip(occupied, pair, strict=True)
         )
-        place = rng.choice(np.intersect1d(of_image, of_text))
-        for mask, one in zip(kept, pair, strict=True):
-            mask |= (sample == one) & (position == place)
-    if not kept[0].any():
-        raise NotMeasurable("image and text of two samples never stand at the same position")
-    return kept[0] & images, kept[1] & texts
+        yield pair, np.intersect1d(first, second)
 
 
 def relative_size(
     array: Float[np.ndarray, "n heads head_dim"],
 ) -> Float[np.ndarray, "heads head_dim"]:
-    """Root mean square of each dimension over that of the median one."""
+    """Root mean square of each dimension over that of the median dimension."""
     size = np.sqrt((array.astype(np.float64) ** 2).mean(0))
     return size / max(float(np.median(size)), float(np.finfo(np.float64).tiny))
 
@@ -96,7 +156,7 @@ def relative_size(
 def massive_dimensions(
     array: Float[np.ndarray, "n heads head_dim"],
 ) -> Bool[np.ndarray, "heads head_dim"]:
-    """Dimensions whose root mean square is ``MASSIVE`` times the median one, or more.
+    """Find the dimensions whose root mean square is at least ``MASSIVE`` times the median one.
 
     Raises:
         NotMeasurable: there is none.
@@ -107,10 +167,10 @@ def massive_dimensions(
     return massive
 
 
-SELECTIONS: dict[str, Select] = {
-    "with_template": with_template,
-    "without_sinks": without_sinks,
-    "equal_counts": equal_counts,
-    "position_matched": position_matched,
-}
-CONFOUNDS = (*SELECTIONS, "without_massive")
+CONFOUNDS: tuple[Confound, ...] = (
+    Confound("with_template", with_template),
+    Confound("without_sinks", without_sinks),
+    Confound("equal_counts", equal_counts),
+    Confound("position_matched", position_matched, by_pair=True),
+    Confound("without_massive", excluded=massive_dimensions),
+)

@@ -1,4 +1,4 @@
-"""A contrast out of an experiment file: two selections of tokens, written as plain values.
+"""Contrasts that a user defines in an experiment file, as two selections in plain values.
 
     - name: kind_of_question
       a: {modality: text, role: [question], subject: [shape]}
@@ -7,8 +7,9 @@
       a: {modality: text, role: [question], token: [circle, rectangle, triangle]}
       b: {modality: text, role: [question], token: [image]}
 
-Every field narrows the selection; a field that is left out does not. Sides that share no sample, as
-the first two, are compared as they are; else the samples that have both sides are used.
+Every field narrows the selection; a field that is left out does not. If the two sides share
+samples, only samples with both sides are used. If they share none, as in the first example, they
+are compared as they are.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from keygap.contrasts.ladder import CONTRASTS, Contrast, Masks, NotMeasurable, is_sink
+from keygap.contrasts import CONTRASTS
+from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
+from keygap.contrasts.labels import is_sink
 from keygap.errors import UserError
 from keygap.tokens import ROLES, known_roles
 
 Share = Annotated[float, Field(ge=0, le=1)]
-WORD_STARTS = "Ġ▁ "  # how byte-level and sentencepiece vocabularies spell a leading space
+WORD_STARTS = "Ġ▁ "  # a leading space, as byte-level and sentencepiece vocabularies spell it
 
 
 def _of_any_token(roles: list[str]) -> list[str]:
@@ -34,14 +38,14 @@ def _of_any_token(roles: list[str]) -> list[str]:
 
 
 def refuse_twice(names: Iterable[str]) -> None:
-    """A contrast's name is its key in every table.
+    """Refuse two contrasts of one name, which is a key in every table.
 
     Raises:
-        UserError: two contrasts have one name.
+        UserError: a name occurs more than once.
     """
     for name, count in Counter(names).items():
         if count > 1:
-            raise UserError(f"the contrast {name!r} stands there {count} times: name each once")
+            raise UserError(f"the contrast {name!r} is listed {count} times: name each once")
 
 
 TextRoles = Annotated[list[str], AfterValidator(known_roles)]
@@ -49,7 +53,18 @@ AnyRoles = Annotated[list[str], AfterValidator(_of_any_token)]
 
 
 class Selection(BaseModel):
-    """Which tokens. ``rows`` and ``columns`` are shares of the image's height and width."""
+    """Which tokens one side has: those that every field selects.
+
+    Attributes:
+        modality: of the token.
+        role: any of these roles.
+        token: any of these words, without a leading space.
+        language: any of these languages of the sample.
+        subject: any of these subjects of the sample.
+        rows: patches whose centre lies in this range, as shares of the image's height.
+        columns: the same for the image's width.
+        sink: whether the token is an attention sink.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,13 +78,13 @@ class Selection(BaseModel):
     sink: bool | None = None
 
     def words(self) -> str:
-        """The selection in words, as the report defines it."""
+        """Describe the selection in words, for the report."""
         chosen = self.model_dump(exclude_none=True)
         return "; ".join(f"{field} {_spelled(value)}" for field, value in chosen.items()) or "all"
 
-    def mask(self, labels: pd.DataFrame) -> np.ndarray:
-        """A boolean for every row of labels."""
-        keep = np.ones(len(labels), dtype=bool)
+    def mask(self, labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+        """Evaluate the selection on n labelled tokens."""
+        keep: np.ndarray = np.ones(len(labels), dtype=bool)
         if self.modality is not None:
             keep &= (labels["modality"] == self.modality).to_numpy()
         for column in ("role", "language", "subject"):
@@ -93,16 +108,25 @@ def _spelled(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _within(labels: pd.DataFrame, column: str, window: tuple[float, float]) -> np.ndarray:
-    """Patches whose centre lies in a window of the image, as shares of its side."""
-    place = labels[column].to_numpy()
+def _within(
+    labels: pd.DataFrame, column: str, window: tuple[float, float]
+) -> Bool[np.ndarray, " n"]:
+    """Patches whose centre lies in a window, as shares of the image's side."""
+    index = labels[column].to_numpy()
     last = labels.groupby(["sample_id", "image"], observed=True)[column].transform("max").to_numpy()
-    centre = (place + 0.5) / np.maximum(last + 1, 1)
-    return (place >= 0) & (centre >= window[0]) & (centre < window[1])
+    centre = (index + 0.5) / np.maximum(last + 1, 1)
+    return (index >= 0) & (centre >= window[0]) & (centre < window[1])
 
 
 class OwnContrast(BaseModel):
-    """A contrast of the user's own. ``kind`` puts it on the ladder as one inside a modality."""
+    """A contrast that a user defines.
+
+    Attributes:
+        name: letters, digits, hyphens and underscores; not the name of a registered contrast.
+        a: the first side.
+        b: the second side.
+        rung: ``kind`` puts it on the ladder, as a contrast inside one modality.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -118,9 +142,9 @@ class OwnContrast(BaseModel):
         return self
 
     def contrast(self) -> Contrast:
-        """The contrast that ``measure`` takes."""
+        """Build the contrast that ``measure`` takes."""
         what = f"{self.a.words()}, against {self.b.words()}"
-        return Contrast(self.name, self.rung, what, self._select)
+        return Contrast(self.name, what, self._select, self.rung, note_left_out=True)
 
     def _select(self, labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
         a, b = self.a.mask(labels), self.b.mask(labels)

@@ -1,215 +1,179 @@
-"""From labelled vectors to two arrays: a contrast, and each of its confounds, as cases to measure.
+"""From labelled vectors to the two arrays of a contrast, as it is and with each confound.
 
-``gap`` knows no labels. Here a contrast is resolved: its tokens are selected, samples that lack one
-side are left out, and what cannot be measured says why.
+Statistics know no labels, and labels know no statistics: here a contrast's tokens are selected, a
+side keeps at most so many tokens of each sample, and samples that lack one side are left out. A
+contrast that these vectors do not have says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from keygap import gap
-from keygap.contrasts.confounds import CONFOUNDS, SELECTIONS, massive_dimensions
-from keygap.contrasts.ladder import (
-    CONTRASTS,
-    Contrast,
-    Masks,
-    NotMeasurable,
-    Rung,
-    refuse_one_sided,
-)
+from keygap.contrasts.confounds import Confound
+from keygap.contrasts.contrast import Contrast, Masks, Rung, TooFewSamples
 from keygap.errors import UserError
-from keygap.gap.core.standardise import standardise
 from keygap.store import Vectors
 
-MIN_SAMPLES = 4  # of a side; fewer give no interval and a test without power
-NARROW = 0.05  # of the other side's width: a side this narrow is one vector, repeated
+MIN_SAMPLES = 4  # on each side; fewer give no interval and a test without power
+NARROW = 0.05  # a side at most this wide, over the other side's width, counts as one vector
 
 
 @dataclass(frozen=True)
 class Case:
-    """Two sides to compare.
+    """The two sides of a contrast in one layer.
 
     Attributes:
-        contrast: which.
-        confound: what was switched off or on, empty for the contrast as it is.
-        a, b: the vectors of the two sides.
-        kept: (heads, head_dim), the dimensions that count.
+        contrast: the contrast.
+        confound: the name of the confound that was removed; empty for the contrast as it is.
+        a: the vectors of the first side.
+        b: the vectors of the second side.
+        kept: (heads, head_dim), the dimensions that are compared.
+        left_out: the number of samples with one side only, which are not used.
     """
 
     contrast: Contrast
     confound: str
     a: Vectors
     b: Vectors
-    kept: np.ndarray
+    kept: Bool[np.ndarray, "heads head_dim"]
+    left_out: int
 
     @cached_property
     def rung(self) -> Rung:
-        """The contrast's; ``single`` instead of ``kind`` where one side is one word, or one vector.
+        """The contrast's rung, or ``single`` instead of ``kind`` if one side is a single word.
 
-        A point against a cloud is far whatever the point is, so it is no rung to stand on.
+        A point is far from a cloud wherever it lies, so a gap is not compared with it.
         """
         if self.contrast.rung != "kind":
             return self.contrast.rung
         return "single" if _is_one(self.a, self.b) or _is_one(self.b, self.a) else "kind"
 
-    def by_head(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """All heads together, then each head where there are several: standardised (n, d)."""
-        yield "all", *standardise(self.a.array[:, self.kept], self.b.array[:, self.kept])
-        heads = self.a.array.shape[1]
-        if heads > 1 and not self.confound:
-            for head in range(heads):
-                yield str(head), *standardise(self.a.array[:, head], self.b.array[:, head])
+
+@dataclass(frozen=True)
+class Selector:
+    """Selects the sides of contrasts from the vectors of one site and layer.
+
+    Attributes:
+        vectors: all labelled vectors of the layer.
+        text_roles: what counts as text.
+        tokens_per_sample: a side keeps at most this many tokens of a sample, drawn by the seed;
+            None keeps all. Samples are the unit and weigh the same, so more tokens of one sample
+            cost much and add little.
+        seed: of every draw.
+    """
+
+    vectors: Vectors
+    text_roles: Sequence[str]
+    tokens_per_sample: int | None
+    seed: int
+
+    def case(self, contrast: Contrast, draw: int = 0) -> Case:
+        """Select the two sides of a contrast.
+
+        Args:
+            contrast: the contrast.
+            draw: which of the contrast's seeded selections.
+
+        Raises:
+            NotMeasurable: these tokens do not have the contrast.
+            UserError: no layer of the run can have the contrast.
+        """
+        masks = contrast.select(self.vectors.labels, self.text_roles, self.seed + draw)
+        a, b, left_out = _paired(contrast, *self._thinned(masks))
+        return Case(contrast, "", a, b, self._all_dimensions(), left_out)
+
+    def without(self, confound: Confound, case: Case) -> Case:
+        """Select the sides of a case again, without a confound.
+
+        Raises:
+            NotMeasurable: these tokens do not have the confound.
+        """
+        a, b, kept, left_out = case.a, case.b, case.kept, case.left_out
+        if confound.select is not None:
+            labels = self.vectors.labels
+            masks = confound.select(case.contrast, labels, self.text_roles, self.seed)
+            if confound.by_pair:
+                a, b = (_one_sample_per_token(self.vectors.where(mask)) for mask in masks)
+                _refuse_few(a, b)
+            else:
+                a, b, left_out = _paired(case.contrast, *self._thinned(masks))
+        if confound.excluded is not None:
+            kept = ~confound.excluded(np.concatenate([a.array, b.array]))
+        return Case(case.contrast, confound.name, a, b, kept, left_out)
+
+    def _thinned(self, masks: Masks) -> tuple[Vectors, Vectors]:
+        """The vectors of both sides, at most ``tokens_per_sample`` of each sample."""
+        rng = np.random.default_rng(self.seed)
+        sample = self.vectors.labels["sample_id"]
+        sides = []
+        for mask in masks:
+            rows = rng.permutation(np.flatnonzero(mask))
+            turn = sample.iloc[rows].groupby(sample, observed=True).cumcount().to_numpy()
+            limit = self.tokens_per_sample
+            thin = np.zeros(len(mask), dtype=bool)
+            thin[rows if limit is None else rows[turn < limit]] = True
+            sides.append(self.vectors.where(thin))
+        return sides[0], sides[1]
+
+    def _all_dimensions(self) -> Bool[np.ndarray, "heads head_dim"]:
+        return np.ones(self.vectors.array.shape[1:], dtype=bool)
 
 
-def cases(
-    vectors: Vectors,
-    contrasts: Sequence[Contrast],
-    roles: Sequence[str],
-    tokens_per_sample: int | None,
-    seed: int,
-) -> Iterator[Case | str]:
-    """Every contrast, and every confound of ``image_text``; a string where one is not there.
-
-    A side has at most ``tokens_per_sample`` tokens of a sample, drawn by the seed: samples are the
-    unit and weigh the same, so more tokens of one cost much and add little.
+def _paired(contrast: Contrast, a: Vectors, b: Vectors) -> tuple[Vectors, Vectors, int]:
+    """Both sides, and how many samples were left out because they have one side only.
 
     Raises:
-        UserError: ``image_text`` itself cannot be measured.
+        TooFewSamples: there are fewer than ``MIN_SAMPLES`` on a side.
+        UserError: whole samples are to be dealt to the sides, and some are on both.
     """
-    everything = np.ones(vectors.array.shape[1:], dtype=bool)
-    for contrast in contrasts:
-        try:
-            a, b, alone = _median_draw(vectors, contrast, roles, tokens_per_sample, seed)
-        except (NotMeasurable, UserError) as reason:
-            if contrast.rung == "between" and isinstance(reason, UserError):
-                raise
-            yield f"no {contrast.name}: {reason}"
-            continue
-        if alone and contrast.name not in CONTRASTS:
-            yield f"{contrast.name}: {alone} samples have one of its sides only and are left out"
-        yield Case(contrast, "", a, b, everything)
-        if contrast.rung != "between":
-            continue
-        for confound in CONFOUNDS:
-            try:
-                if confound in SELECTIONS:
-                    masks = SELECTIONS[confound](vectors.labels, roles, seed)
-                    if confound == "position_matched":
-                        sides = _position_pairs(vectors, masks)
-                    else:
-                        masks = _thinned(vectors.labels, masks, tokens_per_sample, seed)
-                        sides = _paired(*(vectors.where(mask) for mask in masks))
-                    yield Case(contrast, confound, *sides, everything)
-                else:
-                    both = np.concatenate([a.array, b.array])
-                    yield Case(contrast, confound, a, b, ~massive_dimensions(both))
-            except NotMeasurable as reason:
-                yield f"no {contrast.name} {confound}: {reason}"
+    ids = set(a.sample_ids), set(b.sample_ids)
+    both = list(ids[0] & ids[1])
+    if both and contrast.pairing == "between":
+        raise UserError(
+            f"the contrast {contrast.name!r} is paired between samples, and {len(both)} samples "
+            "are on both of its sides: pair it within samples"
+        )
+    left_out = 0
+    if contrast.pairing == "within" or both:
+        a, b = (side.where(side.labels["sample_id"].isin(both).to_numpy()) for side in (a, b))
+        left_out = len(ids[0] ^ ids[1])
+    _refuse_few(a, b)
+    return a, b, left_out
+
+
+def _one_sample_per_token(side: Vectors) -> Vectors:
+    """One side of matched pairs, in the order of positions, with the pair as the sample.
+
+    Labels are then swapped inside a pair, and products of the two tokens of a pair, which would
+    compare a position with itself, are left out.
+    """
+    order = np.argsort(side.positions, kind="stable")
+    pairs = [f"pair {number}" for number in range(len(side))]
+    return Vectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs))
+
+
+def _refuse_few(a: Vectors, b: Vectors) -> None:
+    fewest = min(side.labels["sample_id"].nunique() for side in (a, b))
+    if fewest < MIN_SAMPLES:
+        raise TooFewSamples(f"{fewest} samples on a side, {MIN_SAMPLES} are needed")
 
 
 def _is_one(side: Vectors, other: Vectors) -> bool:
-    """Whether a side is one word of the text, or one vector again and again."""
+    """Whether a side is one word of the text, or nearly the same vector every time."""
     labels = side.labels
     if (labels["modality"] == "text").all() and labels["token_id"].nunique() == 1:
         return True
-    own, others = (_variances(part.array) for part in (side, other))
+    own, others = _variances(side.array), _variances(other.array)
     varies = own + others > 0
     return bool(varies.any()) and float((own[varies] / (own + others)[varies]).mean()) < NARROW**2
 
 
 def _variances(array: Float[np.ndarray, "n heads head_dim"]) -> Float[np.ndarray, " d"]:
-    """Of every dimension, a head at a time: a copy in float64 of all of them is large."""
+    """Variance of every dimension, one head at a time: a float64 copy of all heads is large."""
     heads = range(array.shape[1])
     return np.concatenate([array[:, head].astype(np.float64).var(0) for head in heads])
-
-
-def _thinned(labels: pd.DataFrame, masks: Masks, limit: int | None, seed: int) -> Masks:
-    """Of each side, at most so many tokens of each sample."""
-    rng = np.random.default_rng(seed)
-    kept = []
-    for mask in masks:
-        rows = rng.permutation(np.flatnonzero(mask))
-        turn = labels["sample_id"].iloc[rows].groupby(labels["sample_id"], observed=True).cumcount()
-        thin = np.zeros(len(mask), dtype=bool)
-        thin[rows if limit is None else rows[turn.to_numpy() < limit]] = True
-        kept.append(thin)
-    return kept[0], kept[1]
-
-
-def _median_draw(
-    vectors: Vectors,
-    contrast: Contrast,
-    roles: Sequence[str],
-    tokens_per_sample: int | None,
-    seed: int,
-) -> tuple[Vectors, Vectors, int]:
-    """The sides, samples left out; of several draws, the one whose MMD squared is the median."""
-    draws = []
-    for draw in range(contrast.draws):
-        masks = contrast.select(vectors.labels, roles, seed + draw)
-        masks = _thinned(vectors.labels, masks, tokens_per_sample, seed)
-        sides = a, b, _ = _sides(vectors, contrast, masks, roles)
-        if contrast.draws == 1:
-            return sides
-        flat = (side.array.reshape(len(side), -1) for side in (a, b))
-        options: dict[str, Any] = {"n_permutations": 0, "n_bootstraps": 0, "seed": seed}
-        size = gap.mmd(*standardise(*flat), a.sample_ids, b.sample_ids, **options).mmd2
-        draws.append((size, draw, sides))
-    return sorted(draws, key=lambda row: row[:2])[len(draws) // 2][2]
-
-
-def _sides(
-    vectors: Vectors, contrast: Contrast, masks: Masks, roles: Sequence[str]
-) -> tuple[Vectors, Vectors, int]:
-    """The two sides, and how many samples have one of them only and are left out.
-
-    Sides that share no sample (two languages, two subjects) are compared as they are: whole samples
-    are then dealt to the sides, as for the halves.
-    """
-    a, b = (vectors.where(mask) for mask in masks)
-    ids = set(a.sample_ids), set(b.sample_ids)
-    if contrast.rung == "same" or (contrast.rung != "between" and ids[0].isdisjoint(ids[1])):
-        return *_enough(a, b), 0
-    if contrast.rung == "between":
-        refuse_one_sided(vectors.labels, roles)
-    try:
-        return *_paired(a, b), len(ids[0] ^ ids[1])
-    except NotMeasurable as reason:
-        if contrast.rung == "between":
-            raise UserError(f"too few samples to measure: {reason}; extract more") from reason
-        raise
-
-
-def _paired(a: Vectors, b: Vectors) -> tuple[Vectors, Vectors]:
-    """Both sides, of the samples that have both."""
-    both = set(a.sample_ids) & set(b.sample_ids)
-    return _enough(*(side.where(side.labels["sample_id"].isin(both).to_numpy()) for side in (a, b)))
-
-
-def _position_pairs(vectors: Vectors, masks: Masks) -> tuple[Vectors, Vectors]:
-    """One token of a sample each, at the same positions: two at one position are the pair.
-
-    The pair is the unit, and takes the sample's place: labels are swapped within a position, and
-    the products that would set a position against itself across the sides are left out.
-    """
-    sides = []
-    for side in (vectors.where(mask) for mask in masks):
-        order = np.argsort(side.positions, kind="stable")
-        pairs = [f"pair {number}" for number in range(len(side))]
-        sides.append(Vectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs)))
-    return _enough(*sides)
-
-
-def _enough(a: Vectors, b: Vectors) -> tuple[Vectors, Vectors]:
-    least = min(side.labels["sample_id"].nunique() for side in (a, b))
-    if least < MIN_SAMPLES:
-        raise NotMeasurable(f"{least} samples on a side, {MIN_SAMPLES} are needed")
-    return a, b

@@ -1,1 +1,1 @@
-"""Where an extraction runs: here, or on a cluster."""
+"""Extraction: its plan, the function that extracts one part, engines, and the driver."""

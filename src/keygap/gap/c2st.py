@@ -1,8 +1,8 @@
 """Classifier two-sample test: how often a held-out classifier names the right side.
 
-Lopez-Paz and Oquab 2017. Accuracy is the easiest number to say aloud (1/2: no difference that the
-critics see; 1: always told apart) and the first to saturate, so it stands beside JSD, from the
-same critics and folds (`held_out.py`).
+Lopez-Paz and Oquab 2017. Accuracy is the easiest number to explain (1/2: the critics see no
+difference; 1: they always tell the sides apart) and the first to saturate. It complements the JSD
+and uses the same critics and folds (``core.held_out``).
 """
 
 from __future__ import annotations
@@ -13,22 +13,41 @@ from dataclasses import dataclass
 import numpy as np
 
 from keygap.gap.core.components import pooled_components
-from keygap.gap.core.held_out import bootstrap_interval, held_out, named_critics
-from keygap.gap.core.inputs import Groups, Vectors, check_level, thinned, two_sides
+from keygap.gap.core.held_out import (
+    DEFAULT_CRITICS,
+    MAX_VECTORS,
+    balanced_mean,
+    held_out,
+    named_critics,
+)
+from keygap.gap.core.inputs import Array, Groups, check_level, thinned, two_sides
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import mean_by_sample
-from keygap.gap.jsd import DEFAULT_CRITICS, MAX_VECTORS
+from keygap.gap.core.statistic import Statistic
 
 
 @dataclass(frozen=True)
 class C2STResult:
-    """Held-out accuracy, sides balanced and samples of a side weighing the same."""
+    """Held-out accuracy, with equal weight for both sides and for the samples of a side.
+
+    Attributes:
+        accuracy: Share of vectors whose side is named correctly.
+        ci: Confidence interval of the accuracy.
+        level: Confidence level of the interval.
+        p_value: Of the prequential permutation test; 1 without permutations.
+        estimator: Critic that won the most folds; "none": no critic beat chance.
+        wins: Number of folds that each critic won.
+        dims: Number of principal components it was computed in.
+        paired: Whether both sides hold the same samples.
+        n_x: Number of vectors of x that were used.
+        n_y: Number of vectors of y that were used.
+        seed: Seed of every random draw.
+    """
 
     accuracy: float
     ci: tuple[float, float]
     level: float
     p_value: float
-    estimator: str  # critic that won most folds
+    estimator: str
     wins: dict[str, int]
     dims: int
     paired: bool
@@ -38,7 +57,7 @@ class C2STResult:
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """The accuracy; 1/2 is what it reads without a difference."""
+        """``c2st_accuracy``; without a difference it reads 1/2."""
         return (
             Reading(
                 "c2st_accuracy",
@@ -48,13 +67,14 @@ class C2STResult:
                 null=0.5,
                 p_value=self.p_value,
                 dims=self.dims,
+                settings={"estimator": self.estimator, "level": self.level},
             ),
         )
 
 
 def c2st(
-    x: Vectors,
-    y: Vectors,
+    x: Array,
+    y: Array,
     groups_x: Groups = None,
     groups_y: Groups = None,
     *,
@@ -67,9 +87,29 @@ def c2st(
     level: float = 0.95,
     seed: int = 0,
 ) -> C2STResult:
-    """Held-out accuracy of telling x (n, d) from y (m, d); arguments and errors as in `jsd`.
+    """Held-out accuracy of telling two sides apart.
 
-    A vector that the classifier is undecided on counts half.
+    A vector on which the classifier is undecided counts half.
+
+    Args:
+        x: Vectors of the first side, shape (n, d), numpy or torch.
+        y: Vectors of the second side, shape (m, d).
+        groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
+        groups_y: Sample id of each row of ``y``.
+        dims: Number of principal components; None: all that have variance.
+        paired: As in ``jsd``, like all that follow.
+        critics: Names of the critics that compete.
+        max_vectors: Limit of vectors on each side.
+        n_permutations: Number of label swaps.
+        n_bootstraps: Number of bootstraps.
+        level: Confidence level of the interval.
+        seed: Seed of every random draw.
+
+    Returns:
+        The accuracy and what it depends on.
+
+    Raises:
+        UserError: As ``jsd``.
     """
     competing = named_critics(critics)
     check_level(level)
@@ -77,21 +117,25 @@ def c2st(
     components = pooled_components(sides, dims)
     rng, rng_bootstrap = np.random.default_rng(seed).spawn(2)
     found = held_out(sides, components.scores, competing, n_permutations, rng)
-    n = len(sides.x)
-    right_x = np.heaviside(found.logits[:n], 0.5)
-    right_y = np.heaviside(-found.logits[n:], 0.5)
-    of_x = mean_by_sample(right_x, sides.sample_x, sides.n_samples_x)
-    of_y = mean_by_sample(right_y, sides.sample_y, sides.n_samples_y)
+    right = np.heaviside(np.where(sides.is_x, found.logits, -found.logits), 0.5)
+    accuracy, ci = balanced_mean(right, sides, n_bootstraps, level, rng_bootstrap)
     return C2STResult(
-        accuracy=float(0.5 * of_x.mean() + 0.5 * of_y.mean()),
-        ci=bootstrap_interval(of_x, of_y, sides.paired, n_bootstraps, level, rng_bootstrap),
+        accuracy=accuracy,
+        ci=ci,
         level=level,
         p_value=found.p_value,
         estimator=found.winner,
         wins=found.wins,
-        dims=components.scores.shape[1],
+        dims=components.available,
         paired=sides.paired,
-        n_x=n,
+        n_x=len(sides.x),
         n_y=len(sides.y),
         seed=seed,
     )
+
+
+STATISTIC = Statistic(
+    what="held-out accuracy of a classifier that tells the sides apart in two components",
+    compute=lambda x, y, sides: c2st(x, y, *sides.groups, dims=2, seed=sides.seed),
+    coordinates="components",
+)

@@ -2,9 +2,9 @@
 
     |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x^1/2 C_y C_x^1/2)^1/2)
 
-Dowson and Landau 1982; in squared units of the vectors, not rooted, as FID and MIR use it. It sees
-means and covariances only, and it is biased upward where vectors are few for their width, so it
-stands beside its own null: the same number under swaps of whole samples.
+Dowson and Landau 1982. It is in squared units of the vectors, without a root, as FID and MIR use
+it. It depends on means and covariances only, and it is biased upward if there are few vectors for
+their width, so the result includes its mean under label swaps of whole samples.
 """
 
 from __future__ import annotations
@@ -15,20 +15,36 @@ import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
-from keygap.errors import UserError
-from keygap.gap.core.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
+from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_varies, two_sides
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import p_value, swap_labels
+from keygap.gap.core.resampling import p_value
+from keygap.gap.core.statistic import Statistic
+from keygap.gap.core.swaps import swap_labels
+from keygap.gap.core.weights import weighted_moments
 
 
 @dataclass(frozen=True)
 class FrechetResult:
-    """Frechet distance (squared units), its two parts, and what it reads without a gap."""
+    """Frechet distance, its two parts, and what it reads without a difference.
+
+    Attributes:
+        distance: The distance, in squared units of the vectors.
+        from_means: Its first term, the squared distance of the means.
+        from_covariances: The rest, which is due to the covariances.
+        null: Mean distance under label swaps; 0 without permutations.
+        p_value: Permutation p-value; 1 without permutations.
+        paired: Whether both sides hold the same samples.
+        dims: Number of columns.
+        n_x: Number of vectors of x.
+        n_y: Number of vectors of y.
+        n_permutations: Number of label swaps.
+        seed: Seed of the swaps.
+    """
 
     distance: float
     from_means: float
     from_covariances: float
-    null: float  # mean over label swaps
+    null: float
     p_value: float
     paired: bool
     dims: int
@@ -45,23 +61,25 @@ class FrechetResult:
                 "frechet",
                 self.distance,
                 "Frechet distance of the Gaussians fitted to the two sides, squared units",
-                null=self.null,
-                p_value=self.p_value,
+                null=self.null if self.n_permutations else None,
+                p_value=self.p_value if self.n_permutations else None,
                 dims=self.dims,
             ),
-            Reading("frechet_from_means", self.from_means, "its part of the means", dims=self.dims),
+            Reading(
+                "frechet_from_means", self.from_means, "its part due to the means", dims=self.dims
+            ),
             Reading(
                 "frechet_from_covariances",
                 self.from_covariances,
-                "its part of the covariances",
+                "its part due to the covariances",
                 dims=self.dims,
             ),
         )
 
 
 def frechet(
-    x: Vectors,
-    y: Vectors,
+    x: Array,
+    y: Array,
     groups_x: Groups = None,
     groups_y: Groups = None,
     *,
@@ -69,24 +87,38 @@ def frechet(
     n_permutations: int = 20,
     seed: int = 0,
 ) -> FrechetResult:
-    """Frechet distance between x (n, d) and y (m, d), samples of a side weighing the same.
+    """Frechet distance between two sides, with equal weight for the samples of a side.
 
-    Raises UserError: bad vectors or ids (see `inputs.two_sides`), a side whose vectors are all
-    equal. O(permutations ((n + m) d^2 + d^3)).
+    Its cost is O(permutations ((n + m) d^2 + d^3)).
+
+    Args:
+        x: Vectors of the first side, shape (n, d), numpy or torch.
+        y: Vectors of the second side, shape (m, d).
+        groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
+        groups_y: Sample id of each row of ``y``.
+        paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
+        n_permutations: Number of label swaps.
+        seed: Seed of the swaps.
+
+    Returns:
+        The distance and its null.
+
+    Raises:
+        UserError: Bad vectors or ids (see ``core.inputs.two_sides``), or a side whose vectors are
+            all equal.
     """
     sides = two_sides(x, y, groups_x, groups_y, paired)
-    for name, values in (("x", sides.x), ("y", sides.y)):
-        if not np.ptp(values, axis=0).any():
-            raise UserError(f"all vectors of {name} are equal: a Gaussian cannot be fitted")
-    means, covariances = _parts(sides)
+    check_varies(sides, "a Gaussian cannot be fitted")
+    from_means, from_covariances = _parts(sides)
+    distance = from_means + from_covariances
     rng = np.random.default_rng(seed)
     null = np.array([sum(_parts(swap_labels(sides, rng))) for _ in range(n_permutations)])
     return FrechetResult(
-        distance=means + covariances,
-        from_means=means,
-        from_covariances=covariances,
+        distance=distance,
+        from_means=from_means,
+        from_covariances=from_covariances,
         null=float(null.mean()) if n_permutations else 0.0,
-        p_value=p_value(means + covariances, null),
+        p_value=p_value(distance, null),
         paired=sides.paired,
         dims=sides.x.shape[1],
         n_x=len(sides.x),
@@ -96,31 +128,25 @@ def frechet(
     )
 
 
-def _parts(sides: TwoSides) -> tuple[float, float]:
-    mean_x, cov_x = weighted_moments(sides.x, sample_weights(sides.sample_x, sides.n_samples_x))
-    mean_y, cov_y = weighted_moments(sides.y, sample_weights(sides.sample_y, sides.n_samples_y))
-    return gaussian_frechet(mean_x, cov_x, mean_y, cov_y)
-
-
-def weighted_moments(
-    values: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Mean and covariance (maximum likelihood) under weights that sum to 1."""
-    mean = weights @ values.astype(np.float64)
-    centred = values - mean
-    return mean, centred.T @ (centred * weights[:, None])
-
-
 def gaussian_frechet(
     mean_x: Float[np.ndarray, " d"],
     cov_x: Float[np.ndarray, "d d"],
     mean_y: Float[np.ndarray, " d"],
     cov_y: Float[np.ndarray, "d d"],
 ) -> tuple[float, float]:
-    """The part of the means and the part of the covariances. O(d^3).
+    """Frechet distance between two Gaussians. O(d^3).
 
-    Through symmetric eigenproblems: the root of a singular product is where a general matrix root
-    turns complex.
+    It solves symmetric eigenproblems, because the general root of a singular matrix product can be
+    complex.
+
+    Args:
+        mean_x: Mean of the first Gaussian.
+        cov_x: Its covariance.
+        mean_y: Mean of the second Gaussian.
+        cov_y: Its covariance.
+
+    Returns:
+        The part due to the means and the part due to the covariances.
     """
     values, axes = linalg.eigh(cov_x)
     root = (axes * np.sqrt(np.maximum(values, 0.0))) @ axes.T
@@ -128,3 +154,16 @@ def gaussian_frechet(
     difference = mean_x - mean_y
     covariances = np.trace(cov_x) + np.trace(cov_y) - 2.0 * cross
     return float(difference @ difference), float(max(covariances, 0.0))
+
+
+def _parts(sides: CheckedSides) -> tuple[float, float]:
+    return gaussian_frechet(
+        *weighted_moments(sides.x, sides.weights_x), *weighted_moments(sides.y, sides.weights_y)
+    )
+
+
+STATISTIC = Statistic(
+    what="Frechet distance of the Gaussians fitted to the two sides",
+    compute=lambda x, y, sides: frechet(x, y, *sides.groups, seed=sides.seed),
+    coordinates="components",
+)

@@ -1,27 +1,28 @@
 """Maximum mean discrepancy (MMD) between two sides whose vectors come in samples.
 
-It must be a number with a stated kernel, unbiased although vectors of one sample resemble each
-other, with a valid p-value and an interval, for 100,000 vectors, at the price of one pass over the
-kernel. So everything is computed from one small matrix: the mean kernel between every two
-(side, sample) cells (`kernels.py`), on which a label swap is a sign vector and a bootstrap a vector
-of multiplicities (`resampling.py`).
+The estimate has to state its kernel, to be unbiased although vectors of one sample resemble each
+other, and to have a valid p-value and an interval, for 100,000 vectors at the price of one pass
+over the kernel. So everything is computed from one small matrix, the mean kernel between every two
+(side, sample) cells (``core.kernels``). On this matrix a label swap is a vector of signs and a
+bootstrap is a vector of multiplicities (``core.resampling``).
 
-With mu_s^x the mean embedding of the vectors of sample s on side x, every sample weighs the same
-whatever its count, and pairs of the same sample are always left out:
+With mu_s^x the mean embedding of the vectors of sample s on side x, every sample has the same
+weight whatever its number of vectors, and pairs of one sample are left out:
 
     paired     D_s = mu_s^x - mu_s^y,   MMD^2 = mean over s != t of <D_s, D_t>
     unpaired   MMD^2 = mean_{s != s'} <mu_s^x, mu_s'^x> + mean_{t != t'} <mu_t^y, mu_t'^y>
                        - 2 mean_{s, t} <mu_s^x, mu_t^y>
 
-Gretton et al. 2012, "A Kernel Two-Sample Test" (JMLR 13), lemma 6, with samples in place of points.
+This is lemma 6 of Gretton et al. 2012, "A Kernel Two-Sample Test" (JMLR 13), with samples in place
+of points.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,29 +30,54 @@ from jaxtyping import Float
 
 from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
-from keygap.gap.core.inputs import Groups, Vectors, check_level, two_sides
-from keygap.gap.core.resampling import PairSums, p_value
+from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.resampling import PairSums, central_band, p_value, root_or_zero
+from keygap.gap.core.statistic import Statistic
 
 Kernel = Literal["gaussian", "linear", "energy"]
 
 
 @dataclass(frozen=True)
 class MMDResult:
-    """MMD between two sides, how sure it is, and what it would be without a gap.
+    """MMD between two sides, its uncertainty, and what it reads without a difference.
 
-    mmd2 is unbiased and therefore negative now and then; mmd = sqrt(max(mmd2, 0)). Units: those of
-    the kernel (Gaussian: none, at most 2; linear: squared units of the vectors, and then mmd is
-    the distance of the two means; energy: units of the vectors, mmd2 is the energy distance).
+    ``mmd2`` has the units of the kernel. Gaussian: no unit, at most 2. Linear: squared units of the
+    vectors, and ``mmd`` is the distance of the two means. Energy: units of the vectors, and
+    ``mmd2`` is the energy distance.
+
+    Attributes:
+        mmd2: MMD squared. It is unbiased and therefore sometimes negative.
+        mmd: sqrt(max(mmd2, 0)).
+        ci: Confidence interval of ``mmd2``.
+        level: Confidence level of the interval and share of the null band.
+        p_value: Permutation p-value; 1 without permutations.
+        kernel: Name of the kernel.
+        bandwidth: Median distance, or the one bandwidth that was given; None: several were given,
+            or the kernel has none.
+        bandwidths: Sigma of each kernel of the grid, in descending order.
+        mmd2_by_bandwidth: MMD squared of each of them.
+        paired: Whether both sides hold the same samples.
+        n_x: Number of vectors of x.
+        n_y: Number of vectors of y.
+        n_samples_x: Number of samples of x.
+        n_samples_y: Number of samples of y.
+        n_permutations: Number of label swaps.
+        n_bootstraps: Number of bootstraps.
+        seed: Seed of every random draw.
+        null: ``mmd2`` under each label swap.
+        bootstraps: ``mmd2`` of each bootstrap of whole samples.
+        without: ``mmd2`` without each sample, by its id; empty for unpaired sides.
     """
 
     mmd2: float
     mmd: float
-    ci: tuple[float, float]  # of mmd2
+    ci: tuple[float, float]
     level: float
     p_value: float
     kernel: str
-    bandwidth: float | None  # median distance, or the one given; None without bandwidths
-    bandwidths: tuple[float, ...]  # sigma of each kernel of the grid, descending
+    bandwidth: float | None
+    bandwidths: tuple[float, ...]
     mmd2_by_bandwidth: tuple[float, ...]
     paired: bool
     n_x: int
@@ -63,25 +89,55 @@ class MMDResult:
     seed: int
     null: Float[np.ndarray, " permutations"] = field(repr=False, compare=False)
     bootstraps: Float[np.ndarray, " bootstraps"] = field(repr=False, compare=False)
-    without: dict[Hashable, float] = field(repr=False, compare=False)  # each sample; paired only
-
-    @property
-    def mmd_ci(self) -> tuple[float, float]:
-        """The interval of mmd: roots of the interval of mmd2, below zero taken as zero."""
-        return math.sqrt(max(self.ci[0], 0.0)), math.sqrt(max(self.ci[1], 0.0))
+    without: dict[Hashable, float] = field(repr=False, compare=False)
 
     @property
     def null_band(self) -> tuple[float, float]:
-        """Where `level` of the values under label swaps lie; (mmd2, mmd2) without swaps."""
+        """Band of the central ``level`` share of ``null``; (mmd2, mmd2) without swaps."""
         if not len(self.null):
             return self.mmd2, self.mmd2
-        low, high = np.quantile(self.null, [(1 - self.level) / 2, (1 + self.level) / 2])
-        return float(low), float(high)
+        return central_band(self.null, self.level)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """``mmd2`` and its root ``mmd``."""
+        swapped = len(self.null) > 0
+        p = self.p_value if swapped else None
+        band = self.null_band if swapped else None
+        settings = {
+            "kernel": self.kernel,
+            "bandwidth": self.bandwidth,
+            "paired": self.paired,
+            "n_permutations": self.n_permutations,
+            "level": self.level,
+        }
+        return (
+            Reading(
+                "mmd2",
+                self.mmd2,
+                "MMD squared, unbiased: squared distance of the mean embeddings",
+                ci=self.ci,
+                null=float(self.null.mean()) if swapped else None,
+                null_band=band,
+                p_value=p,
+                settings=settings,
+            ),
+            Reading(
+                "mmd",
+                self.mmd,
+                "root of MMD squared, 0 where that is negative",
+                ci=_roots(self.ci),
+                null=float(np.sqrt(self.null.clip(min=0.0)).mean()) if swapped else None,
+                null_band=_roots(band) if band else None,
+                p_value=p,
+                settings=settings,
+            ),
+        )
 
 
 def mmd(
-    x: Vectors,
-    y: Vectors,
+    x: Array,
+    y: Array,
     groups_x: Groups = None,
     groups_y: Groups = None,
     *,
@@ -94,54 +150,47 @@ def mmd(
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> MMDResult:
-    """Unbiased MMD^2 between x (n, d) and y (m, d), with interval and permutation p-value.
+    """Unbiased MMD^2 between two sides, with interval and permutation p-value.
+
+    Time is O((n + m)^2 d / 2 + (permutations + bootstraps) S^2) for S samples. Memory is O(S^2)
+    beyond the data.
 
     Args:
-        x: Vectors of one side, (n, d), numpy or torch.
-        y: Vectors of the other, (m, d).
-        groups_x: Sample id of each row of x; None: every row is a sample of its own.
-        groups_y: Sample id of each row of y.
-        paired: None: paired if and only if both sides hold the same set of ids (image and text
-            tokens of the same samples). Paired, the null swaps the two labels within samples;
-            unpaired, it deals whole samples to the sides.
-        kernel: "gaussian": exp(-|a - b|^2 / (2 sigma^2)), the mean over a grid of bandwidths sigma.
-            "linear": <a, b>, so mmd is the distance between means. "energy": -|a - b|, so mmd2 is
-            the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|.
-        bandwidth: None: sigma is the median distance between vectors of a balanced, seeded
-            subsample of both sides, times 2, sqrt 2, 1, 1 / sqrt 2, 1/2. A number: that sigma
-            alone. Several: those sigmas.
-        n_permutations: Label swaps B; p = (1 + b) / (1 + B), b of them at or above mmd2.
-        n_bootstraps: Bootstraps of whole samples, in `.bootstraps` (the same samples and seed
-            make joint draws).
-        level: Of the interval: leave-one-sample-out, Student (see `PairSums.interval`).
-        seed: Of the median's subsample, the swaps and the bootstraps.
+        x: Vectors of the first side, shape (n, d), numpy or torch.
+        y: Vectors of the second side, shape (m, d).
+        groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
+        groups_y: Sample id of each row of ``y``.
+        paired: None: paired if and only if both sides hold the same set of ids, such as image and
+            text tokens of the same samples. The null distribution of paired sides exchanges the two
+            labels within samples; that of unpaired sides deals whole samples to the sides.
+        kernel: "gaussian": exp(-|a - b|^2 / (2 sigma^2)), averaged over a grid of bandwidths sigma.
+            "linear": <a, b>. "energy": -|a - b|, for which MMD^2 is the energy distance
+            2 E|X - Y| - E|X - X'| - E|Y - Y'|.
+        bandwidth: One sigma or several, in units of the vectors. None: the median distance between
+            vectors of a balanced, seeded subsample of both sides, times 2, sqrt 2, 1, 1 / sqrt 2
+            and 1/2.
+        n_permutations: Number B of label swaps; p = (1 + b) / (1 + B), where b of them are at or
+            above ``mmd2``.
+        n_bootstraps: Number of bootstraps of whole samples, which are in ``bootstraps``. Equal
+            samples and an equal seed give joint draws.
+        level: Confidence level of the interval, a jackknife over samples (see
+            ``PairSums.interval``).
+        seed: Seed of the median's subsample, the swaps and the bootstraps.
         device: Where the kernel is evaluated, "cpu" or "cuda"; None: a GPU if there is one.
 
-    Raises:
-        UserError: bad vectors or ids (see `inputs.two_sides`), vectors that are all equal, an
-            unknown kernel, a bandwidth that is not positive or that the kernel has not.
+    Returns:
+        The estimate and what it depends on.
 
-    Time O((n + m)^2 d / 2 + (permutations + bootstraps) S^2), memory O(S^2) above the data.
+    Raises:
+        UserError: Bad vectors or ids (see ``core.inputs.two_sides``), vectors that are all equal,
+            an unknown kernel, or a bandwidth that is not positive or that the kernel does not have.
     """
-    if kernel not in ("gaussian", "linear", "energy"):
-        raise unknown("kernel", kernel, ("gaussian", "linear", "energy"))
+    _check_kernel(kernel, bandwidth)
     check_level(level)
-    if kernel != "gaussian" and bandwidth is not None:
-        raise UserError(f"the {kernel} kernel has no bandwidth: leave it out")
     sides = two_sides(x, y, groups_x, groups_y, paired)
     kernels.check_cells(sides)
-
-    sigmas: tuple[float, ...] = ()
-    median: float | None = None
-    if kernel == "gaussian":
-        median, sigmas = _bandwidths(bandwidth, lambda: kernels.median_distance(sides, seed))
-        means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device)
-    elif kernel == "linear":
-        means, by_bandwidth = kernels.linear_means(sides), np.empty(0)
-    else:
-        means, by_bandwidth = kernels.energy_means(sides, device), np.empty(0)
-
-    sums = PairSums.from_cells(means, sides)
+    evaluated = _evaluate(sides, kernel, bandwidth, seed, device)
+    sums = PairSums.from_cells(evaluated.means, sides)
     observed = sums.statistic()
     # Two streams: the draws of one do not depend on how many the other makes.
     rng_null, rng_bootstrap = np.random.default_rng(seed).spawn(2)
@@ -151,14 +200,14 @@ def mmd(
         without = dict(zip(sides.names_x, sums.without()[0].tolist(), strict=True))
     return MMDResult(
         mmd2=observed,
-        mmd=math.sqrt(max(observed, 0.0)),
+        mmd=root_or_zero(observed),
         ci=sums.interval(level),
         level=level,
         p_value=p_value(observed, null),
         kernel=kernel,
-        bandwidth=median,
-        bandwidths=sigmas,
-        mmd2_by_bandwidth=tuple(float(value) for value in by_bandwidth),
+        bandwidth=evaluated.bandwidth,
+        bandwidths=evaluated.bandwidths,
+        mmd2_by_bandwidth=evaluated.mmd2_by_bandwidth,
         paired=sides.paired,
         n_x=len(sides.x),
         n_y=len(sides.y),
@@ -173,13 +222,65 @@ def mmd(
     )
 
 
+def _check_kernel(kernel: str, bandwidth: float | Sequence[float] | None) -> None:
+    if kernel not in get_args(Kernel):
+        raise unknown("kernel", kernel, get_args(Kernel))
+    if kernel != "gaussian" and bandwidth is not None:
+        raise UserError(f"the {kernel} kernel has no bandwidth: leave it out")
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A kernel evaluated on two sides; the fields are those of ``MMDResult``."""
+
+    means: Float[np.ndarray, "cells cells"]
+    bandwidth: float | None = None
+    bandwidths: tuple[float, ...] = ()
+    mmd2_by_bandwidth: tuple[float, ...] = ()
+
+
+def _evaluate(
+    sides: CheckedSides,
+    kernel: Kernel,
+    bandwidth: float | Sequence[float] | None,
+    seed: int,
+    device: str | torch.device | None,
+) -> _Evaluated:
+    if kernel == "linear":
+        return _Evaluated(kernels.linear_means(sides))
+    if kernel == "energy":
+        return _Evaluated(kernels.energy_means(sides, device))
+    centre, sigmas = _bandwidths(sides, bandwidth, seed)
+    means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device)
+    return _Evaluated(means, centre, sigmas, tuple(by_bandwidth.tolist()))
+
+
 def _bandwidths(
-    given: float | Sequence[float] | None, median: Callable[[], float]
+    sides: CheckedSides, given: float | Sequence[float] | None, seed: int
 ) -> tuple[float | None, tuple[float, ...]]:
+    """The bandwidth that names the grid, if there is one, and the grid in descending order."""
     if given is None:
-        centre = median()
-        return centre, tuple(centre * factor for factor in kernels.GRID)
+        median = kernels.median_distance(sides, seed)
+        return median, kernels.grid_around(median)
     sigmas = tuple(sorted(np.atleast_1d(np.asarray(given, dtype=float)).tolist(), reverse=True))
     if not sigmas or not all(math.isfinite(sigma) and sigma > 0 for sigma in sigmas):
         raise UserError(f"bandwidth is {given}: give positive numbers, in the vectors' units")
     return (sigmas[0] if len(sigmas) == 1 else None), sigmas
+
+
+def _roots(band: tuple[float, float]) -> tuple[float, float]:
+    return root_or_zero(band[0]), root_or_zero(band[1])
+
+
+STATISTIC = Statistic(
+    what="maximum mean discrepancy: distance of the mean embeddings under a Gaussian kernel",
+    compute=lambda x, y, sides: mmd(
+        x,
+        y,
+        *sides.groups,
+        n_permutations=sides.n_permutations,
+        n_bootstraps=0,  # the interval is a jackknife
+        seed=sides.seed,
+    ),
+    scope="ladder",
+)

@@ -1,37 +1,52 @@
-"""Modality gap of means: how far apart the two centroids of unit-length vectors are.
+"""Modality gap of means: distance of the two centroids of vectors scaled to length 1.
 
     gap = | mean of x / |x|  -  mean of y / |y| |        (0 to 2; no unit)
 
 Liang et al. 2022, "Mind the Gap". The plain norm is never 0, not even for two halves of one
-distribution, so the unbiased squared distance (a linear-kernel MMD of the unit vectors), its
-interval and its null stand beside it.
+distribution. So the result also has its mean under label swaps, and the unbiased distance (the root
+of a linear-kernel MMD^2 of the unit vectors) with its interval.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
-from keygap.gap.core.inputs import Groups, Vectors, check_level, two_sides
+from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
 from keygap.gap.core.kernels import linear_means
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import PairSums, mean_by_sample, p_value
+from keygap.gap.core.resampling import PairSums, p_value, root_or_zero
+from keygap.gap.core.statistic import Statistic
+from keygap.gap.core.swaps import dealt, random_signs
 
 
 @dataclass(frozen=True)
 class ModalityGapResult:
-    """Distance of the centroids on the unit sphere."""
+    """Distance of the centroids of unit vectors.
 
-    gap: float  # as published: the plain norm
-    unbiased: float  # root of the unbiased squared distance, 0 where that is negative
-    ci: tuple[float, float]  # of the unbiased distance
+    Attributes:
+        gap: The plain norm, as published.
+        unbiased: Root of the unbiased squared distance, 0 where that is negative.
+        ci: Confidence interval of ``unbiased``.
+        level: Confidence level of the interval.
+        p_value: Permutation p-value of ``gap``; 1 without permutations.
+        null: Mean of ``gap`` under label swaps; 0 without permutations.
+        paired: Whether both sides hold the same samples.
+        n_x: Number of vectors of x.
+        n_y: Number of vectors of y.
+        n_permutations: Number of label swaps.
+        seed: Seed of the swaps.
+    """
+
+    gap: float
+    unbiased: float
+    ci: tuple[float, float]
     level: float
     p_value: float
-    null: float  # mean of the plain norm under label swaps
+    null: float
     paired: bool
     n_x: int
     n_y: int
@@ -40,27 +55,28 @@ class ModalityGapResult:
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        """The norm as published, beside what it reads without a gap, and the unbiased distance."""
+        """The norm as published with its null, and the unbiased distance."""
         return (
             Reading(
                 "modality_gap",
                 self.gap,
                 "distance of the means of the vectors scaled to length 1",
-                null=self.null,
-                p_value=self.p_value,
+                null=self.null if self.n_permutations else None,
+                p_value=self.p_value if self.n_permutations else None,
             ),
             Reading(
                 "modality_gap_unbiased",
                 self.unbiased,
-                "the same without what sampling adds",
+                "the same without the part that sampling adds",
                 ci=self.ci,
+                settings={"level": self.level},
             ),
         )
 
 
 def modality_gap(
-    x: Vectors,
-    y: Vectors,
+    x: Array,
+    y: Array,
     groups_x: Groups = None,
     groups_y: Groups = None,
     *,
@@ -69,24 +85,38 @@ def modality_gap(
     level: float = 0.95,
     seed: int = 0,
 ) -> ModalityGapResult:
-    """Gap of means between x (n, d) and y (m, d), samples of a side weighing the same.
+    """Gap of means between two sides, with equal weight for the samples of a side.
 
-    Raises UserError: bad vectors or ids (see `inputs.two_sides`), a vector of length zero.
-    O((n + m) d + S^2 d + permutations S^2).
+    Its cost is O((n + m) d + S^2 d + permutations S^2) for S samples.
+
+    Args:
+        x: Vectors of the first side, shape (n, d), numpy or torch.
+        y: Vectors of the second side, shape (m, d).
+        groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
+        groups_y: Sample id of each row of ``y``.
+        paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
+        n_permutations: Number of label swaps.
+        level: Confidence level of the interval, a jackknife over samples.
+        seed: Seed of the swaps.
+
+    Returns:
+        The gap, its null and the unbiased distance.
+
+    Raises:
+        UserError: Bad vectors or ids (see ``core.inputs.two_sides``), or a vector of length zero.
     """
     check_level(level)
     given = two_sides(x, y, groups_x, groups_y, paired)
     sides = replace(given, x=_unit("x", given.x), y=_unit("y", given.y))
     sums = PairSums.from_cells(linear_means(sides), sides)
     low, high = sums.interval(level)
-    means_x = mean_by_sample(sides.x, sides.sample_x, sides.n_samples_x)
-    means_y = mean_by_sample(sides.y, sides.sample_y, sides.n_samples_y)
+    means_x, means_y = sides.by_sample(sides.x, sides.y)
     gap = float(np.linalg.norm(means_x.mean(0) - means_y.mean(0)))
     null = _null(means_x, means_y, sides.paired, n_permutations, np.random.default_rng(seed))
     return ModalityGapResult(
         gap=gap,
-        unbiased=math.sqrt(max(sums.statistic(), 0.0)),
-        ci=(math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))),
+        unbiased=root_or_zero(sums.statistic()),
+        ci=(root_or_zero(low), root_or_zero(high)),
         level=level,
         p_value=p_value(gap, null),
         null=float(null.mean()) if n_permutations else 0.0,
@@ -105,14 +135,13 @@ def _null(
     n_permutations: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " permutations"]:
-    """The gap with labels swapped within samples, or dealt to samples."""
+    """The gap under label swaps of whole samples."""
     s, t = len(means_x), len(means_y)
     if paired:
-        signs = rng.choice([-1.0, 1.0], size=(n_permutations, s))
+        signs = random_signs(n_permutations, s, rng)
         return np.linalg.norm(signs @ (means_x - means_y) / s, axis=1)
-    shares = np.tile(np.repeat([1.0 / s, -1.0 / t], [s, t]), (n_permutations, 1))
-    dealt = rng.permuted(shares, axis=1)
-    return np.linalg.norm(dealt @ np.concatenate([means_x, means_y]), axis=1)
+    shares = dealt(np.repeat([1.0 / s, -1.0 / t], [s, t]), n_permutations, rng)
+    return np.linalg.norm(shares @ np.concatenate([means_x, means_y]), axis=1)
 
 
 def _unit(side: str, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
@@ -122,3 +151,10 @@ def _unit(side: str, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d
         row = int(np.flatnonzero(norms == 0.0)[0])
         raise UserError(f"row {row} of {side} has length zero: it has no direction, drop it")
     return values / norms[:, None]
+
+
+STATISTIC = Statistic(
+    what="distance of the means of the vectors scaled to length 1",
+    compute=lambda x, y, sides: modality_gap(x, y, *sides.groups, seed=sides.seed),
+    coordinates="raw",
+)

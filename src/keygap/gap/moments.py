@@ -1,21 +1,22 @@
-"""Is the gap a shift, a shape, or more? Shares of MMD^2 by what removes them.
+"""Is the gap a shift of the means, a difference of covariances, or more? Shares of MMD^2.
 
-Three MMD^2 at the same bandwidths, which are those of the vectors as they are:
+Three MMD^2 with the same bandwidths, which are those of the vectors as given:
 
     as given                  total
-    both sides centred        what is left without the means' difference
+    both sides centred        what is left without the difference of the means
     both sides centred and given the pooled within-side covariance
                               what is left without first and second moments
 
     mean = total - centred,  covariance = centred - matched,  higher = matched
 
-in this order: a mean shift is taken off first, so what means and covariances share counts as mean.
-Computed in the leading principal components of both sides (found without labels), since a
-covariance can be matched only where there are vectors enough to know it.
+The order matters: the means are removed first, so what means and covariances share counts as mean.
+The shares are computed in the leading principal components of both sides, which are found without
+labels, because a covariance can be matched only if there are enough vectors to estimate it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,20 +26,37 @@ from scipy import linalg
 from keygap.errors import UserError
 from keygap.gap.core import kernels
 from keygap.gap.core.components import pooled_components
-from keygap.gap.core.inputs import Groups, TwoSides, Vectors, sample_weights, two_sides
+from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums
-from keygap.gap.frechet import weighted_moments
+from keygap.gap.core.statistic import Statistic
+from keygap.gap.core.weights import weighted_moments
 
-_SINGULAR = 1e-8  # variance in some direction on one side, over the pooled variance
-_ENOUGH = 1e-3  # the same, where the number of components is ours to choose
+_SINGULAR = 1e-8  # smallest share of the pooled variance in any direction of a side
+_ENOUGH = 1e-3  # the same if the number of components is chosen here
+_MOST = 50  # components, if their number is chosen here
+
+Covariance = Float[np.ndarray, "k k"]
 
 
 @dataclass(frozen=True)
 class MomentsResult:
-    """MMD^2 of the three stages and the shares, which add up to 1.
+    """MMD^2 of the three stages, and the shares of the first one.
 
-    The shares are None where the total is not positive: there is no gap to divide.
+    The shares add up to 1. They are None if the total is not positive, as there is no gap to share.
+
+    Attributes:
+        mmd2_total: MMD^2 of the vectors as given.
+        mmd2_centred: MMD^2 after centring both sides.
+        mmd2_matched: MMD^2 after centring them and matching their covariances.
+        mean: Share that is due to the means.
+        covariance: Share that is due to the covariances.
+        higher: Share that is left.
+        bandwidths: Sigma of each kernel, in units of the vectors.
+        dims: Number of principal components.
+        explained: Share of the pooled variance in these components.
+        paired: Whether both sides hold the same samples.
+        seed: Seed of the median distance's subsample.
     """
 
     mmd2_total: float
@@ -49,7 +67,7 @@ class MomentsResult:
     higher: float | None
     bandwidths: tuple[float, ...]
     dims: int
-    explained: float  # share of the pooled variance in these dims
+    explained: float
     paired: bool
     seed: int
 
@@ -69,8 +87,8 @@ class MomentsResult:
 
 
 def moments(
-    x: Vectors,
-    y: Vectors,
+    x: Array,
+    y: Array,
     groups_x: Groups = None,
     groups_y: Groups = None,
     *,
@@ -78,83 +96,120 @@ def moments(
     paired: bool | None = None,
     seed: int = 0,
 ) -> MomentsResult:
-    """Shares of the gap between x (n, d) and y (m, d) due to mean, covariance and the rest.
+    """Shares of the gap between two sides that are due to means, covariances and the rest.
 
-    dims: principal components to work in; None: at most 50, and at most those in whose every
-    direction each side has a thousandth of the pooled variance (text keys of a first layer are one
-    vector for each word, and have fewer). Raises UserError: bad vectors or ids (see
-    `inputs.two_sides`), dims beyond what the vectors have, a side that does not vary in one of the
-    components (fewer vectors than dims, or constant columns). Three kernel passes: O(3 (n + m)^2
-    dims / 2).
+    Its cost is three passes over the kernel, O(3 (n + m)^2 dims / 2).
+
+    Args:
+        x: Vectors of the first side, shape (n, d), numpy or torch.
+        y: Vectors of the second side, shape (m, d).
+        groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
+        groups_y: Sample id of each row of ``y``.
+        dims: Number of principal components. None: at most 50, and at most those in which each side
+            has a thousandth of the pooled variance in every direction. Text keys of a first layer
+            are one vector for each word and have fewer.
+        paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
+        seed: Seed of the median distance's subsample.
+
+    Returns:
+        MMD^2 of each stage and the shares.
+
+    Raises:
+        UserError: Bad vectors or ids (see ``core.inputs.two_sides``), ``dims`` beyond what the
+            vectors have, or a side that does not vary in every direction of the components, because
+            it has too few vectors or constant columns.
     """
     given = two_sides(x, y, groups_x, groups_y, paired)
-    limit = min(50, given.x.shape[1], len(given.pooled) - 1)
+    limit = min(_MOST, given.x.shape[1], len(given.pooled) - 1)
     found = pooled_components(given, limit if dims is None else dims, allow_fewer=dims is None)
-    n = len(given.x)
-    weights_x = sample_weights(given.sample_x, given.n_samples_x)
-    weights_y = sample_weights(given.sample_y, given.n_samples_y)
-    _, of_x = weighted_moments(found.scores[:n], weights_x)
-    _, of_y = weighted_moments(found.scores[n:], weights_y)
-    used = found.available if dims is None else dims
-    if dims is None:
-        while used > 1 and min(_least(of_x, used), _least(of_y, used)) <= _ENOUGH:
-            used -= 1
-    for name, covariance in (("x", of_x), ("y", of_y)):
-        if _least(covariance, used) <= _SINGULAR:
-            raise UserError(
-                f"{name} does not vary in all of the {used} components (too few vectors, or "
-                "constant columns): give fewer dims"
-            )
-    scores = (found.scores * np.sqrt(found.variance))[:, :used]  # in the units of the vectors
-    sides = replace(given, x=scores[:n], y=scores[n:])
-
-    mean_x, cov_x = weighted_moments(sides.x, weights_x)
-    mean_y, cov_y = weighted_moments(sides.y, weights_y)
-    within = 0.5 * (cov_x + cov_y)
-    centred = replace(sides, x=sides.x - mean_x, y=sides.y - mean_y)
-    matched = replace(
-        centred,
-        x=centred.x @ _transport(cov_x, within),
-        y=centred.y @ _transport(cov_y, within),
-    )
-    median = kernels.median_distance(sides, seed)
-    sigmas = tuple(median * factor for factor in kernels.GRID)
-    total, of_centred, of_matched = (_mmd2(stage, sigmas) for stage in (sides, centred, matched))
-    shares: list[float | None] = [None, None, None]
-    if total > 0.0:
-        left = [total, min(max(of_centred, 0.0), total)]
-        left.append(min(max(of_matched, 0.0), left[1]))
-        shares = [(left[0] - left[1]) / total, (left[1] - left[2]) / total, left[2] / total]
+    used = _usable(_with_vectors(given, found.scores), found.available, choose=dims is None)
+    scores = (found.scores * np.sqrt(found.variance))[:, :used]  # in units of the vectors
+    sides = _with_vectors(given, scores)
+    sigmas = kernels.grid_around(kernels.median_distance(sides, seed))
+    total, centred, matched = (_mmd2(stage, sigmas) for stage in _stages(sides))
+    mean, covariance, higher = _shares(total, centred, matched)
     return MomentsResult(
         mmd2_total=total,
-        mmd2_centred=of_centred,
-        mmd2_matched=of_matched,
-        mean=shares[0],
-        covariance=shares[1],
-        higher=shares[2],
+        mmd2_centred=centred,
+        mmd2_matched=matched,
+        mean=mean,
+        covariance=covariance,
+        higher=higher,
         bandwidths=sigmas,
-        dims=scores.shape[1],
+        dims=used,
         explained=float(found.explained[:used].sum()),
         paired=sides.paired,
         seed=seed,
     )
 
 
-def _mmd2(sides: TwoSides, sigmas: tuple[float, ...]) -> float:
-    means, _ = kernels.gaussian_means(sides, sigmas)
-    return PairSums.from_cells(means, sides).statistic()
+def _with_vectors(sides: CheckedSides, pooled: Float[np.ndarray, "n+m k"]) -> CheckedSides:
+    n = len(sides.x)
+    return replace(sides, x=pooled[:n], y=pooled[n:])
 
 
-def _least(covariance: Float[np.ndarray, "k k"], dims: int) -> float:
-    """The least variance of any direction of the first components."""
+def _usable(sides: CheckedSides, dims: int, *, choose: bool) -> int:
+    """Number of leading components in which both sides vary, at most ``dims``.
+
+    The components have pooled variance 1. If their number may not be chosen, a side that does not
+    vary in all of them is an error.
+    """
+    _, of_x = weighted_moments(sides.x, sides.weights_x)
+    _, of_y = weighted_moments(sides.y, sides.weights_y)
+    while choose and dims > 1 and min(_least(of_x, dims), _least(of_y, dims)) <= _ENOUGH:
+        dims -= 1
+    for name, covariance in (("x", of_x), ("y", of_y)):
+        if _least(covariance, dims) <= _SINGULAR:
+            raise UserError(
+                f"{name} does not vary in all of the {dims} components (too few vectors, or "
+                "constant columns): give fewer dims"
+            )
+    return dims
+
+
+def _least(covariance: Covariance, dims: int) -> float:
+    """The smallest variance in any direction of the first components."""
     return float(linalg.eigvalsh(covariance[:dims, :dims], subset_by_index=[0, 0])[0])
 
 
-def _transport(
-    covariance: Float[np.ndarray, "k k"], target: Float[np.ndarray, "k k"]
-) -> Float[np.ndarray, "k k"]:
-    """The symmetric map A with A C A = target: the least that changes the vectors (Monge)."""
+def _stages(sides: CheckedSides) -> Iterator[CheckedSides]:
+    """The sides as given, centred, and with equal covariances."""
+    yield sides
+    mean_x, cov_x = weighted_moments(sides.x, sides.weights_x)
+    mean_y, cov_y = weighted_moments(sides.y, sides.weights_y)
+    centred = replace(sides, x=sides.x - mean_x, y=sides.y - mean_y)
+    yield centred
+    within = 0.5 * (cov_x + cov_y)
+    to_x, to_y = _transport(cov_x, within), _transport(cov_y, within)
+    yield replace(centred, x=centred.x @ to_x, y=centred.y @ to_y)
+
+
+def _transport(covariance: Covariance, target: Covariance) -> Covariance:
+    """The symmetric map A with A C A = target, which changes the vectors least (Monge)."""
     values, axes = linalg.eigh(target)
     root = (axes * np.sqrt(values)) @ axes.T
     inner, inner_axes = linalg.eigh(root @ covariance @ root)
     return root @ ((inner_axes / np.sqrt(inner)) @ inner_axes.T) @ root
+
+
+def _mmd2(sides: CheckedSides, sigmas: tuple[float, ...]) -> float:
+    means, _ = kernels.gaussian_means(sides, sigmas)
+    return PairSums.from_cells(means, sides).statistic()
+
+
+def _shares(
+    total: float, centred: float, matched: float
+) -> tuple[float | None, float | None, float | None]:
+    """Shares of the total; each stage is clipped to at most the one before and at least 0."""
+    if total <= 0.0:
+        return None, None, None
+    centred = min(max(centred, 0.0), total)
+    matched = min(max(matched, 0.0), centred)
+    return (total - centred) / total, (centred - matched) / total, matched / total
+
+
+STATISTIC = Statistic(
+    what="shares of MMD squared due to the means, the covariances and higher moments",
+    compute=lambda x, y, sides: moments(x, y, *sides.groups, seed=sides.seed),
+    coordinates="components",
+)

@@ -1,1 +1,5 @@
-"""Statistics x contrasts x sites x layers x heads, as tables."""
+"""Measuring a run: statistics of contrasts at every site, layer and head, as tables.
+
+``measure`` computes, ``tables`` holds, saves and reads what was computed. ``tables`` needs neither
+torch nor a statistic, so that a report can be made without them.
+"""

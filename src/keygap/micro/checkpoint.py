@@ -1,8 +1,8 @@
-"""``micro:CONNECTOR`` as an ordinary transformers folder, built once in the user's cache.
+"""``micro:CONNECTOR`` as an ordinary checkpoint folder, built once in the user's cache.
 
-From there on nothing in keygap treats it as special: ``from_pretrained`` loads it with its
-processor and its chat template. The folder appears by an atomic rename, and its name carries a
-digest of what it was built from, weights and code, so a new version of either is a new folder.
+keygap loads the folder like any other model: ``from_pretrained`` reads it with its processor and
+chat template. The folder appears by an atomic rename. Its name contains a digest of the weights and
+the code that it was built from, so that a new version of either gives a new folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from keygap.micro import connectors, packaged
 from keygap.micro.connectors import CONNECTORS, IMAGE_SIDE, PATCH_SIDE, architecture
 
 IMAGE_TOKEN = "<image>"
-# ChatML as the language model was tuned on, without its stock system prompt, and with images.
+# The ChatML format that the language model was tuned on, without its default system prompt, and
+# with images.
 CHAT_TEMPLATE = """\
 {% for message in messages %}<|im_start|>{{ message['role'] }}
 {% if message['content'] is string %}{{ message['content'] }}{% else %}\
@@ -41,13 +42,13 @@ CHAT_TEMPLATE = """\
 
 
 def cache_root() -> Path:
-    """``$KEYGAP_CACHE``, else ``~/.cache/keygap`` (or under ``$XDG_CACHE_HOME``)."""
+    """Return ``$KEYGAP_CACHE``, or by default keygap's folder in the user's cache directory."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "keygap"
     return Path(os.environ.get("KEYGAP_CACHE", default))
 
 
 def connector_weights(connector: str) -> dict[str, torch.Tensor]:
-    """The trained connector that ships with keygap, float16, names below the projector module."""
+    """Load the trained connector that ships with keygap: float16, names relative to the module."""
     with as_file(files("keygap.micro") / "weights" / f"{connector}.safetensors") as path:
         return load_file(path)
 
@@ -55,7 +56,7 @@ def connector_weights(connector: str) -> dict[str, torch.Tensor]:
 def assemble(
     connector: str,
 ) -> tuple[FastVlmForConditionalGeneration, LlavaProcessor]:
-    """The whole model in bfloat16 with an untrained connector, and its processor."""
+    """Build the whole model in bfloat16 with an untrained connector, and its processor."""
     language_model, tokenizer = packaged.language_model()
     tokenizer.add_special_tokens(
         {"additional_special_tokens": [AddedToken(IMAGE_TOKEN, special=True, normalized=False)]}
@@ -69,7 +70,7 @@ def assemble(
     model: Any = architecture(connector, text_config, image_token_id)
     model.model.language_model.load_state_dict(language_model.model.state_dict())
     model.tie_weights()
-    with torch.no_grad():  # the image token's own embedding is always overwritten: keep it inert
+    with torch.no_grad():  # image features always replace this embedding
         model.get_input_embeddings().weight[image_token_id] = 0
     vision = model.model.vision_tower.timm_model
     names = vision.state_dict().keys()
@@ -78,7 +79,7 @@ def assemble(
 
 
 def processor(tokenizer: PreTrainedTokenizerBase) -> LlavaProcessor:
-    """LLaVA's processor at 128 x 128 pixels, scaled (x - 127) / 128 as the vision model wants."""
+    """Build LLaVA's processor for 128 x 128 pixels, scaled (x - 127) / 128 for the vision model."""
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     image_processor = CLIPImageProcessor(
         size=side,
@@ -99,37 +100,46 @@ def processor(tokenizer: PreTrainedTokenizerBase) -> LlavaProcessor:
 
 
 def build(connector: str) -> Path:
-    """The checkpoint folder of ``micro:CONNECTOR``, built on the first call.
+    """Return the checkpoint folder of ``micro:CONNECTOR``, built on the first call.
 
     Raises:
-        UserError: no such connector, or the packages with the frozen weights are missing.
+        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
     """
     if connector not in CONNECTORS:
         known = [f"micro:{name}" for name in CONNECTORS]
         raise unknown("model", f"micro:{connector}", known)
-    connectors.register()  # a folder that an earlier process built is only read in this one
+    connectors.register()  # this process must know the class of a folder that another one built
     weights = connector_weights(connector)
+    folder = cache_root() / f"micro-{connector}-{_digest(weights)}"
+    if not folder.is_dir():
+        model, model_processor = assemble(connector)
+        model.model.multi_modal_projector.load_state_dict(weights)
+        _save(model, model_processor, folder)
+    return folder
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    """Hash a connector's weights and the code that builds a model around them."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     for module in (Path(__file__), Path(connectors.__file__), Path(packaged.__file__)):
         digest.update(module.read_bytes())
-    folder = cache_root() / f"micro-{connector}-{digest.hexdigest()[:12]}"
-    if folder.is_dir():
-        return folder
+    return digest.hexdigest()[:12]
 
-    model, model_processor = assemble(connector)
-    model.model.multi_modal_projector.load_state_dict(weights)
+
+def _save(
+    model: FastVlmForConditionalGeneration, model_processor: LlavaProcessor, folder: Path
+) -> None:
+    """Write a model and its processor to a folder, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         model.save_pretrained(scratch)
         model_processor.save_pretrained(scratch)
-        try:
-            os.rename(scratch, folder)
-        except OSError:  # another process built the same folder first
-            if not folder.is_dir():
-                raise
+        os.rename(scratch, folder)
+    except OSError:
+        if not folder.is_dir():  # otherwise another process has built the same folder meanwhile
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return folder

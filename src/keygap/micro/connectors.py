@@ -1,9 +1,9 @@
-"""The three connectors of the embedded model, as transformers' own classes.
+"""The three connectors of the embedded model, as classes of transformers.
 
-``linear`` and ``mlp`` are FastVLM unchanged: its two-layer projector is linear when its activation
-is the identity and LLaVA-1.5's MLP when it is GELU. ``qformer`` is FastVLM with that projector
-replaced by transformers' BLIP-2 Q-Former, because no published class joins a Q-Former to a
-convolutional vision tower; joining the two is the only modelling code here.
+``linear`` and ``mlp`` are FastVLM unchanged: its two-layer projector is a linear map when its
+activation is the identity, and LLaVA-1.5's MLP when it is GELU. ``qformer`` is FastVLM with that
+projector replaced by the Q-Former of BLIP-2. No published class connects a Q-Former to a
+convolutional vision tower, so connecting the two is the only modelling code here.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from transformers import (
     LlavaProcessor,
 )
 
+from keygap.errors import unknown
+
 CONNECTORS = ("linear", "mlp", "qformer")
 VISION_CHANNELS = 1280
 IMAGE_SIDE = 128
-PATCH_SIDE = 32  # the vision network's stride: 128 / 32 gives a 4 x 4 grid
+PATCH_SIDE = 32  # stride of the vision network: 128 / 32 gives a 4 x 4 grid
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH_SIDE) ** 2
 
 QFORMER = {
-    "vocab_size": 1,  # its text side is unused
+    "vocab_size": 1,  # its text input is unused
     "hidden_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -44,13 +46,13 @@ QFORMER = {
 
 
 class QFormerVlmConfig(FastVlmConfig):
-    """FastVLM's configuration with a Q-Former's (``qformer_config``, a plain dict) beside it."""
+    """FastVLM's configuration, and that of a Q-Former as the plain dict ``qformer_config``."""
 
     model_type = "keygap_qformer_vlm"
 
 
 class QFormerProjector(nn.Module):
-    """Learned queries attend to the vision features; one linear layer maps them to text width."""
+    """Learned queries attend to the vision features; a linear layer maps them to the text width."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -61,14 +63,14 @@ class QFormerProjector(nn.Module):
         self.language_projection = nn.Linear(qformer.hidden_size, config.text_config.hidden_size)
 
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
-        """(images, patches, channels) -> (images, queries, text width)."""
+        """Map features (images, patches, channels) to tokens (images, queries, text width)."""
         queries = self.query_tokens.expand(image_features.shape[0], -1, -1)
         output = self.qformer(query_embeds=queries, encoder_hidden_states=image_features)
         return self.language_projection(output.last_hidden_state)
 
 
 class QFormerVlmForConditionalGeneration(FastVlmForConditionalGeneration):
-    """FastVLM whose projector is a Q-Former."""
+    """FastVLM with a Q-Former as its projector."""
 
     config_class = QFormerVlmConfig
 
@@ -77,8 +79,19 @@ class QFormerVlmForConditionalGeneration(FastVlmForConditionalGeneration):
         self.model.multi_modal_projector = QFormerProjector(config)
 
 
+def known_connector(name: str) -> str:
+    """Return the name of a connector.
+
+    Raises:
+        UserError: there is no such connector.
+    """
+    if name not in CONNECTORS:
+        raise unknown("connector", name, CONNECTORS)
+    return name
+
+
 def register() -> None:
-    """Tell transformers' auto classes of the Q-Former variant, so that its folder loads as any."""
+    """Register the Q-Former variant, so that the auto classes of transformers load its folder."""
     AutoConfig.register(QFormerVlmConfig.model_type, QFormerVlmConfig, exist_ok=True)
     AutoModelForImageTextToText.register(
         QFormerVlmConfig, QFormerVlmForConditionalGeneration, exist_ok=True
@@ -89,12 +102,12 @@ def register() -> None:
 def architecture(
     connector: str, text_config: dict, image_token_id: int
 ) -> FastVlmForConditionalGeneration:
-    """A model of the embedded default's shape, its weights not yet those of any training.
+    """Build an embedded model with untrained weights.
 
     Args:
         connector: one of ``CONNECTORS``.
         text_config: the language model's configuration as a dict.
-        image_token_id: the id that stands for one image token.
+        image_token_id: the id that each image token has in the prompt.
     """
     vision_config: dict[str, Any] = {
         "model_type": "timm_wrapper",
@@ -118,5 +131,5 @@ def architecture(
         activation = {"linear": "linear", "mlp": "gelu"}[connector]
         config = FastVlmConfig(**common, projector_hidden_act=activation)
     register()
-    # not Module.to(bfloat16): that would round the rotary frequencies too
+    # Module.to(bfloat16) would also round the rotary frequencies
     return AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)

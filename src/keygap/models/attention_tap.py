@@ -1,17 +1,21 @@
 """The attention function, tapped: query, key and value as attention multiplies them.
 
-transformers gives attention to a function that it looks up by name. While a tap is entered, the
-name that the model's own attention modules use stands for a function of ours, which shows each of
-their calls to a handler and hands on to the function that stood there. So the model keeps its
-implementation (SDPA, flash, eager), its masks and its configuration, and needs no settable
-implementation: whatever calls the attention function can be tapped.
+transformers hands attention to a function that it looks up by name. While a tap is entered, the
+names that a model's attention modules use point to a function of keygap, which shows each call to
+the handlers of the module that makes it and then runs the function that was there before. The model
+keeps its implementation (SDPA, flash, eager), its masks and its configuration.
+
+Several taps may be entered at once. Handlers that change a call run first, in the order in which
+their taps were entered; handlers that only read run last. A reader therefore sees what attention
+really uses, whichever tap was entered first.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from jaxtyping import Float
@@ -21,12 +25,22 @@ from transformers import AttentionInterface
 from keygap.errors import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class AttentionCall:
-    """One call of the attention function: what it multiplies, and how to carry it out.
+    """One call of the attention function: its arguments, and how to carry it out.
 
-    A handler may change ``query``, ``key`` or ``value`` before ``proceed``; shapes are
-    (batch, heads, tokens, head_dim), keys and values with the key heads of grouped attention.
+    Queries have the shape (batch, heads, tokens, head_dim). Keys and values have the key heads of
+    grouped-query attention. To change a call, make a new one with ``dataclasses.replace``.
+
+    Attributes:
+        module: the attention module that makes the call.
+        query: the queries, after norm and RoPE.
+        key: the keys, after norm and RoPE, those in the cache included.
+        value: the values, those in the cache included.
+        rest: further positional arguments; the first is the mask.
+        keywords: further keyword arguments.
+        function: the attention function that computes the output.
+        handlers: the handlers that still have to see the call.
     """
 
     module: nn.Module
@@ -36,19 +50,33 @@ class AttentionCall:
     rest: tuple[Any, ...]
     keywords: dict[str, Any]
     function: Callable[..., Any]
+    handlers: tuple[Handler, ...] = ()
 
     @property
     def mask(self) -> Any:
-        """The model's own mask, in its implementation's form; None if it needs none."""
+        """The mask, in the form of the model's attention implementation, or None."""
         return self.rest[0] if self.rest else self.keywords.get("attention_mask")
 
     @property
     def scaling(self) -> float:
+        """The factor between the products of query and key and the attention logits."""
         scaling = self.keywords.get("scaling")
         return float(scaling) if scaling is not None else float(self.query.shape[-1] ** -0.5)
 
+    def with_mask(self, mask: Tensor) -> AttentionCall:
+        """The same call with another mask."""
+        if self.rest:
+            return replace(self, rest=(mask, *self.rest[1:]))
+        return replace(self, keywords={**self.keywords, "attention_mask": mask})
+
+    def with_eager_function(self) -> AttentionCall:
+        """The same call, computed by the eager attention of the module's own file."""
+        return replace(self, function=_eager_function(self.module))
+
     def proceed(self) -> Any:
-        """The model's own function on these states."""
+        """Show the call to the remaining handlers, then run the attention function on it."""
+        if self.handlers:
+            return self.handlers[0](replace(self, handlers=self.handlers[1:]))
         return self.function(
             self.module, self.query, self.key, self.value, *self.rest, **self.keywords
         )
@@ -56,61 +84,79 @@ class AttentionCall:
 
 Handler = Callable[[AttentionCall], Any]
 
+_entered: list[AttentionTap] = []  # in the order in which their handlers are called
+_replaced: dict[str, Callable[..., Any] | None] = {}  # what each tapped name pointed to before
+
 
 class AttentionTap:
-    """While entered, every attention call of some modules goes through ``handler``.
+    """While entered, the attention calls of some modules go through ``handler``.
 
     Args:
-        modules: the attention modules; calls of others (a vision tower's) are left alone.
-        handler: gets the call, returns what the function returns: ``call.proceed()``.
+        modules: the attention modules; calls of other modules (a vision tower's) are left alone.
+        handler: gets a call and returns what the attention function returns, usually by
+            ``call.proceed()``.
+        reads: whether the handler leaves calls as they are. Handlers that read are called last.
 
     Raises:
-        UserError: on entering, if none of the modules calls transformers' attention function.
+        UserError: on entering, if one of the modules does not call transformers' attention
+            function.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], handler: Handler) -> None:
+    def __init__(
+        self, modules: Iterable[nn.Module], handler: Handler, *, reads: bool = False
+    ) -> None:
         self.modules = {id(module): module for module in modules}
         self.handler = handler
-        self._before: dict[str, Any] = {}
+        self.reads = reads
 
     def __enter__(self) -> Self:
         for module in self.modules.values():
             if not calls_attention_function(module):
                 raise UserError(
                     f"{type(module).__name__} computes attention by itself and not through "
-                    "transformers' attention function: query, key and value cannot be read there "
-                    "(k_proj, q_proj, v_proj and hidden can)"
+                    "transformers' attention function: query, key and value cannot be reached "
+                    "there (k_proj, q_proj, v_proj and hidden can)"
                 )
-        mapping = AttentionInterface._global_mapping
-        names = {_implementation(module) for module in self.modules.values()}
-        self._before = {name: mapping.get(name) for name in names}
-        for name, own in self._before.items():
-            AttentionInterface.register(name, self._tapped(own))
+        _entered.append(self)
+        _entered.sort(key=lambda tap: tap.reads)  # stable: the order of entering is kept
+        self.follow()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for name, own in self._before.items():
+        _entered.remove(self)
+        needed = {name for tap in _entered for name in tap.implementations}
+        for name in _replaced.keys() - needed:
+            own = _replaced.pop(name)
             if own is None:
                 AttentionInterface._global_mapping.pop(name, None)
             else:
                 AttentionInterface.register(name, own)
-        self._before = {}
 
-    def _tapped(self, own: Callable[..., Any] | None) -> Callable[..., Any]:
-        def tapped(
-            module: nn.Module,
-            query: Tensor,
-            key: Tensor,
-            value: Tensor,
-            *rest: Any,
-            **keywords: Any,
-        ) -> Any:
-            function = own or _eager_function(module)
-            if id(module) not in self.modules:
-                return function(module, query, key, value, *rest, **keywords)
-            return self.handler(AttentionCall(module, query, key, value, rest, keywords, function))
+    @property
+    def implementations(self) -> set[str]:
+        """The names of attention functions that the modules use now."""
+        return {_implementation(module) for module in self.modules.values()}
 
-        return tapped
+    def follow(self) -> None:
+        """Tap the implementation that the modules use now, which a user may have changed."""
+        for name in self.implementations - _replaced.keys():
+            _replaced[name] = own = AttentionInterface._global_mapping.get(name)
+            AttentionInterface.register(name, partial(_tapped, own))
+
+
+def _tapped(
+    own: Callable[..., Any] | None,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *rest: Any,
+    **keywords: Any,
+) -> Any:
+    """The function that a tapped name points to."""
+    function = own or _eager_function(module)
+    handlers = tuple(tap.handler for tap in _entered if id(module) in tap.modules)
+    return AttentionCall(module, query, key, value, rest, keywords, function, handlers).proceed()
 
 
 def calls_attention_function(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""What a model reads at once: the inputs of several samples, and the label of every token."""
+"""A batch: the model inputs of several samples, and the label of every token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from keygap.tokens import TokenLabels
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs of several samples, padded on the right, and each sample's labels."""
+    """Model inputs of several samples, padded on the right, and each sample's labels.
+
+    Attributes:
+        inputs: what the processor made, on the CPU; ``VLM.inputs_of`` moves it to the model.
+        labels: of each sample, without padding.
+    """
 
     inputs: BatchFeature
     labels: tuple[TokenLabels, ...]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from keygap.models.text_stack import width_of
+from keygap.models.projections import width_of
 
 # Roles that families spell in these ways; outermost matches outside the text stack count.
 _CONNECTOR = re.compile(

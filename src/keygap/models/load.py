@@ -131,7 +131,6 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
         connector=connector,
         architecture=model.config.model_type,
         fusion=fusion,
-        bidirectional=stack.is_encoder,
     )
 
 

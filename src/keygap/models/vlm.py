@@ -13,9 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
+from keygap.models.batch import Batch
 from keygap.models.connector import Connector
+from keygap.models.decoder_layer import Attends, DecoderLayer
+from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
-from keygap.models.text_stack import Attends, DecoderLayer
 
 LAYER_NAMES = ("first", "middle", "last", "all")
 
@@ -26,6 +28,8 @@ class VLM:
 
     Attributes:
         name: what the user asked for: Hub id, folder or ``micro:CONNECTOR``.
+        model: the loaded model.
+        processor: the model's processor.
         revision: the commit of a Hub model, None for a folder.
         decoder: the module that owns the text layers inside ``model``.
         layers: the layers of the text stack in order.
@@ -34,7 +38,6 @@ class VLM:
         architecture: transformers' name of the model family.
         fusion: how image and text meet: ``sequence``, ``early fusion``, ``cross-attention`` or
             ``encoder``.
-        bidirectional: whether every position of the text stack sees every other.
     """
 
     name: str
@@ -47,10 +50,10 @@ class VLM:
     connector: Connector | None
     architecture: str = ""
     fusion: str = "sequence"
-    bidirectional: bool = False
 
     @property
     def device(self) -> torch.device:
+        """Where the model wants its inputs."""
         if self.model.device.type != "meta":
             return self.model.device
         hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
@@ -59,13 +62,19 @@ class VLM:
 
     @property
     def dtype(self) -> torch.dtype:
+        """What the model computes in."""
         return self.model.dtype
+
+    @cached_property
+    def interventions(self) -> InterventionStack:
+        """The interventions applied to this model, in order."""
+        return InterventionStack(self.decoder, self.layers, is_encoder=self.fusion == "encoder")
 
     def layer_indices(self, wanted: Iterable[str | int]) -> list[int]:
         """Absolute layer indices, sorted, of a mixture of names and numbers.
 
-        Where image keys lie in cross-attention layers and text keys in the others, a name stands
-        for one layer of each kind.
+        Where image keys are in cross-attention layers and text keys in the others, a name means
+        one layer of each kind.
 
         Raises:
             UserError: a name that does not exist, a number out of range, or one without attention.
@@ -78,9 +87,50 @@ class VLM:
         """The layers that attend in one way: ``self``, ``cross`` or ``none``."""
         return [layer.index for layer in self.layers if layer.attends == attends]
 
-    def forward(self, inputs: Mapping[str, Any]) -> Any:
-        """One pass of the whole model, without a cache, on inputs that are on its device."""
-        return self.model(**inputs, **self._no_cache, **self._decoder_start(inputs))
+    def forward(self, batch: Batch | Mapping[str, Any], **keywords: Any) -> Any:
+        """Run one pass of the whole model, without a cache.
+
+        Args:
+            batch: what the prompter made: its inputs are moved to the model's device and dtype, and
+                interventions see its labels. Or model inputs that are there already, without
+                labels.
+            keywords: further arguments of the model, such as ``logits_to_keep``.
+
+        Returns:
+            What the model returns.
+        """
+        with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
+            inputs = self.inputs_of(batch)
+            start = self._decoder_start(inputs)
+            return self.model(**inputs, **self._no_cache, **start, **keywords)
+
+    def generate(self, batch: Batch, **keywords: Any) -> Any:
+        """Generate from a batch whose labels interventions see; generated tokens are answers.
+
+        Args:
+            batch: what the prompter made.
+            keywords: arguments of transformers' ``generate``.
+
+        Returns:
+            What transformers' ``generate`` returns.
+
+        Raises:
+            UserError: prompts of different lengths, which are padded where the answer would begin.
+        """
+        if len({len(labels) for labels in batch.labels}) > 1:
+            raise UserError(
+                "prompts of different lengths are padded on the right, where an answer would "
+                "begin: generate from prompts of one length, or one by one"
+            )
+        with self.interventions.labels_of(batch):
+            model: Any = self.model  # generate comes from a mixin of the concrete class
+            return model.generate(**self.inputs_of(batch), **keywords)
+
+    def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
+        """A batch's model inputs on the model's device, floats in its dtype."""
+        if isinstance(batch, Batch):
+            return dict(batch.inputs.to(self.device, dtype=self.dtype))
+        return dict(batch)
 
     def _decoder_start(self, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """What the decoder of an encoder-decoder begins with; nothing for other models."""
@@ -108,10 +158,14 @@ def resolve_layers(
     attending: Sequence[int] | None = None,
     across: Sequence[int] = (),
 ) -> list[int]:
-    """``first``, ``middle``, ``last``, ``all`` and numbers as sorted absolute indices.
+    """Absolute indices, sorted, of ``first``, ``middle``, ``last``, ``all`` and numbers.
 
-    Names choose among the layers that attend, by default all of them, and among those that attend
-    across to image features, if there are any.
+    Args:
+        wanted: names and numbers.
+        count: layers of the text stack.
+        model: the model's name, for messages.
+        attending: the layers with self-attention, by default all; a name chooses among them.
+        across: the layers that attend to image features; a name also chooses among them.
 
     Raises:
         UserError: a name that does not exist, a number out of range, or no layer at all.

@@ -1,4 +1,7 @@
-"""Coordinates for looking and comparing: standardise, PCA, t-SNE. Arrays in, arrays out."""
+"""Projections of tokens to two coordinates: standardise, principal components, t-SNE.
+
+``space`` and ``tsne`` take arrays and return arrays. ``project`` applies them to a store.
+"""
 
 from keygap.projection.space import principal_components
 from keygap.projection.tsne import tsne

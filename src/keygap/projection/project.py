@@ -1,7 +1,8 @@
-"""``kg.project``: a picture of each layer: standardise, PCA to 50, t-SNE to 2.
+"""``kg.project``: two coordinates for the image and text tokens of each site and layer.
 
-Separation in a t-SNE picture is no evidence of distance: t-SNE keeps neighbours, not lengths. The
-figures say so; the numbers stand in ``gap.csv``.
+Tokens are standardised, reduced to 50 principal components and then to two dimensions by t-SNE. A
+projection is for looking: t-SNE keeps neighbours and not distances, so separation in it is no
+measure of the gap. The figures say so, and ``gap.csv`` has the numbers.
 """
 
 from __future__ import annotations
@@ -13,37 +14,41 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from keygap import defaults
-from keygap.contrasts.ladder import is_image, is_text, refuse_one_sided
+from keygap.contrasts.contrast import Masks, NotMeasurable
+from keygap.contrasts.ladder import IMAGE_TEXT
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
-from keygap.store import Store
+from keygap.store import Store, Vectors, write_table
 from keygap.tokens import known_roles
 
+PROJECTION = "projection.parquet"
 PCA_DIM = 50
-COLUMNS = ["modality", "role", "token", "sample_id", "position", "patch_row", "patch_column"]
+LABELS = ("modality", "role", "token", "sample_id", "position", "patch_row", "patch_column")
+COLUMNS = (*LABELS, "site", "layer", "x", "y")
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Two-dimensional coordinates of tokens.
+    """Two coordinates of every projected token, with its labels.
 
     Attributes:
-        frame: site, layer, x, y, modality, role, token, sample_id, position, patch_row,
-            patch_column.
+        frame: one row per site, layer and token (``COLUMNS``). Coordinates of different sites or
+            layers are not comparable.
     """
 
     frame: pd.DataFrame
 
     def save(self, folder: str | Path) -> None:
-        """Write ``projection.parquet``."""
-        path = Path(folder) / "projection.parquet"
-        scratch = path.with_name(f".{path.name}.tmp")
-        pq.write_table(pa.Table.from_pandas(self.frame, preserve_index=False), scratch)
-        scratch.replace(path)
+        """Write ``projection.parquet``, whole or not at all.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written.
+        """
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        write_table(Path(folder) / PROJECTION, table)
 
 
 def project(
@@ -56,39 +61,53 @@ def project(
     perplexity: float = defaults.PERPLEXITY,
     seed: int = 0,
 ) -> Projection:
-    """Project image tokens and text tokens of each site and layer to the plane.
+    """Project image tokens and text tokens of each site and layer to two dimensions.
+
+    A layer whose tokens are all of one modality has no rows: in a model with cross-attention, image
+    and text are never keys of the same layer.
 
     Args:
         store: a finished extraction.
-        sites: of the store; None means all it has.
+        sites: sites of the store; None means all it has.
         layers: absolute indices; None means all it has.
         text_roles: what counts as text.
         tokens: at most this many of each modality, drawn by ``seed``.
         perplexity: of t-SNE.
-        seed: of the draw, the PCA and t-SNE.
+        seed: of the draw, the principal components and t-SNE.
+
+    Returns:
+        The coordinates of every drawn token.
 
     Raises:
-        UserError: an unknown role, no image or text tokens of these roles, or too few for the
-            perplexity.
+        UserError: a role is unknown, there are no image tokens or no text tokens of these roles, or
+            there are too few tokens for the perplexity.
     """
     text_roles = known_roles(text_roles)
     places = store.places(sites, layers)
     frames = []
-    for site, layer in track(places, len(places), f"t-SNE of {store.experiment['model']}"):
+    for site, layer in track(places, len(places), f"t-SNE of {store.manifest['model']}"):
         vectors = store.vectors(site, layer)
-        if vectors.labels["modality"].nunique() == 1:
-            continue  # image and text are never keys of one layer: nothing to put side by side
-        refuse_one_sided(vectors.labels, text_roles)
-        rng = np.random.default_rng(seed)
-        sides = []
-        for mask in (is_image(vectors.labels), is_text(vectors.labels, text_roles)):
-            rows = np.flatnonzero(mask)
-            sides.append(np.sort(rng.choice(rows, min(tokens, len(rows)), replace=False)))
-        rows = np.concatenate(sides)
-        flat = vectors.array[rows].reshape(len(rows), -1)
-        scaled = np.concatenate(standardise(flat[: len(sides[0])], flat[len(sides[0]) :]))
-        plane = tsne(principal_components(scaled, PCA_DIM, seed), perplexity, seed)
-        labels = vectors.labels.iloc[rows].reset_index(drop=True)
-        frames.append(labels[COLUMNS].assign(site=site, layer=layer, x=plane[:, 0], y=plane[:, 1]))
-    empty = pd.DataFrame(columns=[*COLUMNS, "site", "layer", "x", "y"])
+        try:
+            masks = IMAGE_TEXT.select(vectors.labels, text_roles, seed)
+        except NotMeasurable:
+            continue
+        frame = _projected(vectors, masks, tokens, perplexity, seed)
+        frames.append(frame.assign(site=site, layer=layer)[list(COLUMNS)])
+    empty = pd.DataFrame(columns=list(COLUMNS))
     return Projection(pd.concat(frames, ignore_index=True) if frames else empty)
+
+
+def _projected(
+    vectors: Vectors, masks: Masks, tokens: int, perplexity: float, seed: int
+) -> pd.DataFrame:
+    """Labels and coordinates of the tokens drawn from two sides, the first side's first."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for mask in masks:
+        rows = np.flatnonzero(mask)
+        drawn.append(np.sort(rng.choice(rows, min(tokens, len(rows)), replace=False)))
+    sides = [vectors.array[rows].reshape(len(rows), -1) for rows in drawn]
+    scaled = np.concatenate(standardise(sides[0], sides[1]))
+    coordinates = tsne(principal_components(scaled, PCA_DIM, seed), perplexity, seed)
+    labels = vectors.labels.iloc[np.concatenate(drawn)].reset_index(drop=True)
+    return labels[list(LABELS)].assign(x=coordinates[:, 0], y=coordinates[:, 1])

@@ -1,4 +1,7 @@
-"""t-SNE to the plane, by openTSNE: several times faster than scikit-learn's on the same data."""
+"""t-SNE to two dimensions.
+
+openTSNE is used because it is several times faster than scikit-learn on the same data.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,27 @@ import numpy as np
 from jaxtyping import Float
 from openTSNE import TSNE
 
+from keygap.defaults import PERPLEXITY
 from keygap.errors import UserError
 
-FEW = 1000  # points; below, threads wait for each other longer than they work
+FEW = 1000  # below this many points, threads cost more than they save
 
 
 def tsne(
-    array: Float[np.ndarray, "n d"], perplexity: float = 30.0, seed: int = 0
+    array: Float[np.ndarray, "n d"], perplexity: float = PERPLEXITY, seed: int = 0
 ) -> Float[np.ndarray, "n 2"]:
-    """Coordinates in the plane that keep neighbours (not lengths) as they are in ``array``.
+    """Find two coordinates per point that keep its neighbours, though not its distances.
+
+    Args:
+        array: (n, d), one point a row.
+        perplexity: the effective number of neighbours of a point.
+        seed: of the initialisation and the optimiser.
+
+    Returns:
+        Coordinates, (n, 2), without a unit.
 
     Raises:
-        UserError: too few points for the perplexity.
+        UserError: there are at most three times ``perplexity`` points.
     """
     if len(array) <= 3 * perplexity:
         raise UserError(

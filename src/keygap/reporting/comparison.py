@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from keygap.reporting.figures import contrasts_of
-from keygap.reporting.published import STUDY, Kind, Published, PublishedValue, published_in
-from keygap.reporting.run import Run
+from keygap.measurement.verdict import ratio_to_same
+from keygap.reporting.published import Kind, Published, PublishedValue, published_in
+from keygap.reporting.run import Run, contrasts_of
+from keygap.store.run import study_file
 
 RUNGS: dict[Kind, str] = {"cross-modal": "between", "intra-modal": "same"}
 
@@ -85,7 +85,7 @@ def comparison(runs: Sequence[Run]) -> Comparison | None:
     Raises:
         UserError: a study file cites numbers in a form that is not valid.
     """
-    files = dict.fromkeys(run.root.resolve().parent / STUDY for run in runs)
+    files = dict.fromkeys(study_file(run.root.resolve().parent) for run in runs)
     cited = [found for path in files if (found := published_in(path)) is not None]
     if len(runs) < 2 and not cited:
         return None
@@ -116,7 +116,7 @@ def _row(
     values: dict[str, Any] = {str(row["contrast"]): row for row in part.to_dict("records")}
     same = [row["mmd2_ci_high"] for row in values.values() if row["rung"] == "same"]
     ratios = {
-        name: (row["mmd2"] / max(same) if max(same) > 0 else np.inf) if same else None
+        name: ratio_to_same(row["mmd2"], same)
         for name, row in values.items()
         if row["rung"] == "between"
     }

@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keygap.errors import UserError
 
-STUDY = "study.yaml"  # the experiment that a study's folder is of, as keygap run writes it
-
 Kind = Literal["cross-modal", "intra-modal"]
 
 

@@ -1,4 +1,4 @@
-"""The part of the self-check that is about labels: other pixels change what they say, no more."""
+"""Labels are right if other pixels change the states at the labelled positions, and no others."""
 
 from __future__ import annotations
 
@@ -7,80 +7,136 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from jaxtyping import Bool
 from torch import Tensor
+from transformers import BatchFeature
 
-from keygap.benchmarks.sample import BadSample, Part, Sample, image_then_question
-from keygap.capture.batches import on_device
 from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.batch import Batch
+from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.vlm import VLM
+from keygap.selfcheck.finding import Outcome, refusal
+from keygap.selfcheck.samples import (
+    FRAMES,
+    check_samples,
+    sample_of_a_video,
+    sample_of_two_images,
+)
 from keygap.tokens import TokenLabels
 
-FRAMES = 4  # pictures of the self-check's video
+__all__ = ["FRAMES", "check_samples", "labels_are_what_pixels_change", "several_images", "video"]
 
 
-def check_samples() -> list[Sample]:
-    generator = np.random.default_rng(0)
-    made = []
-    for number, (size, question) in enumerate(
-        (((64, 48), "What colour is it?"), ((48, 64), "Is there a red circle in the image or not?"))
-    ):
-        pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        made.append(
-            Sample(
-                id=str(number),
-                images=(Image.fromarray(pixels),),
-                question=question,
-                prompt=image_then_question(question),
-            )
-        )
-    return made
+def labels_are_what_pixels_change(vlm: VLM, batch: Batch) -> Outcome:
+    """Other pixels change what enters the first layer at image positions, and nowhere else.
 
-
-def labels_are_what_pixels_change(vlm: VLM, batch: Batch) -> tuple[bool | None, str]:
-    patches = sum(int((_patches(labels)).sum()) for labels in batch.labels)
-    inputs = on_device(vlm, batch)
-    pixels = [n for n, v in inputs.items() if "pixel" in n or "patches" in n]
-    pixels = [n for n in pixels if torch.is_tensor(inputs[n]) and inputs[n].is_floating_point()]
+    In a model with cross-attention, they change the keys that are image features.
+    """
+    pixels = [name for name, values in batch.inputs.items() if _are_pixels(name, values)]
     if not pixels:
-        return False, f"no pixels among the model inputs: {', '.join(inputs)}"
-    generator = torch.Generator().manual_seed(0)
-    if vlm.fusion == "early fusion":  # a code need not change with its pixels: take them all away
-        other_inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    else:
-        moved = {name: inputs[name] + _noise(inputs[name], generator) for name in pixels}
-        for name in {"flattened_patches"} & set(moved):  # begin with each patch's row and column
-            moved[name][..., :2] = inputs[name][..., :2]
-        other_inputs = {**inputs, **moved}
+        return False, f"no pixels among the model inputs: {', '.join(batch.inputs)}"
+    other = _with_other_pixels(vlm, batch, pixels)
     if vlm.fusion == "cross-attention":
-        return _features(vlm, inputs, other_inputs)
+        return _features(vlm, batch, other)
     with Capture(vlm, ["hidden"], [0]) as capture:
-        one, other = (capture(i)["hidden", 0].flatten(2) for i in (inputs, other_inputs))
-    wrong = []
+        one, moved = (capture(each)["hidden", 0].flatten(2) for each in (batch, other))
+    wrong = 0
     for row, labels in enumerate(batch.labels):
         size = len(labels)
         if one.shape[1] < size:
             return False, f"{size} labels, but {one.shape[1]} positions enter the text layers"
-        changed = (one[row, :size] != other[row, :size]).any(-1).cpu().numpy()
+        changed = (one[row, :size] != moved[row, :size]).any(-1).cpu().numpy()
         discrete = vlm.fusion == "early fusion"
         expected = labels.modality == "image" if discrete else _patches(labels)
-        wrong.append(int((changed != expected).sum()))
+        wrong += int((changed != expected).sum())
+    patches = sum(int(_patches(labels).sum()) for labels in batch.labels)
     detail = f"{patches} image positions in {len(batch.labels)} prompts"
-    return sum(wrong) == 0, detail if not sum(wrong) else f"{sum(wrong)} positions differ; {detail}"
+    return (False, f"{wrong} positions differ; {detail}") if wrong else (True, detail)
 
 
-def _features(vlm: VLM, inputs: dict[str, Any], other_inputs: dict[str, Any]) -> tuple[bool, str]:
-    """Keys of a cross-attention layer: pixels change all labelled ones, padding counts nothing."""
+def several_images(vlm: VLM, batch: Batch) -> Outcome:
+    """Two images in one prompt are labelled apart."""
+    found = _run(vlm, sample_of_two_images())
+    if isinstance(found, str):
+        return None, found
+    images = set(found.labels[0].image[_patches(found.labels[0])].tolist())
+    if vlm.fusion != "cross-attention" and images != {0, 1}:
+        return False, f"positions of images {sorted(images)} instead of 0 and 1"
+    return labels_are_what_pixels_change(vlm, found)
+
+
+def video(vlm: VLM, batch: Batch) -> Outcome:
+    """Pixels of a video change the positions that are labelled as the video's, and no others."""
+    found = _run(vlm, sample_of_a_video())
+    if isinstance(found, str):
+        return None, found
+    passed, detail = labels_are_what_pixels_change(vlm, found)
+    frames = found.labels[0].frame.max() + 1 or "unknown"
+    return passed, f"{detail}, {frames} frames of {FRAMES} pictures"
+
+
+def _run(vlm: VLM, sample: Any) -> Batch | str:
+    """The batch of a sample that a model runs on, or why it does not."""
+    made: list[Batch] = []
+
+    def run() -> None:
+        made.append(vlm.prompter([sample]))
+        vlm.forward(made[0])
+
+    why = refusal(vlm, run)
+    return made[0] if why is None else f"not for this model: {why}"
+
+
+def _are_pixels(name: str, values: Any) -> bool:
+    named = "pixel" in name or "patches" in name
+    return named and torch.is_tensor(values) and values.is_floating_point()
+
+
+def _with_other_pixels(vlm: VLM, batch: Batch, pixels: list[str]) -> Batch:
+    """The same batch with noise added to its pixels."""
+    inputs = dict(batch.inputs)
+    if vlm.fusion == "early fusion":  # a code need not change with its pixels: take them all away
+        kept = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        return replace(batch, inputs=BatchFeature(kept))
+    generator = torch.Generator().manual_seed(0)
+    for name in pixels:
+        noise = torch.randn(inputs[name].shape, generator=generator).to(inputs[name])
+        if name == "flattened_patches":  # begin with each patch's row and column
+            noise[..., :2] = 0
+        inputs[name] = inputs[name] + noise
+    return replace(batch, inputs=BatchFeature(inputs))
+
+
+def _patches(labels: TokenLabels) -> np.ndarray:
+    return (labels.modality != "text") & (labels.role != "separator")
+
+
+# --- cross-attention --------------------------------------------------------------------------
+
+
+def _features(vlm: VLM, batch: Batch, other: Batch) -> Outcome:
+    """Keys of a cross-attention layer: pixels change those labelled, and no others count."""
     layer = vlm.layers[vlm.indices("cross")[0]]
     with Capture(vlm, ["key"], [layer.index]) as capture:
-        one, other = (capture(i)["key", layer.index] for i in (inputs, other_inputs))
-    visible = visible_features(inputs, one.shape[1]).to(one.device)
-    changed = (one != other).flatten(2).any(-1)
-    still = int((visible & ~changed).sum())
+        one, moved = (capture(each)["key", layer.index] for each in (batch, other))
+    visible = visible_features(batch.inputs, one.shape[1]).to(one.device)
+    changed = (one != moved).flatten(2).any(-1)
+    detail = f"{int(visible.sum())} image features are the keys of layers " + ", ".join(
+        map(str, vlm.indices("cross"))
+    )
+    if still := int((visible & ~changed).sum()):
+        return False, f"{still} of them do not change with the pixels; {detail}"
+    if _padding_counts(vlm, batch, layer, visible):
+        return False, f"there are others that text attends to; {detail}"
+    return True, detail
 
+
+def _padding_counts(
+    vlm: VLM, batch: Batch, layer: DecoderLayer, visible: Bool[Tensor, "b s"]
+) -> bool:
+    """Whether keys that are not visible features change what a cross-attention layer gives."""
     outputs: list[Tensor] = []
 
     def handler(call: AttentionCall) -> Any:
@@ -91,58 +147,7 @@ def _features(vlm: VLM, inputs: dict[str, Any], other_inputs: dict[str, Any]) ->
 
     assert layer.attention is not None  # it attends across
     with torch.no_grad(), AttentionTap([layer.attention], handler):
-        vlm.forward(inputs)
-    looking = image_mask(inputs).flatten(2).any(-1)  # text before an image looks at nothing real
+        vlm.forward(batch)
+    looking = image_mask(batch.inputs).flatten(2).any(-1)  # text before an image sees nothing real
     moved, plain = (output[looking.to(output.device)] for output in outputs)
-    detail = f"{int(visible.sum())} image features are the keys of layers " + ", ".join(
-        map(str, vlm.indices("cross"))
-    )
-    if still:
-        return False, f"{still} of them do not change with the pixels; {detail}"
-    if not torch.equal(plain, moved):
-        return False, f"there are others that text attends to; {detail}"
-    return True, detail
-
-
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like)
-
-
-def _patches(labels: TokenLabels) -> np.ndarray:
-    return (labels.modality != "text") & (labels.role != "separator")
-
-
-@torch.no_grad()
-def several_images(vlm: VLM) -> tuple[bool | None, str]:
-    one, two = check_samples()
-    text = replace(two.prompt[1], text=" and this? ")
-    prompt = (one.prompt[0], one.prompt[1], replace(two.prompt[0], image=1), text)
-    both = replace(one, images=(*one.images, *two.images), prompt=prompt)
-    try:
-        batch = vlm.prompter([both])
-        vlm.forward(on_device(vlm, batch))
-    except (BadSample, RuntimeError, ValueError, IndexError) as error:
-        return None, f"not for this model: {str(error).splitlines()[0][:120]}"
-    found = set(batch.labels[0].image[_patches(batch.labels[0])].tolist())
-    if vlm.fusion != "cross-attention" and found != {0, 1}:
-        return False, f"positions of images {sorted(found)} instead of 0 and 1"
-    return labels_are_what_pixels_change(vlm, batch)
-
-
-@torch.no_grad()
-def video(vlm: VLM) -> tuple[bool | None, str]:
-    """Pixels of a video change the positions labelled as its, and no other."""
-    (one, _) = check_samples()
-    generator = np.random.default_rng(1)
-    frames = generator.integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
-    video = tuple(Image.fromarray(frame) for frame in frames)
-    prompt = (Part("video"), one.prompt[1])
-    sample = replace(one, images=(), videos=(video,), prompt=prompt)
-    try:
-        batch = vlm.prompter([sample])
-        vlm.forward(on_device(vlm, batch))
-    except (BadSample, RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
-        return None, f"not for this model: {(str(error).splitlines() or [''])[0][:120]}"
-    passed, detail = labels_are_what_pixels_change(vlm, batch)
-    known = batch.labels[0].frame
-    return passed, f"{detail}, {known.max() + 1 or 'unknown'} frames of {FRAMES} pictures"
+    return not torch.equal(plain, moved)

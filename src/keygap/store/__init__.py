@@ -1,6 +1,18 @@
-"""The dataset on disk: schema, atomic writer, reader."""
+"""The vectors of an extraction on disk, with their labels: file names, schema, writer, reader."""
 
-from keygap.store.reader import Store, Vectors
-from keygap.store.writer import StoreWriter, write_text
+from keygap.store.files import write_table, write_text
+from keygap.store.reader import LabelledVectors, Store
+from keygap.store.writer import PartTables, StoreWriter, write_part
 
-__all__ = ["Store", "StoreWriter", "Vectors", "write_text"]
+Vectors = LabelledVectors
+
+__all__ = [
+    "LabelledVectors",
+    "PartTables",
+    "Store",
+    "StoreWriter",
+    "Vectors",
+    "write_part",
+    "write_table",
+    "write_text",
+]

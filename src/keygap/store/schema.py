@@ -1,17 +1,16 @@
-"""The columns on disk. Plain parquet: pandas, Polars, DuckDB and datasets open it unaided.
+"""The columns on disk, in plain parquet that pandas, Polars, DuckDB and ``datasets`` open directly.
 
-Rows of ``tokens`` and of every ``vectors`` part stand in the same order: samples as they were run,
-positions ascending, padding left out. Image features that stand in no prompt (the keys of
-cross-attention layers) follow their prompt's tokens; a layer has the rows of what is read there.
+The rows of ``tokens`` and of every layer's vectors are in the same order: samples in the order of
+the run, then ascending positions, without padding. Image features that are not in the prompt (the
+keys of cross-attention layers) follow the tokens of their prompt. Each layer has only the rows of
+the tokens that are read there.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 
-SAMPLES = pa.schema(
+SAMPLES_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
         ("subject", pa.string()),
@@ -21,11 +20,11 @@ SAMPLES = pa.schema(
         ("n_images", pa.int32()),
         ("n_tokens", pa.int32()),
         ("n_image_tokens", pa.int32()),
-        ("failure", pa.string()),  # null where the sample was read
+        ("failure", pa.string()),  # why the sample could not be read; null if it was
     ]
 )
 LABEL = pa.dictionary(pa.int32(), pa.string())
-TOKENS = pa.schema(
+TOKENS_SCHEMA = pa.schema(
     [
         ("sample_id", LABEL),
         ("position", pa.int32()),
@@ -33,19 +32,24 @@ TOKENS = pa.schema(
         ("token", pa.string()),
         ("modality", LABEL),
         ("role", LABEL),
-        ("image", pa.int32()),  # -1 where a token is not of an image or video
-        ("frame", pa.int32()),  # -1 where a token is not of a video
-        ("patch_row", pa.int32()),
+        ("image", pa.int32()),  # -1 for a token of no image or video
+        ("frame", pa.int32()),  # -1 for a token of no video
+        ("patch_row", pa.int32()),  # -1 for a token that is no patch
         ("patch_column", pa.int32()),
     ]
 )
 
 
 def vectors_schema(heads: int, head_dim: int) -> pa.Schema:
-    """Columns of one site at one layer; heads and head_dim stand in the file's metadata too.
+    """The columns of one site at one layer.
 
-    ``attention`` is the attention that the position receives at this layer over its even share; NaN
-    where a position is asked from and never looked at (queries of a cross-attention layer).
+    ``vector`` holds the heads one after another. ``attention`` is the attention that the position
+    receives at this layer, divided by its even share; NaN for the queries of a cross-attention
+    layer, which receive none.
+
+    Args:
+        heads: heads of the site, in the metadata of the file too.
+        head_dim: dimensions of a head, in the metadata of the file too.
     """
     return pa.schema(
         [
@@ -57,12 +61,3 @@ def vectors_schema(heads: int, head_dim: int) -> pa.Schema:
         ],
         metadata={"heads": str(heads), "head_dim": str(head_dim)},
     )
-
-
-def vectors_folder(root: Path, site: str, layer: int) -> Path:
-    """Hive-style, so that readers that know partitions see site and layer as columns."""
-    return root / "vectors" / f"site={site}" / f"layer={layer}"
-
-
-def part_name(number: int) -> str:
-    return f"part-{number:05d}.parquet"

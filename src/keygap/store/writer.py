@@ -1,155 +1,196 @@
-"""Writes a run so that it is whole at every moment.
+"""Writes an extraction so that its folder is valid at every moment.
 
-A part appears by an atomic rename, or not at all. ``samples.parquet`` is rewritten last of every
-part and is the commit: a sample is done if and only if it has a row there. Whatever a killed run
-left beyond that is written again, to the same bytes, by the run that continues.
+An extraction consists of parts. The files of a part, its tokens and vectors, are written first and
+each is whole or missing; they may be written by any process. Then the one writer that holds the
+folder's lock adds the part's rows to ``samples.parquet``, which commits it: a sample is done if and
+only if it has a row there. A run that continues after a kill writes the files of uncommitted parts
+again, with the same content.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from keygap.errors import UserError
-from keygap.store.schema import SAMPLES, part_name, vectors_folder
+from keygap.store.files import temporary_files, write_table, write_text
+from keygap.store.lock import locked
+from keygap.store.reader import read_identity
+from keygap.store.run import (
+    EXTRACTION,
+    LOCK,
+    MANIFEST,
+    PARTS,
+    SAMPLES,
+    TOKENS,
+    VECTORS,
+    extraction_file,
+    part_name,
+    vectors_folder,
+)
+from keygap.store.schema import SAMPLES_SCHEMA
 
-EXPERIMENT, MANIFEST, SAMPLES_FILE = "experiment.yaml", "manifest.json", "samples.parquet"
+OWN_FILES = (EXTRACTION, MANIFEST, SAMPLES)
 
 
-class StoreWriter:
-    """The one writer of a run folder. Nothing is on disk before the first part is written.
+@dataclass(frozen=True)
+class PartTables:
+    """The tables of one part of an extraction.
+
+    Attributes:
+        samples: one row per sample, failed ones with their reason (``SAMPLES_SCHEMA``).
+        tokens: one row per token (``TOKENS_SCHEMA``); None if every sample failed.
+        vectors: one table per site and layer (``vectors_schema``).
+    """
+
+    samples: pa.Table
+    tokens: pa.Table | None
+    vectors: Mapping[tuple[str, int], pa.Table]
+
+
+def write_part(root: Path, number: int, part: PartTables) -> None:
+    """Write the files of a part. The part is not committed by this.
 
     Args:
         root: the run folder.
-        experiment: what was asked, complete, as plain values. A folder that holds another
-            extraction is refused.
+        number: of the part, from 0.
+        part: its tables.
 
     Raises:
-        UserError: the folder holds another experiment, or something that is no run.
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    for (site, layer), table in part.vectors.items():
+        write_table(vectors_folder(root, site, layer) / part_name(number), table)
+    if part.tokens is not None:
+        write_table(root / TOKENS / part_name(number), part.tokens)
+
+
+class StoreWriter:
+    """The one writer of an extraction, between ``__enter__`` and ``__exit__``.
+
+    It holds the folder's lock. If no part is committed when it leaves, it removes what was written.
+
+    Args:
+        root: the run folder. One that holds part of the same extraction is continued.
+        identity: what is asked, complete, as plain values.
+
+    Attributes:
+        samples: the rows of all committed samples.
     """
 
-    def __init__(self, root: Path, experiment: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
         self.root = root
-        self.experiment = dict(experiment)
-        self.rows: list[dict[str, Any]] = []
-        self._check_folder()
-        if (root / SAMPLES_FILE).is_file():
-            self.rows = pq.read_table(root / SAMPLES_FILE).to_pylist()
-        for leftover in root.rglob(".*.tmp"):
-            leftover.unlink()
+        self.identity = dict(identity)
+        self.samples: pa.Table = SAMPLES_SCHEMA.empty_table()
+        self._stack = ExitStack()
 
-    def _check_folder(self) -> None:
+    def __enter__(self) -> Self:
+        """Lock the folder and read what is committed.
+
+        Raises:
+            UserError: the folder holds another extraction or something else, is being written by
+                another process, or cannot be written.
+        """
+        self._refuse_other()  # before a lock is put into a folder that is none of ours
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.root))
+            self._refuse_other()
+            self._remove_temporary()
+            stack.callback(self._remove_uncommitted)
+            if (self.root / SAMPLES).is_file():
+                self.samples = pq.read_table(self.root / SAMPLES)
+            self._write_identity()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Release the folder."""
+        self._stack.close()
+
+    @property
+    def done(self) -> set[str]:
+        """Ids of the samples that are committed, failed ones included."""
+        return set(self.samples["sample_id"].to_pylist())
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Id of every committed sample that failed, and why."""
+        return failures_of(self.samples)
+
+    def commit(self, samples: pa.Table) -> None:
+        """Commit a part whose files are on disk.
+
+        Args:
+            samples: the rows of its samples.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written. Earlier parts stay.
+        """
+        together = pa.concat_tables([self.samples, samples]).combine_chunks()
+        write_table(self.root / SAMPLES, together)
+        self.samples = together
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write what was done. This marks the extraction as finished.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written.
+        """
+        write_text(self.root / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+    def _refuse_other(self) -> None:
         if not self.root.exists():
             return
         if not self.root.is_dir():
             raise UserError(f"{self.root} is a file: name a folder for the run")
-        path = self.root / EXPERIMENT
-        if not path.is_file():
-            if any(self.root.iterdir()):
+        if not extraction_file(self.root).is_file():
+            ours = {self.root / LOCK, *temporary_files(self.root)}
+            if set(self.root.iterdir()) - ours:
                 raise UserError(
                     f"{self.root} is not empty and holds no run: name another folder with --out"
                 )
             return
-        found = yaml.safe_load(path.read_text())
-        for key in sorted(self.experiment.keys() | found.keys()):
-            if self.experiment.get(key) != found.get(key):
+        found = read_identity(self.root)
+        for key in sorted(self.identity.keys() | found.keys()):
+            if self.identity.get(key) != found.get(key):
                 raise UserError(
-                    f"{self.root} holds another experiment: its {key} is {found.get(key)!r}, not "
-                    f"{self.experiment.get(key)!r}; name another folder with --out"
+                    f"{self.root} holds another extraction: its {key} is {found.get(key)!r}, not "
+                    f"{self.identity.get(key)!r}; name another folder with --out"
                 )
 
-    @property
-    def done(self) -> set[str]:
-        """Ids of the samples that are on disk or recorded as failed."""
-        return {row["sample_id"] for row in self.rows}
+    def _write_identity(self) -> None:
+        path = extraction_file(self.root)
+        if not path.is_file():
+            write_text(path, yaml.safe_dump(self.identity, sort_keys=False))
+        elif path.name != EXTRACTION:
+            path.replace(self.root / EXTRACTION)
 
-    def write_part(
-        self,
-        number: int,
-        rows: Sequence[Mapping[str, Any]],
-        tokens: pa.Table | None,
-        vectors: Mapping[tuple[str, int], pa.Table],
-    ) -> None:
-        """One part: its vectors, its tokens, then the rows of its samples, which commit it.
+    def _remove_temporary(self) -> None:
+        left = [path for name in OWN_FILES for path in temporary_files(self.root, name)]
+        for folder in (self.root / TOKENS, *(self.root / VECTORS).glob("site=*/layer=*")):
+            left += temporary_files(folder, PARTS)
+        for path in left:
+            path.unlink()
 
-        Raises:
-            UserError: the disk is full; what was written before stays whole.
-        """
-        try:
-            if not (self.root / EXPERIMENT).is_file():
-                self.root.mkdir(parents=True, exist_ok=True)
-                _write_text(
-                    self.root / EXPERIMENT, yaml.safe_dump(self.experiment, sort_keys=False)
-                )
-            for (site, layer), table in vectors.items():
-                _write_table(vectors_folder(self.root, site, layer) / part_name(number), table)
-            if tokens is not None:
-                _write_table(self.root / "tokens" / part_name(number), tokens)
-            committed = [*self.rows, *map(dict, rows)]
-            samples = pa.Table.from_pylist(committed, schema=SAMPLES)
-            _write_table(self.root / SAMPLES_FILE, samples)
-            self.rows = committed
-        except OSError as error:
-            raise _explained(error, self.root) from error
-
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """The facts of the run: versions, counts, failures.
-
-        Raises:
-            UserError: the disk is full.
-        """
-        try:
-            _write_text(self.root / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        except OSError as error:
-            raise _explained(error, self.root) from error
+    def _remove_uncommitted(self) -> None:
+        if (self.root / SAMPLES).is_file():
+            return
+        for name in (TOKENS, VECTORS):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        with suppress(OSError):
+            (self.root / EXTRACTION).unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    try:
-        _write_text(path, text)
-    except OSError as error:
-        raise _explained(error, path.parent) from error
-
-
-def _explained(error: OSError, root: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"the disk of {root} is full: free some space and repeat the command, it continues "
-            "where it stopped"
-        )
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return UserError(f"{root} cannot be written ({error.strerror}): name another folder")
-    return error
-
-
-def _write_text(path: Path, text: str) -> None:
-    _atomically(path, lambda scratch: scratch.write_text(text))
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    _atomically(path, lambda scratch: pq.write_table(table, scratch, compression="zstd"))
-
-
-def _atomically(path: Path, write: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(scratch)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+def failures_of(samples: pa.Table) -> dict[str, str]:
+    """Id of every sample of a table that failed, and why."""
+    rows = zip(samples["sample_id"].to_pylist(), samples["failure"].to_pylist(), strict=True)
+    return {name: reason for name, reason in rows if reason is not None}

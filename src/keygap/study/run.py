@@ -17,18 +17,16 @@ import yaml
 
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer, first_tokens
-from keygap.engines.local import extract
+from keygap.engines.extract import extract
 from keygap.errors import UserError
-from keygap.measurement.gap import GapTable, measure
+from keygap.measurement.measure import measure
+from keygap.measurement.tables import GapTable
 from keygap.models import VLM, load
 from keygap.projection.project import project
 from keygap.reporting import read_run, report
-from keygap.reporting.published import STUDY
 from keygap.store import Store, write_text
+from keygap.store.run import ACCURACY, FIGURES, FORMER, GAP, REPORT, STUDY
 from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice
-
-FORMER_STUDY = "experiment.yaml"  # the file of a study made by keygap 0.1.0
-GAP, ACCURACY, REPORT, FIGURES = "gap.csv", "accuracy.csv", "report.html", "figures"
 
 logger = logging.getLogger("keygap")
 
@@ -184,9 +182,9 @@ def _refuse_other(out: Path, folders: Iterable[Path], study: str) -> None:
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
-    if (out / FORMER_STUDY).is_file():
+    if (out / FORMER).is_file():
         raise UserError(
-            f"{out} holds a study of an earlier version of keygap (its file is {FORMER_STUDY}, not "
+            f"{out} holds a study of an earlier version of keygap (its file is {FORMER}, not "
             f"{STUDY}): name another folder with --out"
         )
     ours = {folder.name for folder in folders} | {STUDY, GAP, FIGURES, REPORT}

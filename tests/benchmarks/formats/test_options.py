@@ -1,4 +1,4 @@
-"""The literal parser of option lists, and the check of answers, on hostile text."""
+"""The literal parser of option lists, and the check of answers, on untrusted text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lmms-eval's tasks, with a stand-in that has the same names as version 0.7's task objects."""
+"""Tasks of lmms-eval, with a stand-in that has the interface of version 0.7's task objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions of the user's own: files of JSON lines and folders, none of which is to be trusted."""
+"""The user's own questions in JSON lines and folders, which are untrusted input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROW = {"image": "pictures/a.png", "question": "What is it?"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with two pictures, beside a secret that no data file may reach."""
+    """A folder with two images, beside a secret that no data file may reach."""
     (tmp_path / "own/pictures").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(fixtures.picture())
     for name in ("a.png", "b.png"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keygap.benchmarks import BadSample, as_rgb, benchmark, choose, with_copies
+from keygap.benchmarks import BadSample, as_rgb, benchmark
 from keygap.benchmarks.formats.tables import TsvTable
 from keygap.errors import UserError
 
@@ -28,11 +28,13 @@ FORMATS = pytest.mark.parametrize("kind", ["mmbench", "hub"])
 @FORMATS
 def test_copies_count_only_when_asked_for(folder: Path, kind: str) -> None:
     assert [entry.id for entry in benchmark("mmbench", data=folder / kind).index()] == ["1", "241"]
-    entries = benchmark("mmbench-circular", data=folder / kind).index()
+    bench = benchmark("mmbench-circular", data=folder / kind)
+    entries = bench.index()
     assert [entry.id for entry in entries] == ["1", "241", "1000001", "1000241", "2000241"]
     assert [entry.image_key for entry in entries] == ["1", "241", "1", "241", "241"]
+    assert [entry.question_key for entry in entries] == ["1", "241", "1", "241", "241"]
     assert entries[1].subject == "logic"
-    assert len(with_copies(entries, choose(entries, 2, seed=0))) == 5
+    assert len(bench.choose(2).with_copies()) == 5
 
 
 @FORMATS
@@ -63,7 +65,7 @@ def test_prompts(folder: Path, kind: str, name: str, language: str, first: str, 
 def test_a_copy_has_the_image_of_its_question(folder: Path, kind: str) -> None:
     bench = benchmark("mmbench-circular", data=folder / kind)
     copy = bench.sample(4)
-    assert (copy.id, copy.meta["question"], copy.answer) == ("2000241", "241", "A")
+    assert (copy.id, bench.index()[4].question_key, copy.answer) == ("2000241", "241", "A")
     assert as_rgb(copy.images[0]).tobytes() == as_rgb(bench.sample(1).images[0]).tobytes()
 
 

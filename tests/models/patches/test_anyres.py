@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from transformers import (
@@ -26,13 +28,16 @@ class Arithmetic:
     vision_aspect_ratio = "anyres_max_9"
 
 
+ARITHMETIC: Any = Arithmetic()
+
+
 def labelled(size, processor, side, pixels, canvases):
     """The real rows and columns, and those of the labels: None where the image is refused."""
     width, height = size
     canvas = select_best_resolution((height, width), canvases)
     down, across = (length // pixels for length in canvas)
     patches, ends = processor._get_unpadded_features(
-        Arithmetic(), height, width, side, side, down, across
+        ARITHMETIC, height, width, side, side, down, across
     )
     count = side * side + patches + ends
     tiles = [
@@ -86,10 +91,11 @@ def test_an_image_of_one_tile_has_a_base_view_and_a_grid(size):
     width, height = size
     inputs = LlavaOnevisionImageProcessor()(images=chart(width, height), return_tensors="pt")
     views = views_of(inputs)
+    assert views is not None
     assert [view.whole for view in views] == [True, True]
     side = ONEVISION[0]
     patches, ends = LlavaOnevisionProcessor._get_unpadded_features(
-        Arithmetic(), height, width, side, side, 1, 1
+        ARITHMETIC, height, width, side, side, 1, 1
     )
     count = side * side + patches + ends
     facts = ImageFacts(height, width, views=views, count=count, row_ends=True, side=side)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keygap.benchmarks import BadSample, Part
+from keygap.benchmarks import BadSample, Piece
 from made import made_sample
 
 
@@ -36,11 +37,11 @@ def test_ids_are_those_of_the_plain_processor(vlm, good_samples):
 
 def test_roles_follow_the_parts(vlm):
     parts = (
-        Part("text", role="hint", text="A hint."),
-        Part("image"),
-        Part("text", role="question", text="Which one?"),
-        Part("text", role="option", text=" A. user"),
-        Part("text", role="option", text=" B. user"),
+        Piece("text", role="hint", text="A hint."),
+        Piece("image"),
+        Piece("text", role="question", text="Which one?"),
+        Piece("text", role="option", text=" A. user"),
+        Piece("text", role="option", text=" B. user"),
     )
     (labels,) = vlm.prompter([replace(made_sample("s"), prompt=parts)]).labels
     tokens = {
@@ -55,9 +56,10 @@ def test_roles_follow_the_parts(vlm):
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Co", "Cc"]), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(question=TEXT.filter(str.strip), hint=TEXT.filter(str.strip))
 def test_any_text_keeps_its_role(vlm, question, hint):
-    parts = (Part("image"), Part("text", "hint", hint), Part("text", "question", question))
+    parts = (Piece("image"), Piece("text", "hint", hint), Piece("text", "question", question))
     try:
         (labels,) = vlm.prompter([replace(made_sample("s"), prompt=parts)]).labels
     except BadSample:
@@ -74,3 +76,26 @@ def test_any_text_keeps_its_role(vlm, question, hint):
 def test_marker_characters_in_a_text_are_refused(vlm):
     with pytest.raises(BadSample, match="private-use"):
         vlm.prompter([made_sample("s", "\uf8e3 is it red?")])
+
+
+def test_one_prompter_serves_several_threads(vlm, good_samples):
+    prompts = [
+        replace(good, prompt=(Piece("image"), Piece("text", "hint", hint), *good.prompt[1:]))
+        for good, hint in zip(
+            good_samples, ("Short.", "A hint of many more words. " * 20), strict=False
+        )
+    ] * 8
+    alone = [vlm.prompter([sample]) for sample in prompts]
+    fresh = type(vlm.prompter)(vlm.processor, vlm.prompter.image_tokens)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda sample: fresh([sample]), prompts))
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
+        for name in ("role", "image", "patch_row", "patch_column"):
+            values = (getattr(batch.labels[0], name) for batch in (one, other))
+            assert np.array_equal(*values), name
+
+
+def test_the_settled_form_cannot_be_changed(vlm):
+    with pytest.raises(FrozenInstanceError):
+        vlm.prompter.form.nested = False

@@ -1,6 +1,7 @@
 """Which files hold a benchmark: the user's own (``--data PATH``), or the publisher's on the Hub.
 
-From the Hub always at a pinned revision: the same name means the same questions next year.
+Files on the Hub are read at a pinned revision, so that a benchmark's name always means the same
+questions.
 """
 
 from __future__ import annotations
@@ -16,38 +17,57 @@ from keygap.errors import UserError
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Files of a dataset on the Hub: its id, a commit, and a glob pattern."""
+    """Files of a dataset on the Hub.
+
+    Attributes:
+        dataset: the dataset's id.
+        revision: a commit.
+        pattern: glob pattern of the files' paths.
+    """
 
     dataset: str
     revision: str
     pattern: str
 
 
-def local_files(
-    data: str | Path, *wanted: tuple[str, Collection[str]], suffixes: Collection[str] = tuple(KINDS)
+def source_files(
+    data: str | Path | None, hub: HubFiles, *wanted: tuple[str, Collection[str]]
 ) -> list[Path]:
-    """A data file, or those of a folder that belong to a split, configuration or language.
+    """Find a benchmark's files: local ones if the user names them, otherwise the Hub's.
 
-    A folder may hold several splits side by side. They are told apart by words of their paths, as
+    Args:
+        data: as in ``local_files``; None means the Hub.
+        hub: the publisher's files.
+        wanted: as in ``local_files``.
+
+    Raises:
+        UserError: as ``local_files`` and ``hub_files``.
+    """
+    return hub_files(hub) if data is None else local_files(data, *wanted)
+
+
+def local_files(data: str | Path, *wanted: tuple[str, Collection[str]]) -> list[Path]:
+    """Return a data file, or the files of a folder that belong to a split, edition or language.
+
+    A folder may hold several splits. They are told apart by words in the files' paths, as
     publishers name them (``Accounting/validation-00000-of-00001.parquet``,
-    ``MMBench_DEV_CN.tsv``); where no path has such a word, all files are meant.
+    ``MMBench_DEV_CN.tsv``). If no path has such a word, all files are taken.
 
     Args:
         data: a file, or a folder that is searched with its subfolders.
-        wanted: pairs of a word, and all the words that stand in its place in other files.
-        suffixes: of data files.
+        wanted: pairs of a word, and all the words that may be in its place in other files.
 
     Raises:
-        UserError: nothing there, or nothing that is wanted.
+        UserError: nothing is there, or no file has a wanted word while others have another.
     """
     root = Path(data)
     if root.is_file():
         return [root]
     if not root.is_dir():
         raise UserError(f"no data file or folder at {root}")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in KINDS)
     if not files:
-        raise UserError(f"{root} has no {' or '.join(suffixes)} file")
+        raise UserError(f"{root} has no {' or '.join(KINDS)} file")
     for word, words in wanted:
         named = {path: _words(path.relative_to(root)) & set(words) for path in files}
         if any(named.values()):
@@ -61,15 +81,15 @@ def local_files(
 
 
 def origin(data: str | Path | None) -> str | None:
-    """Where local data lie, in full; None for the Hub's. Tells runs on different files apart."""
+    """Return the absolute path of local data, which identifies a run; None for the Hub's."""
     return None if data is None else str(Path(data).resolve())
 
 
 def hub_files(source: HubFiles) -> list[Path]:
-    """The files on this machine, downloaded first where they are not in the Hub's cache.
+    """Return the files on this machine, downloaded first if the Hub's cache lacks them.
 
     Raises:
-        UserError: the Hub cannot be reached, or does not have them.
+        UserError: the Hub cannot be reached, or does not have the files.
     """
     from huggingface_hub import snapshot_download
 
@@ -80,11 +100,11 @@ def hub_files(source: HubFiles) -> list[Path]:
             revision=source.revision,
             allow_patterns=[source.pattern],
         )
-    except OSError as error:  # every error of the Hub's client is one
-        reason = str(error).splitlines()[0]
+    except OSError as error:  # all errors of the Hub's client are OSErrors
+        reason = str(error).partition("\n")[0]
         raise UserError(
             f"cannot get {source.dataset} from the Hub ({reason}); "
-            "with the files on this machine, name them with --data PATH"
+            "if the files are on this machine, name them with --data PATH"
         ) from error
     files = sorted(Path(folder).glob(source.pattern))
     if not files:

@@ -1,7 +1,7 @@
-"""Images out of data files: from bytes, base64 or a path, opened and not yet decoded.
+"""Open images from data files: bytes, base64 text, or a path. Pixels are not decoded yet.
 
-The bytes are hostile. Only raster formats that Pillow decodes itself are tried (it would hand
-PostScript to another program), and a path never leads out of the folder of the file that names it.
+The files are untrusted. Only raster formats that Pillow decodes itself are tried (it would pass
+PostScript to another program), and a path may not lead out of the folder of the file that names it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,27 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Encoded bytes as an image; its pixels stay undecoded until they are used.
+    """Open an encoded image without decoding its pixels.
 
     Raises:
-        BadSample: no image of a known format, or one so large that it can only be an attack.
+        BadSample: the bytes are no image in one of ``FORMATS``, or the image is so large that it
+            may be a decompression bomb.
     """
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadSample(f"the image is too large: {error}") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        raise BadSample(f"{len(data):,} bytes that are not an image of {_names()}") from error
+        formats = ", ".join(FORMATS)
+        raise BadSample(f"{len(data):,} bytes that are not an image of {formats}") from error
 
 
 def image_of(cell: object) -> Image.Image:
-    """The image in a table's cell: embedded as ``{"bytes": ...}``, as bytes, or as base64 text.
+    """Open the image in a table's cell: ``{"bytes": ...}``, bytes, or base64 text.
 
     Raises:
-        BadSample: an empty cell, a path instead of bytes, broken base64, or no image.
+        BadSample: the cell is empty or has a path instead of bytes, the base64 text is broken, or
+            there is no image in it.
     """
     if isinstance(cell, dict):
         if not cell.get("bytes"):
@@ -54,20 +57,20 @@ def image_of(cell: object) -> Image.Image:
 
 
 def image_at(folder: Path, name: object) -> Image.Image:
-    """The image file of this name inside a folder.
+    """Open the image file of this name inside a folder.
 
     Raises:
-        BadSample: no such file, a name that leads out of the folder (by ``..``, an absolute path or
-            a symbolic link), or no image.
+        BadSample: there is no such file, it leads out of the folder (by ``..``, an absolute path or
+            a symbolic link), or it is no image.
     """
     return open_image(inside(folder, name).read_bytes())
 
 
 def inside(folder: Path, name: object) -> Path:
-    """The ordinary file of this name, followed through links, and still inside the folder.
+    """Resolve a name, with its symbolic links, to a regular file inside a folder.
 
     Raises:
-        BadSample: it is not there, not an ordinary file, or elsewhere.
+        BadSample: there is no such file, it is not a regular file, or it is outside the folder.
     """
     if not isinstance(name, str) or not name:
         raise BadSample("missing image: no path")
@@ -75,7 +78,7 @@ def inside(folder: Path, name: object) -> Path:
     try:
         path = (root / name).resolve()
         found = path.is_relative_to(root) and path.is_file()
-    # a null byte, a name too long, a circle of links
+    # a null byte, a name that is too long, a cycle of links
     except (ValueError, OSError, RuntimeError) as error:
         raise BadSample(f"the path {name[:80]!r} cannot be followed: {error}") from error
     if not path.is_relative_to(root):
@@ -83,7 +86,3 @@ def inside(folder: Path, name: object) -> Path:
     if not found:
         raise BadSample(f"missing image: no file {name!r}")
     return path
-
-
-def _names() -> str:
-    return ", ".join(FORMATS)

@@ -1,7 +1,7 @@
-"""``<image N>`` markers in the texts of MMMU and MMMU-Pro, replaced by the images themselves.
+"""Replace the ``<image N>`` markers in texts of MMMU and MMMU-Pro by the images themselves.
 
-A marker that stands twice shows its image twice, as the publisher's own script does (one question
-has 35 markers for 7 images); the image is opened and kept once.
+A repeated marker shows its image again, as in the publisher's own script (one question has 35
+markers for 7 images). Each image is opened and stored once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import Image
 
 from keygap.benchmarks.formats.images import image_of
 from keygap.benchmarks.formats.tables import Row
-from keygap.benchmarks.sample import BadSample, Part, Role
+from keygap.benchmarks.sample import BadSample, Piece, Role
 
 MARKER = re.compile(r"<image\s+(\d+)>")
 NUMBERS = range(1, 8)
@@ -21,52 +21,62 @@ NUMBERS = range(1, 8)
 
 def interleaved(
     row: Row, question: str, lines: Sequence[str], instruction: str
-) -> tuple[tuple[Part, ...], tuple[Image.Image, ...]]:
-    """Question, options and instruction with the row's images at their markers.
+) -> tuple[tuple[Piece, ...], tuple[Image.Image, ...]]:
+    """Build a prompt of question, options and instruction, with images in place of the markers.
 
-    Images that no marker names are left out, as the publisher's scripts do; where the text has no
-    marker at all, the images stand first.
+    Images that no marker names are left out, as in the publisher's scripts. If the text has no
+    marker at all, the images come first.
+
+    Args:
+        row: the table's row, with its images in the columns ``image_1`` to ``image_7``.
+        question: text of the question.
+        lines: one for each option.
+        instruction: the last piece of the prompt.
 
     Returns:
-        The prompt, and the images it shows.
+        The prompt, and the images that it shows.
 
     Raises:
-        BadSample: a marker without its image, an image that cannot be opened, or no image at all.
+        BadSample: a marker names an image that the row does not have, an image cannot be opened, or
+            the row has no image.
     """
-    fill = _Filler(row)
-    parts = [*fill.text(question + "\n", "question")]
+    images = _RowImages(row)
+    pieces = _split(question + "\n", "question", images)
     for line in lines:
-        parts += fill.text(line, "option")
-    if not fill.images:
+        pieces += _split(line, "option", images)
+    if not images.opened:
         shown = [number for number in NUMBERS if row.get(f"image_{number}") is not None]
         if not shown:
             raise BadSample("missing image: the row has none")
-        parts = [*(fill.image(str(number), "question") for number in shown), *parts]
-    return (*parts, Part("text", "template", instruction)), tuple(fill.images)
+        pieces = [*(images.piece(str(number), "question") for number in shown), *pieces]
+    return (*pieces, Piece("text", "template", instruction)), tuple(images.opened)
 
 
-class _Filler:
-    """Opens each image of a row when it is first shown, and remembers its place."""
+class _RowImages:
+    """The images of a row, each opened when it is first shown."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
-        self._places: dict[str, int] = {}
-        self.images: list[Image.Image] = []
+        self._indices: dict[str, int] = {}
+        self.opened: list[Image.Image] = []
 
-    def text(self, text: str, role: Role) -> list[Part]:
-        parts = []
-        for place, piece in enumerate(MARKER.split(text)):
-            if place % 2:  # the groups of a split stand at odd places
-                parts.append(self.image(piece, role))
-            elif piece:
-                parts.append(Part("text", role, piece))
-        return parts
-
-    def image(self, number: str, role: Role) -> Part:
-        if number not in self._places:
+    def piece(self, number: str, role: Role) -> Piece:
+        """Return the piece that shows the image of this number."""
+        if number not in self._indices:
             cell = self._row.get(f"image_{number}")
             if cell is None:
                 raise BadSample(f"missing image: the text shows <image {number[:9]}>")
-            self._places[number] = len(self.images)
-            self.images.append(image_of(cell))
-        return Part("image", role, image=self._places[number])
+            self._indices[number] = len(self.opened)
+            self.opened.append(image_of(cell))
+        return Piece("image", role, image=self._indices[number])
+
+
+def _split(text: str, role: Role, images: _RowImages) -> list[Piece]:
+    """Split a text at its markers into pieces of text and images."""
+    pieces = []
+    for position, found in enumerate(MARKER.split(text)):
+        if position % 2:  # re.split puts the number in each marker between the texts around it
+            pieces.append(images.piece(found, role))
+        elif found:
+            pieces.append(Piece("text", role, found))
+    return pieces

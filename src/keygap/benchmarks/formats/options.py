@@ -1,7 +1,7 @@
-"""Options of multiple-choice questions: read from hostile text, checked, and spelled out.
+"""Options of multiple-choice questions: parsed from untrusted text, checked, and put into a prompt.
 
-Dataset text is data. A stringified list goes through a literal parser and must be a list of
-strings; anything else is a bad sample with its reason, never a guess.
+A stringified list goes through a literal parser and must be a list of strings. Anything else is a
+bad sample with its reason; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import ast
 import warnings
 from collections.abc import Sequence
 
-from keygap.benchmarks.sample import LETTERS, BadSample
+from keygap.benchmarks.sample import LETTERS, BadSample, Piece
 
-LONGEST_LIST = 100_000  # characters; the longest real one has about 2,000
+LONGEST_LIST = 100_000  # characters; the longest list that is known has about 2,000
+LETTER_REQUESTS = {
+    "en": "Answer with the option's letter from the given choices directly.",
+    "zh": "请直接回答选项字母。",
+}
 
 
 def parse_options(text: object) -> tuple[str, ...]:
-    """The strings of a stringified Python list, as MMMU writes its options.
+    """Parse a stringified Python list of strings, the form of MMMU's options.
 
     Raises:
-        BadSample: not a string, or not the literal of a list of strings.
+        BadSample: the value is not a string, or not the literal of a list of strings.
     """
     if not isinstance(text, str):
         raise BadSample(f"the options are not a stringified list but {type(text).__name__}")
@@ -27,22 +31,22 @@ def parse_options(text: object) -> tuple[str, ...]:
         raise BadSample(f"the options are {len(text):,} characters long")
     try:
         with warnings.catch_warnings():
-            # LaTeX inside the quotes: an unknown escape like \( keeps its backslash, as it should
+            # LaTeX in the strings: an unknown escape such as \( keeps its backslash, as it should
             warnings.simplefilter("ignore", SyntaxWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             options = ast.literal_eval(text)
-    # the last two: deep nesting exhausts the parser's stack
-    # (the error's own words are left out: some name an address, and a reason must not change)
+    # The last two occur when deep nesting exhausts the parser's stack. The error's own message is
+    # left out: it may contain a memory address, and a reason must be the same in every run.
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise BadSample(f"the options {text[:60]!r} are not a list of literal strings") from error
     return option_texts(options)
 
 
 def option_texts(options: object) -> tuple[str, ...]:
-    """A list of strings as options.
+    """Check that a value is a list of strings.
 
     Raises:
-        BadSample: not a list, or something in it is not a string.
+        BadSample: it is not a list, or one of its items is not a string.
     """
     if not isinstance(options, list):
         raise BadSample(f"the options are not a list but {type(options).__name__}")
@@ -53,10 +57,10 @@ def option_texts(options: object) -> tuple[str, ...]:
 
 
 def lettered(options: Sequence[str]) -> tuple[str, ...]:
-    """The letters of these options.
+    """Return a letter for each option.
 
     Raises:
-        BadSample: more options than letters.
+        BadSample: there are more options than letters.
     """
     if len(options) > len(LETTERS):
         raise BadSample(f"a multiple-choice question of {len(options)} options")
@@ -64,10 +68,10 @@ def lettered(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def required_question(text: object) -> str:
-    """A question's text.
+    """Return a question's text.
 
     Raises:
-        BadSample: there is none.
+        BadSample: it is empty.
     """
     question = text_of(text)
     if not question:
@@ -76,10 +80,10 @@ def required_question(text: object) -> str:
 
 
 def checked_answer(answer: object, letters: Sequence[str]) -> str | None:
-    """The answer's letter, or None where the publisher keeps it (empty, or a question mark).
+    """Return the answer's letter, or None if it is not published.
 
     Raises:
-        BadSample: fewer than two options, or an answer that is none of them.
+        BadSample: there are fewer than two options, or the answer is none of them.
     """
     if len(letters) < 2:
         raise BadSample(f"a multiple-choice question of {len(letters)} options")
@@ -90,15 +94,15 @@ def checked_answer(answer: object, letters: Sequence[str]) -> str | None:
 
 
 def open_answer(answer: object) -> str | None:
-    """An answer as text, or None where the publisher keeps it (empty, or a question mark)."""
+    """Return an answer's text, or None if it is not published (empty, or a question mark)."""
     text = text_of(answer)
     return None if text in ("", "?") else text
 
 
 def text_of(value: object) -> str:
-    """A cell's text without outer blanks; empty for what tables write where nothing is.
+    """Return a cell's text without surrounding blanks; empty for None and NaN.
 
-    pandas and the publishers' converters write NaN, or its name, into empty cells.
+    pandas and the publishers' converters write NaN, or the word nan, into empty cells.
     """
     if value is None or value != value:
         return ""
@@ -107,5 +111,34 @@ def text_of(value: object) -> str:
 
 
 def option_lines(options: Sequence[str], letters: Sequence[str], form: str) -> list[str]:
-    """Each option with its letter on its own line, by a form like ``"({}) {}"``."""
+    """Format each option with its letter on a line, in a form such as ``"({}) {}"``."""
     return [form.format(letter, text) + "\n" for letter, text in zip(letters, options, strict=True)]
+
+
+def hinted_prompt(
+    images: int,
+    hint: str,
+    question: str,
+    options: Sequence[str],
+    letters: Sequence[str],
+    language: str,
+) -> tuple[Piece, ...]:
+    """Build the prompt under which LLaVA reports MMBench, which is also that of local questions.
+
+    Args:
+        images: how many images come first.
+        hint: comes before the question; left out if it is empty.
+        question: text of the question.
+        options: each on its own line, followed by the request for a letter; may be empty.
+        letters: of the options.
+        language: of the request for a letter, one of ``LETTER_REQUESTS``.
+    """
+    pieces = [Piece("image", image=number) for number in range(images)]
+    if hint:
+        pieces.append(Piece("text", "hint", hint + "\n"))
+    pieces.append(Piece("text", "question", question + "\n" if options else question))
+    lines = option_lines(options, letters, "{}. {}")
+    pieces += [Piece("text", "option", line) for line in lines]
+    if options:
+        pieces.append(Piece("text", "template", LETTER_REQUESTS[language]))
+    return tuple(pieces)

@@ -1,8 +1,8 @@
-"""Rows of parquet and TSV files, streamed: a light scan of some columns, one whole row on demand.
+"""Rows of parquet and TSV files, read as a stream.
 
-A benchmark of 20,000 questions with images does not fit into memory and need not. ``scan`` reads
-only the columns that an index needs; ``row`` reads one row. No file stays open, and nothing is kept
-but where the rows begin, so a table also travels to another process.
+A benchmark of 20,000 questions with images may be larger than memory. ``scan`` reads only the
+columns that an index needs, and ``row`` reads one row. A table keeps no file open and stores only
+where its rows begin, so it can also be pickled and sent to another process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keygap.benchmarks.sample import BadSample
 from keygap.errors import UserError, unknown
 
 Row = dict[str, Any]
-FIELD_LIMIT = 1 << 28  # bytes of one TSV field; beyond it a quote was left open
+FIELD_LIMIT = 1 << 28  # bytes of one TSV field; a longer one has an unclosed quote
 BUFFER = 1 << 20
 
 
@@ -34,23 +34,23 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
     def scan(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Some columns of every row, in order; an empty row where it cannot be read."""
+        """Read some columns of every row, in order; a row that cannot be read is empty."""
         ...
 
     def row(self, number: int) -> Row:
-        """One row, all columns.
+        """Read all columns of one row.
 
         Raises:
-            BadSample: it cannot be read.
+            BadSample: the row cannot be read.
         """
         ...
 
 
 class ParquetTable:
-    """A parquet file; a row is read from its row group a few rows at a time.
+    """A parquet file.
 
     Raises:
-        UserError: not a parquet file.
+        UserError: it is not a parquet file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,49 +67,44 @@ class ParquetTable:
         return self._starts[-1]
 
     def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Read some columns of every row; see ``Table``."""
         with self._open() as file:
             for batch in file.iter_batches(1024, columns=list(columns), use_threads=False):
                 try:
                     yield from batch.to_pylist()
-                except UnicodeDecodeError:  # one row of them: find it, keep the others
-                    for place in range(batch.num_rows):
-                        yield self._alone(batch.slice(place, 1))
+                except UnicodeDecodeError:  # in one row: keep the others
+                    for number in range(batch.num_rows):
+                        yield _only_row(batch.slice(number, 1))
 
     def row(self, number: int) -> Row:
+        """Read one row from its row group, a few rows at a time; see ``Table``."""
         group = bisect_right(self._starts, number) - 1
         skip = number - self._starts[group]
         try:
             with self._open() as file:
-                # threads would each keep memory of their own, and cost more than rows this few
+                # each thread would use memory of its own, which costs more than it saves here
                 for batch in file.iter_batches(8, row_groups=[group], use_threads=False):
                     if skip < batch.num_rows:
                         return batch.slice(skip, 1).to_pylist()[0]
                     skip -= batch.num_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise BadSample(f"row {number} of {self.path.name} cannot be read: {error}") from error
-        raise BadSample(f"row {number} of {self.path.name} is not there")
+        raise BadSample(f"row {number} of {self.path.name} is missing")
 
     def _open(self) -> pq.ParquetFile:
-        # without pre-buffering a column is read page by page, not as a whole row group
+        # without pre-buffering, a column is read by page and not by whole row group
         return pq.ParquetFile(
             self.path, metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False
         )
 
-    @staticmethod
-    def _alone(batch: pa.RecordBatch) -> Row:
-        try:
-            return batch.to_pylist()[0]
-        except UnicodeDecodeError:
-            return {}
-
 
 class TsvTable:
-    """A TSV file with a header; fields may be quoted and hold tabs and newlines.
+    """A TSV file with a header. Fields may be quoted and contain tabs and line breaks.
 
-    The first pass notes the byte at which each row begins.
+    The constructor reads the file once, to note the byte at which each row begins.
 
     Raises:
-        UserError: no header.
+        UserError: the file has no header.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,33 +117,36 @@ class TsvTable:
         self._starts.append(path.stat().st_size)
 
     def __len__(self) -> int:
-        return len(self._starts) - 2  # less the header and the end
+        return len(self._starts) - 2  # without the header and the end
 
     def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Read some columns of every row; see ``Table``."""
         rows = self._parsed(0)
         next(rows)
         for _, fields in rows:
-            whole = fields is not None and self._complaint(fields) is None
+            whole = fields is not None and self._fault_of(fields) is None
             named = dict(zip(self.columns, fields or (), strict=False)) if whole else {}
             yield {name: named[name] for name in columns if name in named}
 
     def row(self, number: int) -> Row:
+        """Read one row; see ``Table``."""
         _, fields = next(self._parsed(self._starts[number + 1]))
-        complaint = "broken quoting" if fields is None else self._complaint(fields)
-        if fields is None or complaint:
-            raise BadSample(f"row {number} of {self.path.name} cannot be read: {complaint}")
+        fault = "broken quoting" if fields is None else self._fault_of(fields)
+        if fields is None or fault:
+            raise BadSample(f"row {number} of {self.path.name} cannot be read: {fault}")
         return dict(zip(self.columns, fields, strict=True))
 
-    def _complaint(self, fields: list[str]) -> str | None:
+    def _fault_of(self, fields: list[str]) -> str | None:
+        """Say what is wrong with a row's fields; None if nothing is."""
         if len(fields) != len(self.columns):
             return f"{len(fields)} fields where the header has {len(self.columns)}"
-        # surrogates are how undecodable bytes were kept
+        # "surrogateescape" turned the bytes that are not UTF-8 into surrogates
         if any("\ud800" <= c <= "\udfff" for field in fields if not field.isascii() for c in field):
             return "it is not UTF-8"
         return None
 
     def _parsed(self, start: int) -> Iterator[tuple[int, list[str] | None]]:
-        """Where each row begins and its fields, from a byte on; None for broken quoting."""
+        """Parse rows from a byte on: where each begins, and its fields or None if it is broken."""
         csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
         with self.path.open("rb") as file:
             file.seek(start)
@@ -171,19 +169,19 @@ class TsvTable:
                     return
                 except csv.Error:
                     fields = None
-                if fields != []:  # a blank line is no row
+                if fields != []:  # skip blank lines
                     yield begin, fields
 
 
 class Tables:
-    """Several files of the same columns as one table, in the order given.
+    """Several files with the same columns as one table, in the order given.
 
     Args:
         paths: .parquet and .tsv files, at least one.
         needs: columns that must be there.
 
     Raises:
-        UserError: a file of another kind, one that cannot be read, or one without those columns.
+        UserError: a file has another suffix, cannot be read, or lacks a column.
     """
 
     def __init__(self, paths: Sequence[Path], needs: Sequence[str] = ()) -> None:
@@ -201,12 +199,14 @@ class Tables:
         return self._starts[-1]
 
     def scan(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Read some columns of every row, of each file those that it has; see ``Table``."""
         for table in self._tables:
             yield from table.scan([name for name in columns if name in table.columns])
 
     def row(self, number: int) -> Row:
-        place = bisect_right(self._starts, number) - 1
-        return self._tables[place].row(number - self._starts[place])
+        """Read one row; see ``Table``."""
+        position = bisect_right(self._starts, number) - 1
+        return self._tables[position].row(number - self._starts[position])
 
 
 KINDS: dict[str, type[ParquetTable] | type[TsvTable]] = {
@@ -219,3 +219,11 @@ def _table(path: Path) -> Table:
     if path.suffix.lower() not in KINDS:
         raise unknown("kind of data file", path.name, KINDS)
     return KINDS[path.suffix.lower()](path)
+
+
+def _only_row(batch: pa.RecordBatch) -> Row:
+    """The row of a batch of one; empty if its text cannot be decoded."""
+    try:
+        return batch.to_pylist()[0]
+    except UnicodeDecodeError:
+        return {}

@@ -1,1 +1,1 @@
-"""One file per benchmark."""
+"""The benchmarks, one file for each publisher."""

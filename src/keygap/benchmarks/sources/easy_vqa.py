@@ -1,53 +1,58 @@
-"""easy-VQA: 64 x 64 pictures of one coloured shape and short questions, from its own package.
+"""easy-VQA: questions about 64 x 64 images of one coloured shape, from the package easy-vqa.
 
-Small enough for two cores and hard enough that a model without the image fails. The subject is the
-question's type: yes/no, shape or colour.
+It is small enough for two CPU cores, and a model that does not see the image fails on it. A
+question's subject is its type: yes/no, shape or colour.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from keygap.benchmarks.sample import Entry, Sample, image_then_question
 from keygap.benchmarks.sample_set import Benchmark
-from keygap.errors import UserError, unknown
+from keygap.errors import unknown
+from keygap.optional import require
 
+SPLITS = ("train", "test")
 SHAPES = ("circle", "rectangle", "triangle")
 
 
 def subject(answer: str) -> str:
-    """The question's type, which its answer tells."""
+    """Return the type of the question that has this answer."""
     return "yes/no" if answer in ("yes", "no") else "shape" if answer in SHAPES else "colour"
 
 
 class EasyVQA(Benchmark):
-    """The train (38,575 questions on 4,000 images) or test split (9,673 on 1,000)."""
+    """Questions about the colour and shape in small synthetic images.
+
+    Args:
+        split: "train" (38,575 questions on 4,000 images) or "test" (9,673 on 1,000).
+
+    Raises:
+        UserError: there is no such split, or the package easy-vqa is not installed.
+    """
 
     name = "easy-vqa"
 
     def __init__(self, split: str = "test") -> None:
-        if split not in ("train", "test"):
-            raise unknown("split of easy-vqa", split, ("train", "test"))
-        if importlib.util.find_spec("easy_vqa") is None:
-            raise UserError(
-                "benchmark easy-vqa needs the package easy-vqa: pip install 'keygap[micro]'"
-            )
+        if split not in SPLITS:
+            raise unknown("split of easy-vqa", split, SPLITS)
+        require("easy_vqa", "micro", "benchmark easy-vqa")
         self.split = split
 
     @cached_property
-    def _rows(self) -> list[tuple[str, str, int]]:
-        import easy_vqa
-
-        return list(zip(*getattr(easy_vqa, f"get_{self.split}_questions")(), strict=True))
+    def questions(self) -> list[tuple[str, str, int]]:
+        """Question, answer and image number of every item."""
+        return list(zip(*self._published("questions"), strict=True))
 
     @cached_property
-    def _paths(self) -> dict[int, str]:
-        import easy_vqa
-
-        return getattr(easy_vqa, f"get_{self.split}_image_paths")()
+    def image_paths(self) -> dict[int, Path]:
+        """File of every image by its number."""
+        return {number: Path(path) for number, path in self._published("image_paths").items()}
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -57,19 +62,30 @@ class EasyVQA(Benchmark):
         return tuple(easy_vqa.get_answers())
 
     def index(self) -> list[Entry]:
-        return [
-            Entry(f"{self.split}-{number}", subject(answer), image_key=str(image))
-            for number, (_, answer, image) in enumerate(self._rows)
-        ]
+        """List every item; questions about one image share its key."""
+        return self._entries
 
     def sample(self, number: int) -> Sample:
-        question, answer, image = self._rows[number]
+        """Open the item at this position of the index."""
+        question, answer, image = self.questions[number]
         return Sample(
             id=f"{self.split}-{number}",
-            images=(Image.open(self._paths[image]),),
+            images=(Image.open(self.image_paths[image]),),
             question=question,
             prompt=image_then_question(question),
             answer=answer,
             subject=subject(answer),
             meta={"image": str(image)},
         )
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        return [
+            Entry(f"{self.split}-{number}", subject(answer), image_key=str(image))
+            for number, (_, answer, image) in enumerate(self.questions)
+        ]
+
+    def _published(self, what: str) -> Any:
+        import easy_vqa
+
+        return getattr(easy_vqa, f"get_{self.split}_{what}")()

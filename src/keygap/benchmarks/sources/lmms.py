@@ -1,27 +1,28 @@
-"""Any task of lmms-eval by its name, through its own task objects: ``lmms:NAME``.
+"""Tasks of lmms-eval by name, read through lmms-eval's own task objects: ``lmms:NAME``.
 
-The task loads its dataset, builds its prompt and opens its images with its own code; keygap takes
-the messages. They have no roles, so all text of the user's turn is the question's, and no options,
-so accuracy by letters is not scored. Tested with tasks that show images; video is refused.
+The task's code loads the dataset, builds the prompt and opens the images; keygap reads the messages
+that it returns. Messages have no roles for pieces of text, so all text of the user's turn counts as
+the question, and there are no options to score by letter. Video is refused.
 """
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
-from keygap.benchmarks.sample import BadSample, Entry, Part, Role, Sample
+from keygap.benchmarks.sample import BadSample, Entry, Piece, Role, Sample
 from keygap.benchmarks.sample_set import Benchmark
-from keygap.errors import UserError, unknown
+from keygap.errors import unknown
+from keygap.optional import require
 
-SUBJECTS = ("subject", "category", "topic")  # what datasets call it
+SUBJECTS = ("subject", "category", "topic")  # columns in which datasets name an item's subject
 
 
 class LmmsTask(Benchmark):
-    """One task on the split that it evaluates.
+    """A task of lmms-eval, on the split that it evaluates.
 
     Args:
         task: its name, as ``lmms-eval --tasks list`` prints it.
@@ -33,10 +34,7 @@ class LmmsTask(Benchmark):
     split = "evaluation"
 
     def __init__(self, task: str) -> None:
-        if importlib.util.find_spec("lmms_eval") is None:
-            raise UserError(
-                f"benchmark lmms:{task} needs the package lmms-eval: pip install 'keygap[lmms]'"
-            )
+        require("lmms_eval", "lmms", f"benchmark lmms:{task}")
         from lmms_eval.tasks import (  # type: ignore[import-not-found]
             TaskManager,
             get_task_dict,
@@ -56,37 +54,51 @@ class LmmsTask(Benchmark):
         return [Entry(f"{self.name}-{number}", name) for number, name in enumerate(subjects)]
 
     def index(self) -> list[Entry]:
+        """List every item, numbered in the task's order."""
         return self._entries
 
     def sample(self, number: int) -> Sample:
+        """Open the item at this position of the index."""
         entry = self._entries[number]
         try:
             doc = self._task.eval_docs[number]
             messages = self._task.doc_to_messages(doc)
             target = self._task.doc_to_target(doc)
-        # what tasks' code raises on a row that it does not expect
+        # what the code of tasks raises on a row that it does not expect
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise BadSample(f"lmms-eval cannot read the row: {error!r}") from error
-        prompt: list[Part] = []
-        images: list[Image.Image] = []
-        for message in messages:
-            role: Role = "question" if message["role"] == "user" else "system"
-            for content in message["content"]:
-                if content["type"] == "text":
-                    prompt.append(Part("text", role, content["text"]))
-                elif isinstance(content.get("url"), Image.Image):
-                    prompt.append(Part("image", role, image=len(images)))
-                    images.append(content["url"])
-                else:
-                    raise BadSample(f"keygap reads images, and this row shows {content['type']}")
-        question = "".join(part.text for part in prompt if part.role == "question")
+        prompt, images = _prompt_of(messages)
+        question = "".join(piece.text for piece in prompt if piece.role == "question")
         if not question.strip():
             raise BadSample("no question text")
         return Sample(
             id=entry.id,
-            images=tuple(images),
+            images=images,
             question=question,
-            prompt=tuple(prompt),
+            prompt=prompt,
             answer=str(target),
             subject=entry.subject,
         )
+
+
+def _prompt_of(
+    messages: Iterable[Mapping[str, Any]],
+) -> tuple[tuple[Piece, ...], tuple[Image.Image, ...]]:
+    """Turn chat messages into a prompt and the images that it shows.
+
+    Raises:
+        BadSample: a message shows something other than text and images.
+    """
+    prompt: list[Piece] = []
+    images: list[Image.Image] = []
+    for message in messages:
+        role: Role = "question" if message["role"] == "user" else "system"
+        for content in message["content"]:
+            if content["type"] == "text":
+                prompt.append(Piece("text", role, content["text"]))
+            elif isinstance(content.get("url"), Image.Image):
+                prompt.append(Piece("image", role, image=len(images)))
+                images.append(content["url"])
+            else:
+                raise BadSample(f"keygap reads images, and this row shows {content['type']}")
+    return tuple(prompt), tuple(images)

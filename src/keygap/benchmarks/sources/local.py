@@ -1,15 +1,15 @@
-"""Anyone's own images and questions: ``jsonl:PATH`` and ``folder:PATH``.
+"""The user's own images and questions: ``jsonl:PATH`` and ``folder:PATH``.
 
-``jsonl:PATH``: one JSON object per line: ``image`` (a path) or ``images`` (a list of paths),
-``question``, and if wanted ``options`` (a list of texts), ``answer`` (a letter or an option's text;
-without options any text), ``hint``, ``id``, ``subject``, ``language`` ("en" or "zh"). Paths are
-relative to the file's folder and stay inside it.
+``jsonl:PATH`` is a file with one JSON object on each line. Required: ``question``, and ``image`` (a
+path) or ``images`` (a list of paths). Optional: ``options`` (a list of texts), ``answer`` (a letter
+or the text of an option; without options any text), ``hint``, ``id``, ``subject``, ``language``
+("en" or "zh"). Paths are relative to the file's folder and may not leave it.
 
-``folder:PATH``: images in a folder and its subfolders, which are the subjects; beside each
-``NAME.jpg`` stands ``NAME.txt`` with the question, or ``NAME.json`` with an object as above.
+``folder:PATH`` is a folder of images. Beside each ``NAME.jpg`` there is ``NAME.txt`` with the
+question, or ``NAME.json`` with an object as above. Subfolders are subjects.
 
-The prompt: images, hint, question, each option on its line, and with options the request for a
-letter.
+The prompt is images, hint, question, each option on a line, and a request for the letter if there
+are options.
 """
 
 from __future__ import annotations
@@ -26,37 +26,35 @@ from PIL import Image
 from keygap.benchmarks.formats.files import origin
 from keygap.benchmarks.formats.images import image_at, inside
 from keygap.benchmarks.formats.options import (
+    LETTER_REQUESTS,
     checked_answer,
+    hinted_prompt,
     lettered,
     open_answer,
-    option_lines,
     option_texts,
     text_of,
 )
-from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Part, Sample, unique_ids
+from keygap.benchmarks.sample import BadSample, Entry, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import UserError, unknown
 
-CHOICE = {
-    "en": "Answer with the option's letter from the given choices directly.",
-    "zh": "请直接回答选项字母。",
-}
-PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 class JsonLines(Benchmark):
-    """A file of questions; images are opened from its folder when they are needed.
+    """Your own questions in a file of JSON lines, with images in its folder.
 
     Args:
         path: the file.
-        language: of rows that do not say.
+        language: of rows that do not name one.
         data: where the file is, if ``path`` is only what it is called.
 
     Raises:
-        UserError: no such file, or a language without a template.
+        UserError: there is no such file, or keygap has no prompt in this language.
     """
 
     split = "all"
+    language: str
 
     def __init__(
         self, path: str | Path, language: str = "en", data: str | Path | None = None
@@ -69,15 +67,15 @@ class JsonLines(Benchmark):
 
     @cached_property
     def _rows(self) -> tuple[list[Entry], array[int]]:
-        """Every line that is not blank: its entry, and the byte at which it begins."""
+        """The entry of every line that is not blank, and the byte at which the line begins."""
         starts, found = array("Q"), []
         for start, line in self._lines():
             try:
                 row = _object(line)
-            except BadSample:  # told when the sample is asked for
+            except BadSample:  # sample() reports it
                 row = {}
             starts.append(start)
-            texts = (row.get("id"), row.get("subject"), _key(row))
+            texts = (row.get("id"), row.get("subject"), _image_key(row))
             found.append(tuple(text_of(text).encode(errors="replace").decode() for text in texts))
         ids = unique_ids(self.path.stem, (row[0] for row in found))
         rest = (row[1:] for row in found)
@@ -92,9 +90,11 @@ class JsonLines(Benchmark):
                 start += len(line)
 
     def index(self) -> list[Entry]:
+        """List every line that is not blank."""
         return self._rows[0]
 
     def sample(self, number: int) -> Sample:
+        """Open the item at this position of the index."""
         entries, starts = self._rows
         with self.path.open("rb") as file:
             file.seek(starts[number])
@@ -103,22 +103,24 @@ class JsonLines(Benchmark):
         if not isinstance(names, list) or not names:
             raise BadSample("missing image: 'images' is not a list of paths")
         images = tuple(image_at(self.path.parent, name) for name in names)
-        return _sample(entries[number], row, images, self.language or "en")
+        return _sample(entries[number], row, images, self.language)
 
 
 class ImageFolder(Benchmark):
-    """A folder of images, each with its question in a file of the same name beside it.
+    """Your own images in a folder, each with its question in a file beside it.
 
     Args:
         path: the folder.
-        language: of the questions; a .json file may say another.
+        language: of the questions; a .json file may name another.
         data: where the folder is, if ``path`` is only what it is called.
 
     Raises:
-        UserError: no such folder, no image in it, or a language without a template.
+        UserError: there is no such folder, it has no image, or keygap has no prompt in this
+            language.
     """
 
     split = "all"
+    language: str
 
     def __init__(
         self, path: str | Path, language: str = "en", data: str | Path | None = None
@@ -128,10 +130,10 @@ class ImageFolder(Benchmark):
             raise UserError(f"no folder of images at {self.path}")
         self.name = f"folder:{path}"
         self.data, self.language = origin(self.path), _known(language)
-        files = (p.relative_to(self.path) for p in self.path.rglob("*") if _picture(p))
-        self._files = sorted(files, key=Path.as_posix)
+        files = (p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        self._files = sorted((p.relative_to(self.path) for p in files), key=Path.as_posix)
         if not self._files:
-            raise UserError(f"{self.path} has no image ({', '.join(PICTURES)})")
+            raise UserError(f"{self.path} has no image ({', '.join(IMAGE_SUFFIXES)})")
 
     @cached_property
     def _entries(self) -> list[Entry]:
@@ -141,14 +143,17 @@ class ImageFolder(Benchmark):
         ]
 
     def index(self) -> list[Entry]:
+        """List every image; its subfolder is its subject."""
         return self._entries
 
     def sample(self, number: int) -> Sample:
+        """Open the item at this position of the index."""
         file = self._files[number]
         image = image_at(self.path, file.as_posix())
-        return _sample(self._entries[number], self._question(file), (image,), self.language or "en")
+        return _sample(self._entries[number], self._question(file), (image,), self.language)
 
     def _question(self, file: Path) -> dict[str, Any]:
+        """Read the question of an image from the file beside it."""
         for suffix in (".json", ".txt"):
             beside = file.with_suffix(suffix)
             if (self.path / beside).exists():
@@ -160,31 +165,22 @@ class ImageFolder(Benchmark):
 def _sample(
     entry: Entry, row: dict[str, Any], images: tuple[Image.Image, ...], language: str
 ) -> Sample:
+    """Make a sample of a row and its opened images."""
     question = row.get("question")
     if not isinstance(question, str) or not question.strip():
         raise BadSample("no question text")
     language = text_of(row.get("language")) or language
-    if language not in CHOICE:
-        raise BadSample(f"language {language!r} is none of {', '.join(CHOICE)}")
+    if language not in LETTER_REQUESTS:
+        raise BadSample(f"language {language!r} is none of {', '.join(LETTER_REQUESTS)}")
     hint = text_of(row.get("hint"))
     options = option_texts(row["options"]) if row.get("options") else ()
     letters = lettered(options)
-    answer = open_answer(row.get("answer"))
-    if options:
-        if answer is not None and answer not in letters and options.count(answer) == 1:
-            answer = LETTERS[options.index(answer)]
-        answer = checked_answer(answer, letters)
-    prompt = [Part("image", image=place) for place in range(len(images))]
-    prompt += [Part("text", "hint", hint + "\n")] * bool(hint)
-    prompt += [Part("text", "question", question + "\n" * bool(options))]
-    prompt += [Part("text", "option", line) for line in option_lines(options, letters, "{}. {}")]
-    prompt += [Part("text", "template", CHOICE[language])] * bool(options)
     return Sample(
         id=entry.id,
         images=images,
         question=question,
-        prompt=tuple(prompt),
-        answer=answer,
+        prompt=hinted_prompt(len(images), hint, question, options, letters, language),
+        answer=_answer(row.get("answer"), options, letters),
         options=options,
         hint=hint or None,
         language=language,
@@ -192,10 +188,20 @@ def _sample(
     )
 
 
+def _answer(answer: object, options: tuple[str, ...], letters: tuple[str, ...]) -> str | None:
+    """Return an answer as text, or as a letter if there are options to choose from."""
+    text = open_answer(answer)
+    if not options:
+        return text
+    if text is not None and text not in letters and options.count(text) == 1:
+        text = letters[options.index(text)]
+    return checked_answer(text, letters)
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(_utf8(data))
-    # the second: brackets nested beyond the stack
+    # RecursionError: brackets nested deeper than the stack
     except (json.JSONDecodeError, RecursionError) as error:
         raise BadSample(f"not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -210,17 +216,13 @@ def _utf8(data: bytes) -> str:
         raise BadSample(f"not UTF-8: {error}") from error
 
 
-def _key(row: dict[str, Any]) -> str:
-    """What items of the same image share: its path."""
+def _image_key(row: dict[str, Any]) -> str:
+    """Return what rows with the same images share: the paths."""
     names = row.get("images", [row.get("image")])
     return "\n".join(map(text_of, names)) if isinstance(names, list) else ""
 
 
-def _picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES
-
-
 def _known(language: str) -> str:
-    if language not in CHOICE:
-        raise unknown("language", language, CHOICE)
+    if language not in LETTER_REQUESTS:
+        raise unknown("language", language, LETTER_REQUESTS)
     return language

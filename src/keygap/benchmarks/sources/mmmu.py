@@ -1,8 +1,9 @@
 """MMMU: college questions of 30 subjects with up to seven images each.
 
-Parquet with one row per question: ``image_1`` to ``image_7``, markers ``<image N>`` in the question
-and in the options, options as a stringified list, and some open questions. The prompt is the one of
-the publisher's own evaluation (``mmmu/configs/llava1.5.yaml``), images where their markers stand.
+The files are parquet with one row for each question: images in the columns ``image_1`` to
+``image_7``, markers ``<image N>`` in the question and the options, options as a stringified list.
+Some questions are open. The prompt is that of the publisher's own evaluation
+(``mmmu/configs/llava1.5.yaml``), with the images at their markers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 
-from keygap.benchmarks.formats.files import HubFiles, hub_files, local_files, origin
+from keygap.benchmarks.formats.files import HubFiles, origin, source_files
 from keygap.benchmarks.formats.markers import interleaved
 from keygap.benchmarks.formats.options import (
     checked_answer,
@@ -37,14 +38,15 @@ OPEN = "Answer the question using a single word or phrase."
 
 
 class MMMU(Benchmark):
-    """All subjects of one split: dev (150 questions), validation (900) or test (10,500).
+    """College questions of 30 subjects, with up to seven images and some open questions.
 
     Args:
-        split: the split's name.
-        data: a parquet file or a folder of them with the publisher's columns; None means the Hub.
+        split: "dev" (150 questions), "validation" (900) or "test" (10,500).
+        data: a parquet file with the publisher's columns, or a folder of such files; None means the
+            Hub.
 
     Raises:
-        UserError: no such split, no data, or data of another schema.
+        UserError: there is no such split, or no data with the publisher's columns.
     """
 
     name = "mmmu"
@@ -55,9 +57,8 @@ class MMMU(Benchmark):
             raise unknown("split of mmmu", split, SPLITS)
         self.split, self.data = split, origin(data)
         hub = HubFiles(DATASET, REVISION, f"*/{split}-*.parquet")
-        files = hub_files(hub) if data is None else local_files(data, (split, SPLITS))
         needs = ("id", "question", "options", "answer", "question_type", "image_1")
-        self._rows = Tables(files, needs)
+        self._rows = Tables(source_files(data, hub, (split, SPLITS)), needs)
 
     @cached_property
     def _entries(self) -> list[Entry]:
@@ -66,19 +67,22 @@ class MMMU(Benchmark):
         return [Entry(one, subject_of(text_of(name))) for one, name in zip(ids, names, strict=True)]
 
     def index(self) -> list[Entry]:
+        """List every question of the split."""
         return self._entries
 
     def sample(self, number: int) -> Sample:
+        """Open the item at this position of the index."""
         row, entry = self._rows.row(number), self._entries[number]
         question, kind = required_question(row["question"]), row["question_type"]
         if kind not in KINDS:
             raise BadSample(f"the question's type {kind!r} is none of {', '.join(KINDS)}")
-        several = kind == "multiple-choice"
-        options = parse_options(row["options"]) if several else ()
+        has_options = kind == "multiple-choice"
+        options = parse_options(row["options"]) if has_options else ()
         letters = lettered(options)
-        answer = checked_answer(row["answer"], letters) if several else open_answer(row["answer"])
+        answer = row["answer"]
+        answer = checked_answer(answer, letters) if has_options else open_answer(answer)
         lines = option_lines(options, letters, "({}) {}")
-        prompt, images = interleaved(row, question, lines, f"\n{CHOICE}" if several else OPEN)
+        prompt, images = interleaved(row, question, lines, f"\n{CHOICE}" if has_options else OPEN)
         return Sample(
             id=entry.id,
             images=images,
@@ -96,6 +100,6 @@ class MMMU(Benchmark):
 
 
 def subject_of(name: str) -> str:
-    """The subject in a question's id, ``validation_Art_Theory_7``; empty where it has none."""
+    """Return the subject in an id such as ``validation_Art_Theory_7``; empty if it has none."""
     match = ID.fullmatch(name)
     return match[1] if match else ""

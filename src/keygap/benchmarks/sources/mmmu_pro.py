@@ -1,9 +1,9 @@
-"""MMMU-Pro: MMMU's harder questions, with up to ten options, or as a screenshot alone.
+"""MMMU-Pro: harder questions of MMMU, with up to ten options, or as screenshots.
 
-Three configurations of the same 1,730 questions: "standard (10 options)" and "standard (4 options)"
-have MMMU's columns, "vision" has the whole question inside one picture, so that no token of its
-prompt is a question's or an option's: all its text is the request for a letter, of role template,
-and ``text_roles`` must say so. Prompts are the publisher's direct ones
+The publisher offers the same 1,730 questions in three configurations. "standard (10 options)" and
+"standard (4 options)" have MMMU's columns. In "vision" the whole question is inside the image: the
+only text of the prompt is the request for a letter, of role template, so measuring it needs
+``text_roles`` to include that role. The prompts are the publisher's direct ones
 (``mmmu-pro/prompts.yaml``).
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from keygap.benchmarks.formats.files import HubFiles, hub_files, local_files, origin
+from keygap.benchmarks.formats.files import HubFiles, origin, source_files
 from keygap.benchmarks.formats.images import image_of
 from keygap.benchmarks.formats.markers import interleaved
 from keygap.benchmarks.formats.options import (
@@ -26,7 +26,7 @@ from keygap.benchmarks.formats.options import (
     text_of,
 )
 from keygap.benchmarks.formats.tables import Row, Tables
-from keygap.benchmarks.sample import Entry, Part, Sample, unique_ids
+from keygap.benchmarks.sample import Entry, Piece, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import unknown
 
@@ -41,32 +41,30 @@ VISION = (
 
 
 class MMMUPro(Benchmark):
-    """One configuration; its only split is test.
+    """Harder questions of MMMU with up to ten options.
 
     Args:
-        config: "10", "4" or "vision".
-        split: "test".
-        data: a parquet file or a folder of them with the publisher's columns; None means the Hub.
+        split: "test", the only one.
+        data: a parquet file with the publisher's columns, or a folder of such files; None means the
+            Hub.
 
     Raises:
-        UserError: no such split, no data, or data of another schema.
+        UserError: there is no such split, or no data with the publisher's columns.
     """
 
+    name = "mmmu-pro"
     scoring = "mmmu"
+    config = "10"
+    question_columns: tuple[str, ...] = ("question", "image_1")
 
-    def __init__(self, config: str, split: str = "test", data: str | Path | None = None) -> None:
-        if config not in CONFIGS:
-            raise unknown("configuration of mmmu-pro", config, CONFIGS)
+    def __init__(self, split: str = "test", data: str | Path | None = None) -> None:
         if split != "test":
             raise unknown("split of mmmu-pro", split, ("test",))
-        self.name = "mmmu-pro" if config == "10" else f"mmmu-pro-{config}"
         self.split, self.data = split, origin(data)
-        self._vision = config == "vision"
-        # the configurations' folders have spaces and brackets in their names
-        hub = HubFiles(DATASET, REVISION, f"{CONFIGS[config]}/test-*.parquet")
-        files = hub_files(hub) if data is None else local_files(data, (config, CONFIGS))
-        needs = ("image",) if self._vision else ("question", "image_1")
-        self._rows = Tables(files, ("id", "options", "answer", "subject", *needs))
+        hub = HubFiles(DATASET, REVISION, f"{CONFIGS[self.config]}/test-*.parquet")
+        files = source_files(data, hub, (self.config, CONFIGS))
+        needs = ("id", "options", "answer", "subject", *self.question_columns)
+        self._rows = Tables(files, needs)
 
     @cached_property
     def _entries(self) -> list[Entry]:
@@ -75,14 +73,16 @@ class MMMUPro(Benchmark):
         return [Entry(name, text_of(row[1])) for name, row in zip(ids, rows, strict=True)]
 
     def index(self) -> list[Entry]:
+        """List every question."""
         return self._entries
 
     def sample(self, number: int) -> Sample:
+        """Open the item at this position of the index."""
         row, entry = self._rows.row(number), self._entries[number]
         options = parse_options(row["options"])
         letters = lettered(options)
         answer = checked_answer(row["answer"], letters)
-        question = "" if self._vision else required_question(row["question"])
+        question = self._question(row)
         prompt, images = self._shown(row, question, option_lines(options, letters, "{}. {}"))
         return Sample(
             id=entry.id,
@@ -95,9 +95,34 @@ class MMMUPro(Benchmark):
             meta={"difficulty": text_of(row.get("topic_difficulty"))},
         )
 
+    def _question(self, row: Row) -> str:
+        return required_question(row["question"])
+
     def _shown(
         self, row: Row, question: str, lines: list[str]
-    ) -> tuple[tuple[Part, ...], tuple[Image.Image, ...]]:
-        if self._vision:
-            return (Part("image"), Part("text", "template", VISION)), (image_of(row["image"]),)
+    ) -> tuple[tuple[Piece, ...], tuple[Image.Image, ...]]:
+        """Build the prompt of a row, and the images that it shows."""
         return interleaved(row, question, lines, CHOICE)
+
+
+class MMMUPro4(MMMUPro):
+    """The questions of MMMU-Pro with four options."""
+
+    name = "mmmu-pro-4"
+    config = "4"
+
+
+class MMMUProVision(MMMUPro):
+    """The questions of MMMU-Pro as screenshots, without any question text."""
+
+    name = "mmmu-pro-vision"
+    config = "vision"
+    question_columns = ("image",)
+
+    def _question(self, row: Row) -> str:
+        return ""
+
+    def _shown(
+        self, row: Row, question: str, lines: list[str]
+    ) -> tuple[tuple[Piece, ...], tuple[Image.Image, ...]]:
+        return (Piece("image"), Piece("text", "template", VISION)), (image_of(row["image"]),)

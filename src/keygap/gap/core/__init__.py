@@ -1,1 +1,1 @@
-"""What the statistics share: inputs, kernels, resampling, critics, components."""
+"""What the statistics share: input checks, kernels, resampling, classifiers, components."""

@@ -1,8 +1,9 @@
-"""Principal components of both sides together, found without looking at the labels.
+"""Principal components of both sides together, found without the labels.
 
-Distances between distributions in many dimensions saturate, so they are taken in a few; and those
-few must not be chosen by the very difference that is then measured. Hence: pooled vectors, sides
-balanced and samples weighing the same, and no labels.
+Distances between distributions in many dimensions saturate, so they are computed in a few. Those
+few must not be chosen by the difference that is then measured. Components are therefore fitted to
+the pooled vectors without their labels, with equal weight for both sides and for every sample of a
+side.
 """
 
 from __future__ import annotations
@@ -15,46 +16,55 @@ from scipy import linalg
 from scipy.sparse.linalg import eigsh
 
 from keygap.errors import UserError
-from keygap.gap.core.inputs import TwoSides
+from keygap.gap.core.inputs import CheckedSides
 
-_RANK = 1e-10  # variance of a component, over the first one's, that float32 rounding can reach
+_RANK = 1e-10  # share of the first variance below which a component is float32 rounding
 _LANCZOS_FROM = 1000  # columns above which a few components are found without all of them
 
 
 @dataclass(frozen=True)
 class Components:
-    """Scores of the pooled vectors on the leading components, each with unit weighted variance."""
+    """Scores of the pooled vectors on the leading components.
+
+    Attributes:
+        scores: Coordinates of the vectors of x, then of y; each component has weighted variance 1.
+        variance: Variance of each component before that scaling, in squared units of the vectors.
+        explained: Share of the pooled variance in each component.
+        available: Number of components with variance, at most the number that was asked for.
+    """
 
     scores: Float[np.ndarray, "n+m k"]
-    variance: Float[np.ndarray, " k"]  # of each component before scaling
-    explained: Float[np.ndarray, " k"]  # share of the pooled variance
-    available: int  # components with variance at all, as far as they were asked for
+    variance: Float[np.ndarray, " k"]
+    explained: Float[np.ndarray, " k"]
+    available: int
 
 
 def pooled_components(
-    sides: TwoSides, dims: int | None, *, allow_fewer: bool = False
+    sides: CheckedSides, dims: int | None, *, allow_fewer: bool = False
 ) -> Components:
-    """The first `dims` components (None: as many as have variance). O((n + m) d^2 + d^3).
+    """The leading principal components of the pooled vectors. O((n + m) d^2 + d^3).
 
-    Raises UserError where fewer vectors, columns or varying directions exist than `dims`
-    (`allow_fewer`: than one).
+    Args:
+        sides: Both sides.
+        dims: Number of components; None: as many as have variance.
+        allow_fewer: Return fewer components if the vectors vary in fewer directions.
+
+    Returns:
+        The components, in descending order of variance.
+
+    Raises:
+        UserError: ``dims`` exceeds what the vectors have (their number less one, their columns, or
+            the directions in which they vary), or all vectors are equal.
     """
     pooled, weights = sides.pooled.astype(np.float64), sides.weights
-    n, d = pooled.shape
-    wanted = d if dims is None else dims
-    if wanted < 1:
-        raise UserError(f"dims is {dims}: give at least 1")
-    if dims is not None and dims > d:
-        raise UserError(f"{dims} components of vectors with {d} columns: ask for at most {d}")
-    if dims is not None and dims > n - 1:
-        raise UserError(
-            f"{dims} components from {n} vectors: ask for at most {n - 1}, or give more vectors"
-        )
+    d = pooled.shape[1]
+    _check_dims(dims, *pooled.shape)
     if not np.ptp(pooled, axis=0).any():
         raise UserError("all vectors are equal, on both sides: nothing to compare")
     pooled -= weights @ pooled
     covariance = pooled.T @ (pooled * weights[:, None])
     total = float(np.trace(covariance))
+    wanted = d if dims is None else dims
     if d > _LANCZOS_FROM and wanted < d // 10:
         values, axes = eigsh(covariance, k=wanted, v0=np.ones(d))
     else:
@@ -73,3 +83,16 @@ def pooled_components(
         explained=values / total,
         available=available,
     )
+
+
+def _check_dims(dims: int | None, n: int, d: int) -> None:
+    if dims is None:
+        return
+    if dims < 1:
+        raise UserError(f"dims is {dims}: give at least 1")
+    if dims > d:
+        raise UserError(f"{dims} components of vectors with {d} columns: ask for at most {d}")
+    if dims > n - 1:
+        raise UserError(
+            f"{dims} components from {n} vectors: ask for at most {n - 1}, or give more vectors"
+        )

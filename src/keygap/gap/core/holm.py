@@ -1,7 +1,8 @@
-"""Holm's adjustment of p-values for many tests at once (layers, heads).
+"""Holm's adjustment of p-values for many tests at once, such as layers and heads.
 
-Holm 1979, "A simple sequentially rejective multiple test procedure": valid under any dependence,
-never weaker than Bonferroni. scipy adjusts for the false discovery rate only.
+Holm 1979, "A simple sequentially rejective multiple test procedure". It is valid under any
+dependence between the tests and never weaker than Bonferroni. scipy offers adjustments for the
+false discovery rate only.
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from keygap.errors import UserError
 
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Adjusted p-values, in the order given: reject where one is at most alpha.
+    """Adjusted p-values of a family of tests. O(tests log tests).
 
-    Raises UserError where a value is no probability. O(tests log tests).
+    Args:
+        p_values: One p-value per test.
+
+    Returns:
+        Adjusted p-values in the same order. Rejecting those at or below alpha keeps the
+        probability of any false rejection at or below alpha.
+
+    Raises:
+        UserError: A value is not a probability.
     """
     p = np.asarray(p_values, dtype=float)
     if p.ndim != 1 or not ((p >= 0.0) & (p <= 1.0)).all():

@@ -1,9 +1,9 @@
-"""What every two-sample statistic is given: two sides of vectors, and the sample of each vector.
+"""Checked input of every two-sample statistic: two sides of vectors and the sample of each vector.
 
-The vectors of one sample are not independent, so no statistic may look at a row without knowing
-its sample. This file turns whatever the caller holds (numpy, torch, lists; ids of any kind) into
-one checked object, once, and says in one line what is wrong when something is. Whatever passes
-here is finite, two-dimensional and grouped, and the statistics need no checks of their own.
+Vectors of one sample are not independent, so no statistic may look at a row without knowing its
+sample. Callers hold numpy arrays, tensors or lists, and ids of any type. ``two_sides`` turns these
+into one checked object and reports any fault in one line. What passes here is finite,
+two-dimensional and grouped by sample, so the statistics need no checks of their own.
 """
 
 from __future__ import annotations
@@ -14,22 +14,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from keygap.errors import UserError
+from keygap.gap.core.weights import mean_by_sample, sample_weights
 
-MIN_SAMPLES = 4  # fewer leave no interval: three samples have three leave-one-out values
+MIN_SAMPLES = 4  # three samples give three leave-one-out values: too few for an interval
 
-Vectors = np.ndarray | torch.Tensor
+Array = np.ndarray | torch.Tensor
 Groups = Sequence[Hashable] | np.ndarray | torch.Tensor | None
 
 
 @dataclass(frozen=True)
-class TwoSides:
-    """Two checked sides: vectors, and for each vector the index of its sample.
+class CheckedSides:
+    """Two checked sides: vectors, and the index of the sample of each vector.
 
-    Sample indices follow the sorted ids, so the order of the rows never matters. When `paired`,
-    index s is the same sample on both sides.
+    Attributes:
+        x: Vectors of the first side, shape (n, d), float32 or float64.
+        y: Vectors of the second side, shape (m, d).
+        sample_x: Sample index of each row of ``x``. Indices follow the sorted ids, so the order of
+            the rows has no effect. For paired sides, index s is the same sample on both sides.
+        sample_y: Sample index of each row of ``y``.
+        n_samples_x: Number of samples of the first side.
+        n_samples_y: Number of samples of the second side.
+        paired: Whether both sides hold the same samples.
+        names_x: Sample ids of the first side, in the order of the indices.
     """
 
     x: Float[np.ndarray, "n d"]
@@ -39,18 +48,22 @@ class TwoSides:
     n_samples_x: int
     n_samples_y: int
     paired: bool
-    names_x: tuple[Hashable, ...]  # sample ids, in the order of the indices
-    names_y: tuple[Hashable, ...]
+    names_x: tuple[Hashable, ...]
 
     @property
     def n_cells(self) -> int:
-        """Number of (side, sample) cells: the units that carry equal weight on their side."""
+        """Number of cells. A cell is one sample on one side, the unit of equal weight."""
         return self.n_samples_x + self.n_samples_y
 
     @property
     def pooled(self) -> Float[np.ndarray, "n+m d"]:
-        """The vectors of x, then those of y."""
+        """The vectors of x followed by those of y."""
         return np.concatenate([self.x, self.y])
+
+    @property
+    def is_x(self) -> Bool[np.ndarray, " n+m"]:
+        """Whether each pooled vector is on the first side."""
+        return np.arange(len(self.x) + len(self.y)) < len(self.x)
 
     @property
     def cells(self) -> Int[np.ndarray, " n+m"]:
@@ -58,49 +71,63 @@ class TwoSides:
         return np.concatenate([self.sample_x, self.sample_y + self.n_samples_x])
 
     @property
+    def weights_x(self) -> Float[np.ndarray, " n"]:
+        """Weight of each vector of x: equal for its samples, summing to 1."""
+        return sample_weights(self.sample_x, self.n_samples_x)
+
+    @property
+    def weights_y(self) -> Float[np.ndarray, " m"]:
+        """Weight of each vector of y: equal for its samples, summing to 1."""
+        return sample_weights(self.sample_y, self.n_samples_y)
+
+    @property
     def weights(self) -> Float[np.ndarray, " n+m"]:
-        """Weight of each pooled vector: samples equal within a side, each side sums to 1/2."""
-        return np.concatenate(
-            [
-                0.5 * sample_weights(self.sample_x, self.n_samples_x),
-                0.5 * sample_weights(self.sample_y, self.n_samples_y),
-            ]
+        """Weight of each pooled vector: equal for the samples of a side; each side sums to 1/2."""
+        return np.concatenate([0.5 * self.weights_x, 0.5 * self.weights_y])
+
+    def by_sample(
+        self, of_x: Float[np.ndarray, "n ..."], of_y: Float[np.ndarray, "m ..."]
+    ) -> tuple[Float[np.ndarray, "s ..."], Float[np.ndarray, "t ..."]]:
+        """Mean over the vectors of each sample, for each side.
+
+        Args:
+            of_x: One value or row for each vector of x.
+            of_y: One value or row for each vector of y.
+
+        Returns:
+            The means of the samples of x and of y, in float64.
+        """
+        return (
+            mean_by_sample(of_x, self.sample_x, self.n_samples_x),
+            mean_by_sample(of_y, self.sample_y, self.n_samples_y),
         )
 
 
-def sample_weights(sample: Int[np.ndarray, " n"], n_samples: int) -> Float[np.ndarray, " n"]:
-    """Weights that sum to 1 and give every sample the same total, whatever its count."""
-    counts = np.bincount(sample, minlength=n_samples)
-    return 1.0 / (n_samples * counts[sample])
-
-
-def in_turn(sample: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """Row order: one random vector of every sample, then a second of every sample, and so on.
-
-    The first k rows are a subsample that no sample fills.
-    """
-    shuffled = rng.permutation(len(sample))
-    by_sample = shuffled[np.argsort(sample[shuffled], kind="stable")]
-    starts = np.searchsorted(sample[by_sample], sample[by_sample])
-    turn = np.arange(len(sample)) - starts
-    return by_sample[np.lexsort((rng.random(len(sample)), turn))]
-
-
 def two_sides(
-    x: Vectors,
-    y: Vectors,
+    x: Array,
+    y: Array,
     groups_x: Groups = None,
     groups_y: Groups = None,
     paired: bool | None = None,
-) -> TwoSides:
+) -> CheckedSides:
     """Check both sides and index their samples.
 
-    Without groups every row is a sample of its own. `paired=None`: paired if and only if both
-    sides hold the same set of ids. `paired=True` without groups pairs row i with row i.
-    `paired=False` takes the two sides' ids as unrelated even where they are equal.
+    Args:
+        x: Vectors of the first side, shape (n, d).
+        y: Vectors of the second side, shape (m, d).
+        groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
+        groups_y: Sample id of each row of ``y``.
+        paired: None: paired if and only if both sides have ids and hold the same set of them.
+            True: the sets must be equal; without ids, row i is paired with row i. False: ids of
+            the two sides are unrelated even where they are equal.
 
-    Raises UserError: not two-dimensional, an empty side, different widths, NaN or infinity (names
-    the sample), ids that do not match the rows, fewer than four samples, ids shared in part.
+    Returns:
+        The checked sides.
+
+    Raises:
+        UserError: A side is empty or not two-dimensional, the widths differ, a value is NaN or
+            infinite, the ids do not match the rows, a side has fewer than four samples, or the
+            sides share some samples and not all.
     """
     array_x, array_y = as_vectors("x", x), as_vectors("y", y)
     if array_x.shape[1] != array_y.shape[1]:
@@ -112,38 +139,62 @@ def two_sides(
     ids_y = _as_ids("y", groups_y, len(array_y))
     check_finite("x", array_x, ids_x)
     check_finite("y", array_y, ids_y)
+    names_x, sample_x = _index(ids_x)
+    names_y, sample_y = _index(ids_y)
     if (groups_x is None) != (groups_y is None):
         if paired:
             raise UserError("paired=True needs sample ids on both sides, or on neither")
         paired = False
-    if groups_x is None and paired is None:
+    elif paired is None and groups_x is None:
         paired = False
-
-    names_x, sample_x = _index(ids_x)
-    names_y, sample_y = _index(ids_y)
-    if paired is None or paired:
-        paired = _is_paired(names_x, names_y, bool(paired))
-    for side, names in (("x", names_x), ("y", names_y)):
-        if len(names) < MIN_SAMPLES:
-            raise UserError(
-                f"{side} has {len(names)} samples and needs at least {MIN_SAMPLES}: vectors of "
-                "one sample are not independent, so samples and not vectors count"
-            )
-    return TwoSides(
+    is_paired = paired is not False and _hold_the_same(names_x, names_y, required=bool(paired))
+    _check_number_of_samples(x=len(names_x), y=len(names_y))
+    return CheckedSides(
         x=array_x,
         y=array_y,
         sample_x=sample_x,
         sample_y=sample_y,
         n_samples_x=len(names_x),
         n_samples_y=len(names_y),
-        paired=paired,
+        paired=is_paired,
         names_x=tuple(names_x),
-        names_y=tuple(names_y),
     )
 
 
-def thinned(sides: TwoSides, max_vectors: int, seed: int) -> TwoSides:
-    """At most max_vectors of each side, taken from the samples in turn; no sample is lost."""
+def in_turn(sample: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """Random order of rows in which the samples take turns.
+
+    One random vector of every sample comes first, then a second one of every sample, and so on, so
+    the first k rows are a subsample that no single sample dominates.
+
+    Args:
+        sample: Sample index of each row.
+        rng: Source of randomness.
+
+    Returns:
+        Row indices in that order.
+    """
+    shuffled = rng.permutation(len(sample))
+    by_sample = shuffled[np.argsort(sample[shuffled], kind="stable")]
+    starts = np.searchsorted(sample[by_sample], sample[by_sample])
+    turn = np.arange(len(sample)) - starts
+    return by_sample[np.lexsort((rng.random(len(sample)), turn))]
+
+
+def thinned(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
+    """The sides with at most ``max_vectors`` vectors each, taken from the samples in turn.
+
+    Args:
+        sides: Both sides.
+        max_vectors: Limit for each side.
+        seed: Seed of the choice.
+
+    Returns:
+        Sides that still have every sample.
+
+    Raises:
+        UserError: The limit is smaller than the number of samples.
+    """
     if max_vectors < max(sides.n_samples_x, sides.n_samples_y):
         raise UserError(
             f"max_vectors is {max_vectors} and there are "
@@ -162,13 +213,46 @@ def thinned(sides: TwoSides, max_vectors: int, seed: int) -> TwoSides:
 
 
 def check_level(level: float) -> None:
-    """UserError unless the level of an interval is a share between 0 and 1."""
+    """Check the confidence level of an interval.
+
+    Args:
+        level: Share of intervals that hold the truth.
+
+    Raises:
+        UserError: The level is not between 0 and 1.
+    """
     if not 0.0 < level < 1.0:
         raise UserError(f"level is {level}: give a share between 0 and 1, such as 0.95")
 
 
-def as_vectors(name: str, values: Vectors) -> Float[np.ndarray, "n d"]:
-    """A two-dimensional float32 or float64 array (16-bit floats and integers are widened)."""
+def check_varies(sides: CheckedSides, consequence: str) -> None:
+    """Check that each side has two different vectors.
+
+    Args:
+        sides: Both sides.
+        consequence: What is impossible otherwise, for the message.
+
+    Raises:
+        UserError: All vectors of a side are equal.
+    """
+    for name, values in (("x", sides.x), ("y", sides.y)):
+        if not np.ptp(values, axis=0).any():
+            raise UserError(f"all vectors of {name} are equal: {consequence}")
+
+
+def as_vectors(name: str, values: Array) -> Float[np.ndarray, "n d"]:
+    """Vectors as a two-dimensional float32 or float64 array.
+
+    Args:
+        name: Name of the argument, for messages.
+        values: Array or tensor. 16-bit floats become float32, integers become float64.
+
+    Returns:
+        The array, without a copy where its type already fits.
+
+    Raises:
+        UserError: The values are not real numbers, not two-dimensional, or there are none.
+    """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.numpy() if values.dtype == torch.float64 else values.float().numpy()
@@ -182,6 +266,39 @@ def as_vectors(name: str, values: Vectors) -> Float[np.ndarray, "n d"]:
     if 0 in array.shape:
         raise UserError(f"{name} has no vectors (shape {array.shape}): nothing to compare")
     return array
+
+
+def check_finite(side: str, array: Float[np.ndarray, "n d"], ids: np.ndarray) -> None:
+    """Check that no value is NaN or infinite.
+
+    Args:
+        side: Name of the side, for the message.
+        array: Vectors as rows.
+        ids: Sample id of each row, for the message.
+
+    Raises:
+        UserError: A value is not finite; the message names the first such row and its sample.
+    """
+    if np.isfinite(array.sum(dtype=np.float64)):  # one pass that needs no mask
+        return
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad) == 0:  # every value is finite and only the sum overflowed
+        return
+    value = "NaN" if np.isnan(array[bad[0]]).any() else "an infinite value"
+    sample = ids[bad[:1]].tolist()[0]
+    raise UserError(
+        f"{side} holds {value} in sample {sample!r}, row {bad[0]} ({len(bad)} such rows): "
+        "drop these vectors, or capture them again"
+    )
+
+
+def _check_number_of_samples(**counts: int) -> None:
+    for side, count in counts.items():
+        if count < MIN_SAMPLES:
+            raise UserError(
+                f"{side} has {count} samples and needs at least {MIN_SAMPLES}: vectors of one "
+                "sample are not independent, so samples are counted and not vectors"
+            )
 
 
 def _as_ids(side: str, groups: Groups, n_rows: int) -> np.ndarray:
@@ -208,7 +325,7 @@ def _object_array(items: list[Any]) -> np.ndarray:
 
 
 def _index(ids: np.ndarray) -> tuple[list[Hashable], Int[np.ndarray, " n"]]:
-    """Distinct ids in sorted order, and for each row the position of its id."""
+    """Distinct ids in sorted order, and the position of the id of each row."""
     if ids.dtype.kind != "O":
         names, index = np.unique(ids, return_inverse=True)
         return names.tolist(), index
@@ -217,7 +334,8 @@ def _index(ids: np.ndarray) -> tuple[list[Hashable], Int[np.ndarray, " n"]]:
     return ordered, np.array([position[item] for item in ids])
 
 
-def _is_paired(names_x: list[Hashable], names_y: list[Hashable], required: bool) -> bool:
+def _hold_the_same(names_x: list[Hashable], names_y: list[Hashable], required: bool) -> bool:
+    """Whether both sides hold the same samples; sides that share only some are refused."""
     set_x, set_y = set(names_x), set(names_y)
     shared = len(set_x & set_y)
     if set_x == set_y:
@@ -236,18 +354,3 @@ def _is_paired(names_x: list[Hashable], names_y: list[Hashable], required: bool)
             "give ids of one type, or paired=False"
         )
     return False
-
-
-def check_finite(side: str, array: np.ndarray, ids: np.ndarray) -> None:
-    """UserError that names the sample of the first row with NaN or infinity."""
-    if np.isfinite(array.sum(dtype=np.float64)):  # one pass, no mask in memory
-        return
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad) == 0:  # finite, and only the sum overflowed
-        return
-    value = "NaN" if np.isnan(array[bad[0]]).any() else "an infinite value"
-    sample = ids[bad[:1]].tolist()[0]
-    raise UserError(
-        f"{side} holds {value} in sample {sample!r}, row {bad[0]} ({len(bad)} such rows): "
-        "drop these vectors, or capture them again"
-    )

@@ -1,24 +1,48 @@
-"""What a statistic says, as numbers with a name: one form for all, so that a table can hold them.
+"""The common form of a statistic's numbers, so that one table can hold all of them.
 
-A result knows its own fields; a table of several statistics needs rows that are alike. So every
-result that goes into such a table has `readings`, and the table knows nothing else of it.
+Each result class has its own fields. A table that lists several statistics needs rows of one shape,
+so every result also has ``readings``, a tuple of ``Reading``. Tables and reports use nothing else
+of a result, and a new statistic appears in them without a change.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One number of a statistic, and what is known about it (None: nothing)."""
+    """One number of a statistic and what is known about it.
+
+    Attributes:
+        name: Name of the number, the same for every comparison. It is unique in a result together
+            with ``side``, ``head`` and ``dims``.
+        value: The number; None where it is undefined, such as a share of a gap of zero.
+        what: One line that explains the number to the reader of a table, with its unit.
+        side: "x" or "y" if the number describes one side alone, "" if it describes both.
+        head: Index of the head that the number describes; None: all dimensions together.
+        dims: Number of columns or principal components that it was computed in; None: not stated.
+        ci: Low and high end of the confidence interval; None: there is none.
+        null: Mean of the number under label swaps, which is what it reads without a difference
+            between the sides; None: unknown.
+        null_band: Low and high end of the band that holds most values under label swaps; None:
+            unknown.
+        p_value: Probability of a value at least as large without a difference; None: not tested.
+        settings: What the number depends on, as plain values: the kernel, its bandwidth, the
+            estimator, the confidence level and so on.
+    """
 
     name: str
-    value: float | None  # None: it does not exist here (a share of a gap that is not there)
-    what: str  # one line for the reader of the table
-    side: str = ""  # "x" or "y" where the number is of one side alone
-    head: int | None = None  # None: all dimensions together
-    ci: tuple[float, float] | None = None  # 95 % unless the result says otherwise
-    null: float | None = None  # the same number where labels are swapped: what no gap would read
+    value: float | None
+    what: str
+    side: str = ""
+    head: int | None = None
+    ci: tuple[float, float] | None = None
+    null: float | None = None
     p_value: float | None = None
-    dims: int | None = None  # columns, or principal components, that it was taken in
+    dims: int | None = None
+    null_band: tuple[float, float] | None = None
+    settings: Mapping[str, Scalar] = field(default_factory=dict)

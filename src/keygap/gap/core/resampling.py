@@ -1,32 +1,37 @@
-"""Label swaps, bootstraps and leave-one-out of whole samples.
+"""Null distributions, bootstraps and intervals of statistics that are sums over pairs of samples.
 
-Vectors of one sample are not independent, so nothing here ever splits a sample. A resample is a
-vector over samples (signs, labels or multiplicities) and the statistic of it a quadratic form in a
-small matrix over samples, so a thousand resamples are one matrix product.
+Vectors of one sample are not independent, so a resample keeps or drops whole samples. A resample is
+then a vector over samples (signs, labels or multiplicities), the statistic of it is a quadratic
+form in a small matrix over samples, and a thousand resamples are one matrix product.
 
-`PairSums` holds those matrices with the diagonal left out: a vector paired with one of its own
-sample, or in a bootstrap with a copy of its own sample, would bias a squared distance upward.
+``PairSums`` holds those matrices without pairs of one sample: a vector paired with another of its
+own sample, or in a bootstrap with a copy of its own sample, would bias a squared distance upward.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy import sparse, stats
+from jaxtyping import Float
+from scipy import stats
 
-from keygap.gap.core.inputs import TwoSides
+from keygap.gap.core.inputs import CheckedSides
+from keygap.gap.core.swaps import dealt, random_signs
 
-_CHUNK = 2**22  # signs or labels that are held at a time: 34 MB
+_CHUNK = 2**22  # signs or labels held at a time: 34 MB
 
 
 @dataclass(frozen=True)
 class PairSums:
     """Unbiased squared distance of two sides, as sums over pairs of samples.
 
-    within_x and within_y have a zero diagonal. For paired sides cross has one as well, and
-    distance = mean over s != t of (within_x + within_y - cross - cross.T)[s, t].
+    Attributes:
+        within_x: Mean kernel between every two samples of x; its diagonal is zero.
+        within_y: The same for y.
+        cross: Mean kernel between samples of x and of y; for paired sides its diagonal is zero.
+        paired: Whether sample s is the same on both sides.
     """
 
     within_x: Float[np.ndarray, "s s"]
@@ -35,8 +40,16 @@ class PairSums:
     paired: bool
 
     @classmethod
-    def from_cells(cls, means: Float[np.ndarray, "cells cells"], sides: TwoSides) -> PairSums:
-        """Cut the matrix over (side, sample) cells into its parts."""
+    def from_cells(cls, means: Float[np.ndarray, "cells cells"], sides: CheckedSides) -> PairSums:
+        """Split the matrix over (side, sample) cells into its parts.
+
+        Args:
+            means: Mean kernel between every two cells, samples of x first.
+            sides: The sides it was computed from.
+
+        Returns:
+            The sums, without pairs of one sample.
+        """
         s = sides.n_samples_x
         within_x, within_y = means[:s, :s].copy(), means[s:, s:].copy()
         cross = means[:s, s:].copy()
@@ -48,7 +61,7 @@ class PairSums:
 
     @property
     def difference(self) -> Float[np.ndarray, "s s"]:
-        """<D_s, D_t> for paired sides, D_s the difference of the two means of sample s."""
+        """<D_s, D_t> of paired sides, with D_s the difference of the two means of sample s."""
         return self.within_x + self.within_y - self.cross - self.cross.T
 
     def statistic(self) -> float:
@@ -63,10 +76,14 @@ class PairSums:
         )
 
     def swapped(self, n_permutations: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
-        """The statistic with labels at random: swapped within samples, or dealt to samples.
+        """The statistic under label swaps (see ``swaps``). O(B S^2).
 
-        O(B S^2). Exact where the labels are exchangeable within (paired) or over (unpaired)
-        samples, whatever the dependence between the vectors of one sample.
+        Args:
+            n_permutations: Number B of swaps.
+            rng: Source of randomness.
+
+        Returns:
+            One value per swap.
         """
         chunk = max(1, _CHUNK // (len(self.within_x) + len(self.within_y)))
         counts = [
@@ -77,23 +94,28 @@ class PairSums:
     def _swapped(self, n_permutations: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
         s, t = len(self.within_x), len(self.within_y)
         if self.paired:
-            signs = rng.choice([-1.0, 1.0], size=(n_permutations, s))
+            signs = random_signs(n_permutations, s, rng)
             return _quadratic(signs, self.difference) / (s * (s - 1))
         pooled = np.block([[self.within_x, self.cross], [self.cross.T, self.within_y]])
-        labels = np.zeros((n_permutations, s + t))
-        labels[:, :s] = 1.0
-        labels = rng.permuted(labels, axis=1)
-        xx = _quadratic(labels, pooled)
-        to_all = labels @ pooled.sum(1)
+        on_x = dealt(np.repeat([1.0, 0.0], [s, t]), n_permutations, rng)
+        xx = _quadratic(on_x, pooled)
+        to_all = on_x @ pooled.sum(1)
         xy = to_all - xx
         yy = pooled.sum() - to_all - xy
         return xx / (s * (s - 1)) + yy / (t * (t - 1)) - 2.0 * xy / (s * t)
 
     def bootstraps(self, n_bootstraps: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
-        """The statistic over samples drawn with replacement, copies of one sample left out.
+        """The statistic over samples drawn with replacement, without pairs of copies. O(B S^2).
 
-        O(B S^2). The same samples and generator state draw the same samples, so that bootstraps
-        of two contrasts over the same samples are joint draws, and their ratio has an interval.
+        Two contrasts over the same samples draw the same samples from equal generators, so their
+        bootstraps are joint draws.
+
+        Args:
+            n_bootstraps: Number B of bootstraps.
+            rng: Source of randomness.
+
+        Returns:
+            One value per bootstrap.
         """
         s, t = len(self.within_x), len(self.within_y)
         draws_x = multiplicities(s, n_bootstraps, rng)
@@ -109,9 +131,11 @@ class PairSums:
         )
 
     def without(self) -> tuple[Float[np.ndarray, " s"], ...]:
-        """The statistic without each sample: one array if paired, else one for each side.
+        """The statistic without each sample. O(S^2).
 
-        Unpaired, what is the same in all values of a side is left out. O(S^2).
+        Returns:
+            For paired sides one array. For unpaired sides one array per side, less the terms that
+            are the same in all its values.
         """
         s, t = len(self.within_x), len(self.within_y)
         if self.paired:
@@ -124,16 +148,23 @@ class PairSums:
         return without_x - 2 * cross_x, without_y - 2 * cross_y
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Leave-one-sample-out (jackknife) interval with Student quantiles. O(S^2).
+        """Leave-one-sample-out (jackknife) interval with quantiles of Student's t. O(S^2).
 
-        Chosen by measured coverage (bench/statistics/interval_coverage.py): on planted gaps with
-        20 and 100 samples the percentile and basic bootstraps fell to 0.90 and 0.88 and the
-        studentised to 0.92. The jackknife counts the part of a U-statistic's variance that remains
-        when the gap is small twice, so there the interval is too wide; without that surplus its
-        coverage fell to 0.91.
+        The method was chosen by measured coverage (bench/statistics/interval_coverage.py). On
+        planted gaps with 20 and 100 samples the coverage of the percentile, basic and studentised
+        bootstraps fell to 0.90, 0.88 and 0.92. Where the gap is small, the jackknife counts twice
+        the part of a U-statistic's variance that remains there, so its interval is too wide;
+        without that surplus its coverage fell to 0.91. Unpaired sides use Welch's degrees of
+        freedom.
+
+        Args:
+            level: Share of intervals that hold the truth.
+
+        Returns:
+            Low and high end.
         """
         parts = self.without()
-        variances = [_jackknife_variance(part) for part in parts]
+        variances = [float((len(part) - 1) * np.var(part)) for part in parts]
         degrees = _welch_degrees(variances, [len(part) for part in parts])
         half = float(stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(sum(variances)))
         centre = self.statistic()
@@ -141,46 +172,74 @@ class PairSums:
 
 
 def p_value(observed: float, null: Float[np.ndarray, " B"]) -> float:
-    """(1 + b) / (1 + B), b the resamples at or above the observed value: never 0.
+    """One-sided permutation p-value, (1 + b) / (1 + B). It is never 0.
 
-    Phipson and Smyth 2010. Without resamples it is 1.
+    Phipson and Smyth 2010, "Permutation P-values should never be zero".
+
+    Args:
+        observed: The statistic.
+        null: The statistic under B label swaps, b of them at or above the observed value.
+
+    Returns:
+        The p-value; 1 without swaps.
     """
     slack = 1e-9 * float(np.abs(null).max(initial=0.0))  # equal sums added in another order
     return float((1 + np.count_nonzero(null >= observed - slack)) / (1 + len(null)))
 
 
-def swap_labels(sides: TwoSides, rng: np.random.Generator) -> TwoSides:
-    """The two sides with labels at random: swapped within samples, or dealt to samples.
+def central_band(values: Float[np.ndarray, " B"], level: float) -> tuple[float, float]:
+    """Quantiles that enclose the central ``level`` share of the values.
 
-    For statistics that are no quadratic form. Unpaired sides keep their numbers of samples.
+    Args:
+        values: Resampled values.
+        level: Share inside the band.
+
+    Returns:
+        Low and high end.
     """
-    s = sides.n_samples_x
-    if sides.paired:
-        swapped = rng.random(s) < 0.5
-        to_x = np.concatenate([~swapped[sides.sample_x], swapped[sides.sample_y]])
-        sample = np.concatenate([sides.sample_x, sides.sample_y])
-        new_index = np.arange(s)
-    else:
-        order = rng.permutation(sides.n_cells)
-        new_index = np.empty(sides.n_cells, dtype=int)
-        new_index[order[:s]] = np.arange(s)
-        new_index[order[s:]] = np.arange(sides.n_samples_y)
-        sample = sides.cells
-        to_x = np.isin(sample, order[:s])
-    pooled = sides.pooled
-    return replace(
-        sides,
-        x=pooled[to_x],
-        y=pooled[~to_x],
-        sample_x=new_index[sample[to_x]],
-        sample_y=new_index[sample[~to_x]],
-    )
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def root_or_zero(squared: float) -> float:
+    """Root of an unbiased squared distance, 0 where it is negative."""
+    return math.sqrt(max(squared, 0.0))
+
+
+def log_jackknife_interval(
+    value: Float[np.ndarray, ...] | float, left_out: Float[np.ndarray, "s ..."], level: float
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Jackknife interval of a positive number on the log scale, where a ratio is not skewed.
+
+        log value +- t(S - 1) * sqrt((S - 1) / S * sum over parts of (log left_out - its mean)^2)
+
+    Args:
+        value: One number or several.
+        left_out: The same without each of S parts, shape (S,) or (S, numbers), all positive.
+        level: Share of intervals that hold the truth.
+
+    Returns:
+        Low and high ends.
+    """
+    logs = np.log(left_out)
+    error = np.sqrt((len(logs) - 1) * logs.var(axis=0))
+    half = float(stats.t.ppf((1 + level) / 2, len(logs) - 1)) * error
+    return value * np.exp(-half), value * np.exp(half)
 
 
 def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Float[np.ndarray, "B n"]:
-    """How often each of n samples is drawn in each bootstrap, at least two different ones.
+    """How often each of n samples is drawn in each bootstrap.
 
-    A draw of one sample n times (it happens with four) has no pair of samples, so it is redrawn.
+    A bootstrap of a single sample drawn n times has no pair of samples, so it is drawn again. That
+    happens now and then with four samples.
+
+    Args:
+        n: Number of samples, at least two.
+        n_bootstraps: Number B of bootstraps.
+        rng: Source of randomness.
+
+    Returns:
+        Counts that sum to n in each row, with at least two samples drawn.
     """
     shares = np.full(n, 1.0 / n)
     draws = rng.multinomial(n, shares, size=n_bootstraps)
@@ -189,23 +248,10 @@ def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Float
     return draws.astype(np.float64)
 
 
-def mean_by_sample(
-    values: Float[np.ndarray, "n ..."], sample: Int[np.ndarray, " n"], n_samples: int
-) -> Float[np.ndarray, "samples ..."]:
-    """Mean of the values (n,) or rows (n, d) of each sample, in float64."""
-    counts = np.bincount(sample, minlength=n_samples)
-    rows = (1.0 / counts[sample], (sample, np.arange(len(sample))))
-    return sparse.csr_array(rows, shape=(n_samples, len(sample))) @ values
-
-
 def _quadratic(
     vectors: Float[np.ndarray, "B s"], matrix: Float[np.ndarray, "s s"]
 ) -> Float[np.ndarray, " B"]:
     return ((vectors @ matrix) * vectors).sum(1)
-
-
-def _jackknife_variance(without: Float[np.ndarray, " s"]) -> float:
-    return float((len(without) - 1) * np.var(without))
 
 
 def _welch_degrees(variances: list[float], counts: list[int]) -> float:

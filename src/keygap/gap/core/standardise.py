@@ -10,12 +10,22 @@ from sklearn.preprocessing import StandardScaler
 def standardise(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]]:
-    """Every column to mean 0 and deviation 1 over both sides, each side weighing the same.
+    """Scale every column to mean 0 and deviation 1 over both sides, with equal weight for each.
 
-    A few dimensions of attention keys are orders larger than the rest and would be all that a
-    distance sees. A constant column becomes 0.
+    A few dimensions of attention keys are orders of magnitude larger than the others and would
+    otherwise dominate any distance.
+
+    Args:
+        x: Vectors of the first side, shape (n, d).
+        y: Vectors of the second side, shape (m, d).
+
+    Returns:
+        Both sides in float32. A constant column becomes 0.
     """
     both = np.concatenate([x, y])
     weight = np.repeat([0.5 / len(x), 0.5 / len(y)], [len(x), len(y)]) * len(both)
-    scaled = StandardScaler().fit(both.astype(np.float64), sample_weight=weight).transform(both)
+    # Rounding can leave a constant column a variance below 0. The scaler then divides it by 1.
+    with np.errstate(invalid="ignore"):
+        scaler = StandardScaler().fit(both.astype(np.float64), sample_weight=weight)
+    scaled = scaler.transform(both)
     return scaled[: len(x)].astype(np.float32), scaled[len(x) :].astype(np.float32)

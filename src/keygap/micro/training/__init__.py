@@ -1,1 +1,1 @@
-"""How the embedded model's connectors are trained and judged."""
+"""Training and evaluation of the embedded model's connectors."""

@@ -1,22 +1,34 @@
-"""Accuracy of an embedded model on easy-VQA's test split, by question type.
+"""``keygap micro evaluate``: accuracy of an embedded model on easy-VQA's test split, by type.
 
-The answer is the likeliest of the 13 that exist; their first tokens differ, so one forward pass
-decides. Beside it stand the same language model without the image, and for yes/no the rule that
-reads the wording alone: "no", and "yes" to a negated question.
+The model's answer is the likeliest of the 13 answers that exist. Their first tokens differ, so one
+forward pass decides. For comparison, the table has the accuracy of the same language model without
+the image, and that of a rule that reads only the wording of yes/no questions: "yes" to a negated
+question and "no" to any other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
+from torch import Tensor
 
 from keygap.benchmarks.sources.easy_vqa import EasyVQA, subject
 from keygap.micro.checkpoint import assemble, connector_weights
-from keygap.micro.training.packing import IGNORED, Packer, answer_logits, questions_by_image
+from keygap.micro.connectors import known_connector
+from keygap.micro.training.packing import (
+    IGNORED,
+    Items,
+    Packer,
+    answer_logits,
+    questions_by_image,
+)
 from keygap.micro.training.train import image_features
 from keygap.progress import track
 
@@ -26,67 +38,87 @@ KINDS = ("yes/no", "shape", "colour", "all")
 
 @torch.inference_mode()
 def evaluate(connector: str, weights: Path | None = None) -> pd.DataFrame:
-    """Accuracy over all questions of the 1,000 test images.
+    """Measure the accuracy on all questions about the 1,000 test images.
 
     Args:
         connector: one of ``CONNECTORS``.
-        weights: a connector's file; by default the one that ships.
+        weights: a connector's file; None means the one that ships.
 
     Returns:
         Rows ``yes/no``, ``shape``, ``colour``, ``all``; columns type, questions, accuracy,
         without_image, by_wording.
+
+    Raises:
+        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
     """
-    model, processor = assemble(connector)
-    model.set_attn_implementation({"text_config": "eager"})  # faster with a mask of blocks
-    model.model.multi_modal_projector.load_state_dict(
-        load_file(weights) if weights else connector_weights(connector)
-    )
+    model, processor = assemble(known_connector(connector))
+    model.set_attn_implementation({"text_config": "eager"})  # faster with a block mask
+    projector = model.model.multi_modal_projector
+    projector.load_state_dict(load_file(weights) if weights else connector_weights(connector))
+    projector.float()
     paths, by_image = questions_by_image("test")
     features = image_features(model, processor, paths)
-    projector = model.model.multi_modal_projector.float()
-    answers = EasyVQA("test").answers
-    packer = Packer(processor)
-    first = [packer.ids(answer)[0] for answer in answers]
-    assert len(set(first)) == len(first), "answers that share a first token need a longer look"
 
-    def score(with_image: bool) -> tuple[list[str], np.ndarray]:
-        kinds: list[str] = []
-        right: list[np.ndarray] = []
-        pack_of = packer if with_image else Packer(processor, with_image=False)
-        items = sorted(by_image.items())
-        starts = range(0, len(items), IMAGES_PER_STEP)
-        what = "with images" if with_image else "without images"
-        for start in track(starts, len(starts), what):
-            chunk = items[start : start + IMAGES_PER_STEP]
-            pack = pack_of(chunk)
-            tokens = projector(features[pack.image_index].float()) if with_image else None
-            logits, _ = answer_logits(model, tokens, pack)
-            starts_answer = pack.first[pack.labels != IGNORED]
-            guess = logits[starts_answer][:, first].argmax(-1)
-            truth = [answer for _, pairs in chunk for _, answer in pairs]
-            right.append(np.asarray([answers[g] == t for g, t in zip(guess, truth, strict=True)]))
-            kinds += [subject(answer) for answer in truth]
-        return kinds, np.concatenate(right)
+    def tokens_of(images: list[int]) -> Tensor:
+        return projector(features[images].float())
 
-    kinds, with_image = score(True)
-    _, without = score(False)
-    asked = [pair for _, pairs in sorted(by_image.items()) for pair in pairs]
-    by_wording = np.asarray([answer == guess_by_wording(text) for text, answer in asked])
-    rows = []
-    for kind in KINDS:
-        chosen = np.asarray([kind in (each, "all") for each in kinds])
-        rows.append(
-            {
-                "type": kind,
-                "questions": int(chosen.sum()),
-                "accuracy": float(with_image[chosen].mean()),
-                "without_image": float(without[chosen].mean()),
-                "by_wording": float(by_wording[chosen].mean()),
-            }
-        )
-    return pd.DataFrame(rows)
+    items = sorted(by_image.items())
+    pairs = [pair for _, own in items for pair in own]
+    answers = [answer for _, answer in pairs]
+    with_image = _answered(model, Packer(processor), items, tokens_of)
+    without_image = _answered(model, Packer(processor, with_image=False), items, None)
+    return _table(
+        [subject(answer) for answer in answers],
+        accuracy=_equal(with_image, answers),
+        without_image=_equal(without_image, answers),
+        by_wording=_equal([guess_by_wording(question) for question, _ in pairs], answers),
+    )
 
 
 def guess_by_wording(question: str) -> str:
-    """ "yes" to a negated question and "no" to any other: most shapes and colours are not there."""
+    """Answer without the image: "yes" to a negated question and "no" to any other.
+
+    Most shapes and colours that a question may name are not in the image.
+    """
     return "yes" if {"no", "not"} & set(question.split()) else "no"
+
+
+def _answered(
+    model: Any,
+    packer: Packer,
+    items: Items,
+    tokens_of: Callable[[list[int]], Float[Tensor, "images tokens width"]] | None,
+) -> list[str]:
+    """Return the model's answer to every question.
+
+    Args:
+        model: the embedded model.
+        packer: with or without the image.
+        items: images by number with their questions.
+        tokens_of: computes image tokens by the images' numbers; None without the image.
+    """
+    known = EasyVQA("test").answers
+    first = [packer.ids(answer)[0] for answer in known]
+    assert len(set(first)) == len(first), "the first token does not tell all answers apart"
+    found: list[str] = []
+    starts = range(0, len(items), IMAGES_PER_STEP)
+    for start in track(starts, len(starts), "with images" if tokens_of else "without images"):
+        pack = packer(items[start : start + IMAGES_PER_STEP])
+        logits, _ = answer_logits(model, tokens_of(pack.image_index) if tokens_of else None, pack)
+        begins_answer = pack.first[pack.labels != IGNORED]
+        found += [known[guess] for guess in logits[begins_answer][:, first].argmax(-1)]
+    return found
+
+
+def _equal(given: list[str], answers: list[str]) -> np.ndarray:
+    return np.asarray(given) == np.asarray(answers)
+
+
+def _table(types: list[str], **correct: np.ndarray) -> pd.DataFrame:
+    """Average columns of correct answers over the questions of each type."""
+    rows = []
+    for kind in KINDS:
+        chosen = np.asarray([kind in (one, "all") for one in types])
+        shares = {name: float(values[chosen].mean()) for name, values in correct.items()}
+        rows.append({"type": kind, "questions": int(chosen.sum()), **shares})
+    return pd.DataFrame(rows)

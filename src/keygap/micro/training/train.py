@@ -1,9 +1,10 @@
-"""``keygap micro train``: the connector's weights, from easy-VQA's training split, on two cores.
+"""``keygap micro train``: train a connector on easy-VQA's training split, on two CPU cores.
 
-Everything but the connector is frozen, so the vision features are computed once, and the questions
-of one image share its tokens (``packing.py``). Features are standardised and the output scaled to
-the deviation of word embeddings; both are affine and are folded into the connector's own weights at
-the end, so the checkpoint has none of it.
+Everything except the connector is frozen, so the vision features are computed once, and the
+questions about an image share its tokens (``packing.py``). During training, features are
+standardised and the connector's output is scaled to the standard deviation of the word embeddings.
+Both maps are affine. At the end they are folded into the connector's own weights, so that the
+checkpoint has no trace of them.
 """
 
 from __future__ import annotations
@@ -13,28 +14,37 @@ import logging
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float16
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaProcessor
 
 from keygap.micro.checkpoint import assemble
-from keygap.micro.connectors import VISION_CHANNELS
-from keygap.micro.training.packing import Packer, answer_logits, questions_by_image
+from keygap.micro.connectors import VISION_CHANNELS, known_connector
+from keygap.micro.training.packing import (
+    Items,
+    Packer,
+    Pairs,
+    answer_logits,
+    questions_by_image,
+)
 from keygap.progress import track
 
 logger = logging.getLogger("keygap")
+IMAGES_PER_STEP = 64  # whose vision features are computed at once
+STEPS_PER_LINE = 25  # of the log
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one connector is trained; written into its model card."""
+    """Hyperparameters of one connector's training, stored with its weights."""
 
     steps: int
     images_per_step: int = 8
@@ -53,12 +63,18 @@ RECIPES = {
 
 
 class Scaled(nn.Module):
-    """A connector between a fixed standardisation of its input and a fixed scale of its output."""
+    """A connector with its input standardised and its output scaled, both by fixed numbers.
 
-    mean: torch.Tensor
-    deviation: torch.Tensor
+    Args:
+        connector: the module to train.
+        features: vision features (images, patches, channels) that give mean and deviation.
+        scale: factor of the output.
+    """
 
-    def __init__(self, connector: nn.Module, features: torch.Tensor, scale: float) -> None:
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, connector: nn.Module, features: Tensor, scale: float) -> None:
         super().__init__()
         flat = features.reshape(-1, features.shape[-1]).float()
         self.connector = connector
@@ -66,12 +82,15 @@ class Scaled(nn.Module):
         self.register_buffer("deviation", flat.std(0).clamp_min(1e-2))
         self.scale = scale
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, features: Float[Tensor, "images patches channels"]
+    ) -> Float[Tensor, "images tokens width"]:
+        """Map vision features to image tokens."""
         return self.connector((features.float() - self.mean) / self.deviation) * self.scale
 
     @torch.no_grad()
-    def fold(self) -> dict[str, torch.Tensor]:
-        """The connector's weights with both affine maps folded in, float16."""
+    def fold(self) -> dict[str, Tensor]:
+        """Return the connector's weights in float16 with both affine maps folded in."""
         layers = [layer for layer in self.connector.modules() if isinstance(layer, nn.Linear)]
         for layer in layers:
             if layer.in_features == VISION_CHANNELS:
@@ -84,22 +103,22 @@ class Scaled(nn.Module):
 
 
 @torch.inference_mode()
-def image_features(model: Any, processor: LlavaProcessor, paths: list[Path]) -> torch.Tensor:
-    """Vision features of the images, (images, patches, channels), float16."""
+def image_features(
+    model: Any, processor: LlavaProcessor, paths: list[Path]
+) -> Float16[Tensor, "images patches channels"]:
+    """Compute the vision features of images."""
     tower = model.model.vision_tower.float()
     rows = []
-    starts = range(0, len(paths), 64)
+    starts = range(0, len(paths), IMAGES_PER_STEP)
     for start in track(starts, len(starts), "vision features"):
-        images = [Image.open(path) for path in paths[start : start + 64]]
+        images = [Image.open(path) for path in paths[start : start + IMAGES_PER_STEP]]
         pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
         rows.append(tower(pixels).last_hidden_state.flatten(2).transpose(1, 2).half())
     return torch.cat(rows)
 
 
-def epochs(
-    by_image: dict[int, list[tuple[str, str]]], recipe: Recipe
-) -> Iterator[list[tuple[int, list[tuple[str, str]]]]]:
-    """Batches of image and questions without end: each epoch a new order and new groups."""
+def epochs(by_image: dict[int, Pairs], recipe: Recipe) -> Iterator[Items]:
+    """Yield batches of images with questions without end, regrouped and shuffled in each epoch."""
     shuffler = random.Random(recipe.seed)
     while True:
         groups = []
@@ -113,53 +132,89 @@ def epochs(
 
 
 def train(connector: str, out: Path, recipe: Recipe | None = None) -> Path:
-    """Train one connector and write ``out/CONNECTOR.safetensors``; returns that path."""
-    recipe = recipe or RECIPES[connector]
+    """Train one connector.
+
+    Args:
+        connector: one of ``CONNECTORS``.
+        out: folder for the weights.
+        recipe: hyperparameters; None means those of the connector that ships.
+
+    Returns:
+        The file with the weights, ``out/CONNECTOR.safetensors``.
+
+    Raises:
+        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
+    """
+    recipe = recipe or RECIPES[known_connector(connector)]
     torch.manual_seed(recipe.seed)
     model, processor = assemble(connector)
     model.requires_grad_(False)
     model.set_attn_implementation({"text_config": "eager"})  # faster backward at this length
     paths, by_image = questions_by_image("train")
     features = image_features(model, processor, paths)
+    scaled = _initialised(connector, model, features)
+    _fit(scaled, model, features, Packer(processor), epochs(by_image, recipe), recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{connector}.safetensors"
+    save_file(scaled.fold(), path, metadata={"recipe": json.dumps(asdict(recipe))})
+    return path
+
+
+def _initialised(connector: str, model: Any, features: Tensor) -> Scaled:
+    """Wrap the model's connector for training."""
     words = model.get_parameter("model.language_model.embed_tokens.weight")
-    scale = words.float().std().item()
     projector = model.model.multi_modal_projector.float().requires_grad_(True)
-    scaled = Scaled(projector, features, scale)
-    for layer in projector.modules():  # unit variance through a standardised input
+    scaled = Scaled(projector, features, words.float().std().item())
+    for layer in projector.modules():  # outputs of unit variance for the standardised input
         if isinstance(layer, nn.Linear) and connector != "qformer":
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-    optimizer = torch.optim.AdamW(
-        projector.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=recipe.warmup_steps),
-            torch.optim.lr_scheduler.CosineAnnealingLR(
-                optimizer, recipe.steps - recipe.warmup_steps
-            ),
-        ],
-        [recipe.warmup_steps],
-    )
-    packer, batches, started = Packer(processor), epochs(by_image, recipe), time.monotonic()
-    running = 0.0
+    return scaled
+
+
+def _fit(
+    scaled: Scaled,
+    model: Any,
+    features: Tensor,
+    packer: Packer,
+    batches: Iterator[Items],
+    recipe: Recipe,
+) -> None:
+    """Train the connector in place, and log the loss now and then."""
+    parameters = list(scaled.parameters())
+    optimizer, schedule = _optimizer(parameters, recipe)
+    started, losses = time.monotonic(), []
     for step in range(1, recipe.steps + 1):
         pack = packer(next(batches))
         logits, labels = answer_logits(model, scaled(features[pack.image_index]), pack)
         loss = F.cross_entropy(logits, labels)
         loss.backward()
-        nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
-        running += loss.item()
-        if step % 25 == 0 or step == recipe.steps:
+        losses.append(loss.item())
+        if step % STEPS_PER_LINE == 0 or step == recipe.steps:
             rate = step / (time.monotonic() - started)
-            left = (recipe.steps - step) / rate
-            progress = f"{rate:.2f} steps/s, {left:.0f} s left"
-            logger.info("step %d/%d, loss %.4f, %s", step, recipe.steps, running / 25, progress)
-            running = 0.0
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{connector}.safetensors"
-    save_file(scaled.fold(), path, metadata={"recipe": json.dumps(recipe.__dict__)})
-    return path
+            progress = f"{rate:.2f} steps/s, {(recipe.steps - step) / rate:.0f} s left"
+            mean = sum(losses) / len(losses)
+            logger.info("step %d/%d, loss %.4f, %s", step, recipe.steps, mean, progress)
+            losses.clear()
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], recipe: Recipe
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, with a linear warm-up and then a cosine schedule."""
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    warmup = recipe.warmup_steps
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=warmup),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - warmup),
+        ],
+        [warmup],
+    )
+    return optimizer, schedule

@@ -1,13 +1,14 @@
-"""Charts of the sizes that a run meets, each sent through the processor once, and only if needed.
+"""Charts of the image sizes in a run: each size goes through the processor once, if necessary.
 
-A chart costs as much as the image that it stands for. A processor that makes the same square view
-and as many positions of pictures of very different sizes needs none for an image that comes out as
-that same view too: all that a chart could say is that the view shows what is shown.
+A chart costs as much as an image of its size. None is needed where the processor turns images of
+very different sizes into the same square view with the same number of positions, and the image at
+hand has that view too: the view then shows the whole image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property, lru_cache
 
 from PIL import Image
 from transformers import BatchFeature
@@ -15,64 +16,67 @@ from transformers import BatchFeature
 from keygap.benchmarks.sample import BadSample
 from keygap.models.patches.views import View, chart, shape_of_one_each, views_of
 
-Cut = tuple[tuple[View, ...] | None, int]  # views of an image in order, and its positions
+Cut = tuple[tuple[View, ...] | None, int]  # the views of an image in order, and its positions
 _UNLIKE = ((96, 64), (64, 16), (16, 64), (64, 64))
-_MOST = 4096  # sizes kept: photographs may all differ
+_MOST = 4096  # sizes that are remembered: in a set of photographs all may differ
 
 
 class Charts:
-    """What one processor makes of images by their size.
+    """How one processor cuts images, by their size.
+
+    Results are remembered; they depend on the arguments alone, so that threads can share an object.
 
     Args:
-        read: model inputs of so many equal pictures, and how many positions they take together.
+        read: gives the model inputs of one prompt with so many equal images, and the number of
+            their positions together.
     """
 
     def __init__(self, read: Callable[[Image.Image, int], tuple[BatchFeature, int]]) -> None:
         self._read = read
-        self._cuts: dict[tuple[tuple[int, int], int], Cut] = {}
-        self._fixed: list[Cut | None] = []
-
-    def forget(self) -> None:
-        """Start anew, for prompts of another form."""
-        self._cuts.clear()
-        self._fixed.clear()
+        self._remembered = lru_cache(_MOST)(self._cut)
 
     def cut(self, size: tuple[int, int], images: int) -> Cut:
-        """What each view of an image of this size shows among so many, and its positions.
+        """The views of an image, and the number of its positions.
 
-        A processor may cut fewer tiles of several images.
+        Args:
+            size: width and height of the image.
+            images: the number of images in the prompt. A processor may cut fewer tiles of several.
 
         Raises:
             BadSample: the processor refuses a chart of this size.
         """
-        if (size, images) not in self._cuts:
-            if len(self._cuts) >= _MOST:
-                self._cuts.clear()
-            try:
-                inputs, positions = self._read(chart(*size), images)
-            # any processor may object to a size in any way
-            except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-                width, height = size
-                raise BadSample(
-                    f"the processor refuses a chart of {width} x {height} pixels: {reason}"
-                ) from error
-            self._cuts[size, images] = views_of(inputs, images), positions // images
-        return self._cuts[size, images]
+        return self._remembered(size, images)
+
+    def _cut(self, size: tuple[int, int], images: int) -> Cut:
+        try:
+            inputs, positions = self._read(chart(*size), images)
+        # a processor may raise anything for a size that it does not expect
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+            width, height = size
+            raise BadSample(
+                f"the processor refuses a chart of {width} x {height} pixels: {reason}"
+            ) from error
+        return views_of(inputs, images), positions // images
 
     def fixed(self, inputs: BatchFeature, images: int, positions: int) -> Cut | None:
-        """What is known of every image of these inputs without a chart of its size, if it is."""
-        if not self._fixed:
-            self._fixed.append(self._same_of_all())
-        known = self._fixed[0]
+        """What holds for every image of some model inputs without a chart, None if unknown.
+
+        Args:
+            inputs: model inputs.
+            images: the number of images in them.
+            positions: the number of their positions together.
+        """
+        known = self._same_of_all
         if known is None or known[0] is None or positions != images * known[1]:
             return None
         view = known[0][0]
         same = shape_of_one_each(inputs, images) == (view.height, view.width)
         return known if same else None
 
+    @cached_property
     def _same_of_all(self) -> Cut | None:
-        """The one square view and the count that pictures of all shapes come out as."""
+        """The square view and the number of positions that images of all shapes share."""
         cuts = set()
         for size in _UNLIKE:
             try:

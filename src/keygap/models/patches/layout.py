@@ -1,10 +1,10 @@
-"""Which patch of which view of its image an image position is.
+"""Which patch of which view of its image an image position shows.
 
-Processors lay images out in few ways, told apart by what they leave behind and not by the model:
-grid sizes among the model inputs (native resolution); tile names between the positions; a learned
-separator after every row; or a stack of views, one after the other, whose parts of the image were
-read off a chart (``views``). Where none of these fits exactly, positions keep no row and no column:
-nothing is guessed.
+Processors use a few layouts. They are recognised by what is in the model inputs and the prompt, not
+by the name of the model: grid sizes among the model inputs (native resolution); tile names between
+the positions; a learned separator after every row; or a sequence of views, whose parts of the image
+were read from a chart (``views``). Where no layout fits exactly, positions have no row and no
+column.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ class Places:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of one image beside its positions.
+    """What is known about one image apart from its positions.
 
     Attributes:
-        height, width: in pixels, as the user gave it.
-        grid: frames, rows and columns of vision patches, where the processor says so.
-        views: what each view shows, in the order of the vision tower, where that can be read.
-        count: how many positions the views take, where they were read.
+        height: height in pixels of the image as it was given.
+        width: width in pixels of the image as it was given.
+        grid: frames, rows and columns of vision patches, None where the processor gives none.
+        views: what each view shows, in the order of the vision tower, None where not known.
+        count: the number of positions of these views, None where not known.
         row_ends: whether the model has a learned separator that ends rows.
-        begin, end: how many learned separators stand before and after all else.
-        side: rows of patches of one view, where the vision tower's configuration says so.
-        pixels: height and width that the vision tower sees, where the processor says so.
-        mixed: whether the connector mixes patches, so that no position is a patch.
+        begin: the number of learned separators before all other positions.
+        end: the number of learned separators after all other positions.
+        side: rows of patches in one view, None where the configuration does not give them.
+        pixels: height and width that the vision tower gets, None where the processor gives none.
+        mixed: whether the connector mixes patches, so that no position shows a single patch.
     """
 
     height: int
@@ -66,13 +68,13 @@ def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
     """Places of an image's positions.
 
     Args:
-        runs: lengths of its unbroken runs of positions.
-        between: the text before the first run, and before each further one.
-        facts: what else is known.
+        runs: lengths of the unbroken runs of its positions.
+        between: the text before each run.
+        facts: what else is known about the image.
 
     Raises:
-        BadSample: the model puts learned separators among the patches, and which they are is
-            not known.
+        BadSample: the model puts learned separators among the patches, and it is not known
+            which positions they are.
     """
     if facts.views and facts.count != sum(runs):  # the processor cut this image in another way
         facts = replace(facts, views=None)
@@ -82,7 +84,7 @@ def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
         framed = places_of([runs[0] - extra], between, inner)
         return _joined([_separators(facts.begin), framed, _separators(facts.end)])
     places = _laid_out(runs, between, facts)
-    if facts.mixed:  # positions keep their role, and are no patch
+    if facts.mixed:  # positions keep their role, but show no single patch
         return Places(places.role, np.full_like(places.row, -1), np.full_like(places.row, -1))
     return places
 
@@ -107,7 +109,7 @@ def _unknown(count: int, role: str = PATCH) -> Places:
 
 
 def square_side(count: int) -> int:
-    """The side of a square of this many patches, 0 if there is none."""
+    """The side of a square of ``count`` patches, 0 if there is none."""
     side = isqrt(count)
     return side if side * side == count else 0
 
@@ -118,16 +120,16 @@ def _grid(rows: int, columns: int, role: str = PATCH, top: int = 0, left: int = 
     return Places(role_array, top + order // columns, left + order % columns)
 
 
-def _joined(parts: Sequence[Places]) -> Places:
+def _joined(blocks: Sequence[Places]) -> Places:
     return Places(
-        np.concatenate([part.role for part in parts]),
-        np.concatenate([part.row for part in parts]),
-        np.concatenate([part.column for part in parts]),
+        np.concatenate([block.role for block in blocks]),
+        np.concatenate([block.row for block in blocks]),
+        np.concatenate([block.column for block in blocks]),
     )
 
 
 def _native(grid: tuple[int, int, int], runs: Sequence[int], row_ends: bool) -> Places:
-    """A grid of vision patches, merged n x n: row by row, each row with its end or without."""
+    """A grid of vision patches, n x n of them merged, row by row, with or without row ends."""
     count = sum(runs)
     frames, rows, columns = grid
     for merge in range(1, min(rows, columns) + 1):
@@ -144,27 +146,27 @@ def _native(grid: tuple[int, int, int], runs: Sequence[int], row_ends: bool) -> 
 
 
 def _named_tiles(runs: Sequence[int], tiles: Sequence[re.Match[str] | None]) -> Places:
-    parts = []
+    blocks = []
     for length, tile in zip(runs, tiles, strict=True):
         side = square_side(length)
         if not side:
-            parts.append(_unknown(length))
+            blocks.append(_unknown(length))
         elif tile is None:
-            parts.append(_grid(side, side, THUMBNAIL))
+            blocks.append(_grid(side, side, THUMBNAIL))
         else:
             top, left = ((int(number) - 1) * side for number in tile.groups())
-            parts.append(_grid(side, side, PATCH, top, left))
-    return _joined(parts)
+            blocks.append(_grid(side, side, PATCH, top, left))
+    return _joined(blocks)
 
 
 def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
-    """Views one after the other, of equally many positions each.
+    """Views one after the other, each with the same number of positions.
 
-    Those that show a part of the image are tiles; beside tiles, one that shows the whole is a
-    thumbnail. Runs of positions must be the views, or the rows of the only one.
+    Views of a part of the image are tiles. Among tiles, a view of the whole image is a thumbnail.
+    Each run of positions must be whole views, or one row where there is a single view.
     """
     count = sum(runs)
-    if all(view.whole for view in views):  # one picture, at one size or at several
+    if all(view.whole for view in views):  # the whole image, at one or several sizes
         size = _patches(views[0], count)
         if size and (len(runs) == 1 or list(runs) == [size[1]] * size[0]):
             return _grid(*size)
@@ -178,18 +180,18 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
         return _unknown(count)
     rows, columns = size
     remaining = iter(cells)
-    parts = []
+    blocks = []
     for view in views:
         if view.whole:
-            parts.append(_grid(rows, columns, THUMBNAIL))
+            blocks.append(_grid(rows, columns, THUMBNAIL))
         else:
             row, column = next(remaining)
-            parts.append(_grid(rows, columns, PATCH, row * rows, column * columns))
-    return _joined(parts)
+            blocks.append(_grid(rows, columns, PATCH, row * rows, column * columns))
+    return _joined(blocks)
 
 
 def _patches(view: View, count: int) -> tuple[int, int] | None:
-    """Rows and columns of square patches that divide a view into this many, None if none do."""
+    """Rows and columns of ``count`` square patches that fill a view, None if none do."""
     rows = isqrt(count * view.height // view.width)
     for number in (rows, rows + 1):
         if number and count % number == 0 and number * view.width * number == count * view.height:
@@ -200,14 +202,14 @@ def _patches(view: View, count: int) -> tuple[int, int] | None:
 def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     """A base view, then a grid whose rows each end with a separator (anyres).
 
-    The grid is that of all tiles, less the padding along one axis, or made smaller in proportion
-    where the model bounds it. Views of the side that the model names come before all others.
+    The grid covers all tiles, without the padding along one axis, and is reduced in proportion
+    where the model bounds it. A base view of the side that the configuration gives is tried first.
 
     Raises:
-        BadSample: not exactly one size adds up, or nothing of the grid is left.
+        BadSample: not exactly one size gives the number of positions, or the grid is empty.
     """
     views = facts.views or ()
-    if len(views) == 1:  # the base view alone: with one separator or none, or one after each row
+    if len(views) == 1:  # the base view alone: with at most one separator, or one after each row
         for ends in (0, 1):
             if size := _patches(views[0], count - ends):
                 return _joined([_grid(*size), _separators(ends)])
@@ -217,7 +219,7 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     if tiles is None:
         raise BadSample(_NO_ROWS)
     shape = facts.height / facts.width
-    if facts.side:  # a connector may also merge the patches of a view, n x n
+    if facts.side:  # a connector may also merge n x n patches of a view
         sides = [side for side in range(facts.side, 1, -1) if facts.side % side == 0]
     else:
         sides = list(range(2, isqrt(count)))
@@ -226,14 +228,14 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
         found += _anyres(count, side, tiles, shape, bounded=side == facts.side)
         if found and side == facts.side:
             break
-    if len(found) != 1 or not found[0][1] * found[0][2]:  # of a thin image nothing may be left
+    if len(found) != 1 or not found[0][1] * found[0][2]:  # a thin image may leave no grid
         raise BadSample(_NO_ROWS)
     side, rows, columns = found[0]
     return _joined([_grid(side, side, THUMBNAIL), _rows(rows, columns)])
 
 
 def _tiles(views: Sequence[View]) -> tuple[int, int] | None:
-    """Rows and columns of tiles after a base view, None where they make no grid."""
+    """Rows and columns of the tiles after a base view, None where they form no grid."""
     if len(views) == 2 and all(view.whole for view in views):
         return 1, 1
     cells = tile_grid([view for view in views if not view.whole])
@@ -245,10 +247,15 @@ def _tiles(views: Sequence[View]) -> tuple[int, int] | None:
 def _anyres(
     count: int, side: int, tiles: tuple[int, int], shape: float, bounded: bool
 ) -> list[tuple[int, int, int]]:
-    """Side of the base view, rows and columns that leave ``count``, each row with its end.
+    """Layouts (side of the base view, rows, columns) that have ``count`` positions.
 
-    ``shape`` is the image's height over its width. Where the model bounds the grid, both lengths
-    are smaller in proportion, so that together they are as large as some views, and rounded down.
+    Args:
+        count: the number of positions, with one separator after every row of the grid.
+        side: the side of the base view.
+        tiles: rows and columns of tiles.
+        shape: the image's height divided by its width.
+        bounded: whether the model may bound the grid. Rows and columns are then reduced in
+            proportion to the area of a whole number of views, and rounded down.
     """
     rows, columns = _unpadded(tiles[0] * side, tiles[1] * side, shape)
     sizes = [(rows, columns)]
@@ -260,9 +267,15 @@ def _anyres(
 
 
 def _unpadded(rows: int, columns: int, shape: float) -> tuple[int, int]:
-    """Of a grid, what shows an image in its middle: of the axis with padding, as much off each end.
+    """Rows and columns of a grid without the padding around an image in its centre.
 
-    A row or column that is padding in part is left where the other end has none to give.
+    Padding is along one axis. The same number of rows (or columns) is removed at both of its ends,
+    so that one that is partly padding stays.
+
+    Args:
+        rows: rows of the grid with padding.
+        columns: columns of the grid with padding.
+        shape: the image's height divided by its width.
     """
     if rows < columns * shape:
         length = int(round(rows / shape, 7))
@@ -272,7 +285,7 @@ def _unpadded(rows: int, columns: int, shape: float) -> tuple[int, int]:
 
 
 def _with_end_tokens(count: int, pixels: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of a picture whose rows end with a token of their own (Emu3)."""
+    """Rows and columns of an image with an end token after each row (Emu3), None if not unique."""
     height, width = pixels
     sizes = {(height // d, width // d) for d in range(1, min(height, width) + 1)}
     fitting = [size for size in sizes if size[0] * (size[1] + 1) == count]
@@ -281,10 +294,10 @@ def _with_end_tokens(count: int, pixels: tuple[int, int]) -> tuple[int, int] | N
 
 def _rows(rows: int, columns: int) -> Places:
     """A grid with a separator after every row."""
-    parts: list[Places] = []
+    blocks: list[Places] = []
     for row in range(rows):
-        parts += [_grid(1, columns, PATCH, top=row), _separators(1)]
-    return _joined(parts)
+        blocks += [_grid(1, columns, PATCH, top=row), _separators(1)]
+    return _joined(blocks)
 
 
 def _separators(count: int) -> Places:

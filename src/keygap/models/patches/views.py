@@ -1,10 +1,11 @@
-"""Which part of an image each view shows, read off a chart and not inferred.
+"""Which part of an image each view shows, measured with a chart.
 
-Processors cut an image into tiles and add coarser views in ways of their own: nearest aspect
-ratio, least waste, fixed canvases, with or without padding. So a chart of the image's size, whose
-red says the column and whose green says the row, goes through the model's own processor once, and
-the colours that arrive say where every view lies. No rule of any processor is copied. A chart
-must be as large as the image, as sizes decide the cut, and takes no more memory than the image.
+Every processor has its own rules to cut an image into tiles and to add coarser views: nearest
+aspect ratio, least waste, fixed canvases, with or without padding. None of these rules is copied
+here. Instead, a chart of the image's size goes through the model's own processor once. Its red
+channel encodes the column and its green channel the row, so the colours in the model inputs give
+the part of the image that each view shows. The cut depends on the size, so the chart must be as
+large as the image. It takes no more memory than the image.
 """
 
 from __future__ import annotations
@@ -18,19 +19,28 @@ import torch
 from PIL import Image
 from transformers import BatchFeature
 
-_BLUE = 200  # the same everywhere, and no colour that processors pad with
-_NEAR = 0.05  # of the image: well above an 8-bit step and interpolation, well below a tile
-_ROUNDED = 1 / 255  # of the image: what 8 bits round away where a view is resized twice
-_INSET = 0.7  # of a pixel: how far inside the image the mean of an outermost pixel can lie
+_BLUE = 200  # the same everywhere; processors do not pad with it
+# Fractions of the image: well above an 8-bit step and interpolation, and well below a tile;
+_NEAR = 0.05
+# and the rounding error of 8 bits where a view is resized twice.
+_ROUNDED = 1 / 255
+_INSET = 0.7  # of a pixel: largest distance of an outermost pixel's mean from the image's edge
 _STRIP = 256  # rows of a chart that are painted at once
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture that the vision tower sees: its size in pixels, and its part of the image.
+    """One picture that the vision tower gets, and the part of the image that it shows.
 
-    The part is given by shares of the image's height and width, from 0 to 1; padding shows none.
-    ``rows`` and ``columns`` are of pixels that show it, all of the view's unless given.
+    Attributes:
+        height: height of the view in pixels.
+        width: width of the view in pixels.
+        top: upper edge of the part, as a fraction of the image's height.
+        bottom: lower edge of the part.
+        left: left edge of the part, as a fraction of the image's width.
+        right: right edge of the part.
+        rows: rows of pixels that show the image and not padding; 0: all.
+        columns: columns of pixels that show the image and not padding; 0: all.
     """
 
     height: int
@@ -44,7 +54,7 @@ class View:
 
     @property
     def whole(self) -> bool:
-        """Whether it shows all that any view shows, to less than one of its own pixels."""
+        """Whether it shows the whole image, to less than one of its own pixels."""
         down = _INSET / (self.rows or self.height) + _ROUNDED
         across = _INSET / (self.columns or self.width) + _ROUNDED
         near_start = self.top <= down and self.left <= across
@@ -52,7 +62,7 @@ class View:
 
 
 def chart(width: int, height: int) -> Image.Image:
-    """A picture whose pixels say where they are."""
+    """A picture whose red channel encodes the column and whose green channel encodes the row."""
     picture = Image.new("RGB", (width, height))
     down = np.linspace(0, 255, height).round().astype(np.uint8)
     strip = np.empty((min(_STRIP, height), width, 3), dtype=np.uint8)
@@ -66,9 +76,15 @@ def chart(width: int, height: int) -> Image.Image:
 
 
 def views_of(inputs: BatchFeature, images: int = 1) -> tuple[View, ...] | None:
-    """The views of the first of some equal charted images, in the order of the vision tower.
+    """The views of the first of several equal charts, in the order of the vision tower.
 
-    None where the model inputs do not hold views as pictures, or not in one known order.
+    Args:
+        inputs: model inputs of the charts.
+        images: the number of charts.
+
+    Returns:
+        The views, or None where the model inputs have no views as pictures or their order is not
+        known.
     """
     found = [
         _of_tensor(value)
@@ -89,7 +105,7 @@ def views_of(inputs: BatchFeature, images: int = 1) -> tuple[View, ...] | None:
 
 
 def shape_of_one_each(inputs: BatchFeature, images: int) -> tuple[int, int] | None:
-    """Height and width of the views where each of so many images is one view, None elsewhere."""
+    """Height and width of the views if each of ``images`` images has one view, None otherwise."""
     pixels = [value for name, value in inputs.items() if "pixel" in name and torch.is_tensor(value)]
     pictures = [value for value in pixels if _are_pictures(value)]
     if len(pictures) != 1 or pictures[0].flatten(0, -4).shape[0] != images:
@@ -105,14 +121,14 @@ def _are_pictures(value: Any) -> bool:
 def _of_tensor(value: torch.Tensor) -> list[View] | None:
     pictures = value.flatten(0, -4).float().numpy()
     red, green, blue = pictures[:, 0], pictures[:, 1], pictures[:, 2]
-    moving = np.zeros(red.shape, dtype=bool)  # the chart's columns differ, padding's do not
+    moving = np.zeros(red.shape, dtype=bool)  # columns of a chart differ, those of padding do not
     moving[:, :, 1:] = np.diff(red, axis=-1) != 0
     if not moving.any():
         return None
     level = float(np.median(blue[moving]))
-    spread = float(red[moving].max() - red[moving].min())  # 0 where a crop shows two columns only
+    spread = float(red[moving].max() - red[moving].min())  # 0 where a crop shows only two columns
     shown = np.abs(blue - level) < max(0.02 * spread, 1e-3)
-    seen = shown.any((1, 2))  # a batch is filled up with views that show nothing
+    seen = shown.any((1, 2))  # a batch may be filled up with empty views
     columns, rows = (_shares(channel, shown) for channel in (red, green))
     height, width = value.shape[-2:]
     views = []
@@ -135,13 +151,13 @@ def _of_tensor(value: torch.Tensor) -> list[View] | None:
 
 
 def _shares(channel: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Colours as shares of the image: what all views show together runs from 0 to 1."""
+    """Colours as fractions of the image, from 0 to 1 over all views together."""
     low, high = channel[shown].min(), channel[shown].max()
     return (channel - low) / max(float(high - low), 1e-9)
 
 
 def tile_grid(tiles: Sequence[View]) -> list[tuple[int, int]] | None:
-    """Row and column of each tile, None unless they fill a grid, each once, side by side."""
+    """Row and column of each tile, None unless the tiles fill a grid without gap or overlap."""
     rows = _line([(tile.top, tile.bottom) for tile in tiles])
     columns = _line([(tile.left, tile.right) for tile in tiles])
     if rows is None or columns is None:
@@ -152,7 +168,7 @@ def tile_grid(tiles: Sequence[View]) -> list[tuple[int, int]] | None:
 
 
 def _line(spans: Sequence[tuple[float, float]]) -> list[int] | None:
-    """The place of each span along a line of spans that abut from 0 to 1, None if they do not."""
+    """The number of each span on a line, None unless the spans fill it from 0 to 1 without gaps."""
     order: list[tuple[float, float]] = []
     for start, stop in sorted(spans):
         if order and abs(start - order[-1][0]) < _NEAR and abs(stop - order[-1][1]) < _NEAR:

@@ -1,1 +1,1 @@
-"""Messages in, model inputs with labels out."""
+"""From the pieces of a prompt to model inputs with a label on every token."""

@@ -1,22 +1,69 @@
-"""What a processor says of the images in its model inputs: positions, grids and sizes.
+"""What the model and its processor report about images: tokens, positions, grids and sizes.
 
-Families call the same things by few names; these are names of roles, not of models.
+Model families use a few names for the same model input. This module knows the names of inputs, and
+no names of models.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from transformers import BatchFeature
 
 from keygap.benchmarks.sample import BadSample
 
-# How model inputs that give a grid of patches are called, and one that says where images stand.
+# Parts of the names of model inputs that give grids of patches, and of the one that says which
+# positions are images.
 _GRIDS = ("grid_thw", "grid_hw", "spatial_shapes", "target_sizes", "image_position_ids")
 POSITION_MASK = "image_embeds_position_mask"
 
 
+@dataclass(frozen=True)
+class ImageTokens:
+    """What the model and its processor report about image positions.
+
+    Attributes:
+        ids: token ids that vision features replace; empty where a model input marks positions.
+        placeholder: the text that represents an image in a prompt.
+        video_ids: token ids of videos; empty where the processor takes none.
+        video_placeholder: the text that represents a video in a prompt.
+        in_prompt: whether features replace positions of the prompt. If not, the prompt has a
+            mark for the image, and its text attends to the features by cross-attention.
+        types: whether the model reads each position's modality from its inputs.
+        limit: the largest number of positions, if the configuration gives one.
+        row_ends: see ``ImageFacts``.
+        begin: see ``ImageFacts``.
+        end: see ``ImageFacts``.
+        side: see ``ImageFacts``.
+        mixed: see ``ImageFacts``.
+    """
+
+    ids: tuple[int, ...]
+    placeholder: str
+    video_ids: tuple[int, ...] = ()
+    video_placeholder: str = ""
+    in_prompt: bool = True
+    types: bool = False
+    limit: int | None = None
+    row_ends: bool = False
+    begin: int = 0
+    end: int = 0
+    side: int | None = None
+    mixed: bool = False
+
+
 def image_positions(inputs: BatchFeature, ids: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:
-    """Which positions vision features replace: those of the token, or as the inputs say."""
+    """Which positions vision features replace.
+
+    Args:
+        inputs: model inputs; a mask of positions among them is used if there is one.
+        ids: token ids of any shape.
+        tokens: ids of image tokens, used without such a mask.
+
+    Returns:
+        A boolean array of the shape of ``ids``.
+    """
     for name, value in inputs.items():
         if name.endswith(POSITION_MASK):
             return np.asarray(value) == 1
@@ -24,7 +71,19 @@ def image_positions(inputs: BatchFeature, ids: np.ndarray, tokens: tuple[int, ..
 
 
 def image_of(is_image: np.ndarray, span: np.ndarray, images: int, alike: bool) -> np.ndarray:
-    """The image of every position, -1 outside: by marks, by runs, else by equal shares if alike.
+    """The image of every position.
+
+    Image marks decide where there are any. Without marks, the runs of image positions are the
+    images if there are as many; otherwise images of equal size get equal shares of the positions.
+
+    Args:
+        is_image: (t,) image positions.
+        span: (t,) image by marks, -1: none.
+        images: the number of images.
+        alike: whether all images are of one size.
+
+    Returns:
+        (t,) number of the image, -1 outside images.
 
     Raises:
         BadSample: an image without positions, positions without an image, or no equal shares.
@@ -51,9 +110,15 @@ def image_of(is_image: np.ndarray, span: np.ndarray, images: int, alike: bool) -
 def grids_of(
     inputs: BatchFeature, images: int, kind: str = "image"
 ) -> list[tuple[int, int, int] | None]:
-    """Frames, rows and columns of vision patches of each image, or of each of so many videos.
+    """Frames, rows and columns of the vision patches of each image or video.
 
-    None where the processor does not give them.
+    Args:
+        inputs: model inputs.
+        images: the number of images (or videos).
+        kind: ``image`` or ``video``.
+
+    Returns:
+        One grid for each image, None where the processor gives none.
     """
     for name, value in inputs.items():
         if ("video" in name) != (kind == "video") or not any(word in name for word in _GRIDS):
@@ -69,7 +134,7 @@ def grids_of(
 
 
 def sizes_of(inputs: BatchFeature, images: int) -> list[tuple[int, int] | None]:
-    """Pixel height and width of each image as the vision tower sees it, where they are given."""
+    """Height and width in pixels of each image as the vision tower gets it, None if not given."""
     array = np.asarray(inputs.get("image_sizes", ()))
     if array.shape == (images, 2):
         return [(int(height), int(width)) for height, width in array]

@@ -1,4 +1,4 @@
-"""The label of every position of one prompt, out of what is known of its text and images."""
+"""The label of every position of one prompt, from its roles, its marks and its image facts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SEPARATOR = "separator"
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What is known of one video beside its positions.
+    """What is known about one video apart from its positions.
 
     Attributes:
-        frames: how many pictures the processor was given.
-        grid: frames, rows and columns of vision patches, where the processor says so.
+        frames: the number of pictures that the processor was given.
+        grid: frames, rows and columns of vision patches, None where the processor gives none.
     """
 
     frames: int
@@ -40,12 +40,14 @@ def label_prompt(
     """Labels of one prompt, padding left out.
 
     Args:
-        token_id, tokens: (t,) ids, and how the tokenizer spells them.
+        token_id: (t,) token ids.
+        tokens: (t,) the tokens as the tokenizer spells them.
         is_visual: (t,) positions that vision features replace.
         role: (t,) role of each position's text.
-        span: (t,) which image or video the position's text was written for, -1: none.
+        span: (t,) the image or video that the position's text was written for, -1: none.
         facts: of each image and video, in the order of the prompt.
-        in_prompt: whether features stand in the prompt; if not, a mark for them is text.
+        in_prompt: whether features replace positions of the prompt. If not, a position that
+            marks an image is text.
 
     Raises:
         BadSample: positions and images do not fit together.
@@ -63,19 +65,13 @@ def label_prompt(
     row, column, frame = (np.full(size, -1, np.int32) for _ in range(3))
     for number, known in enumerate(facts):
         positions = np.flatnonzero(is_visual & (image == number))
-        starts = np.flatnonzero(np.diff(positions, prepend=-2) > 1)
-        runs = np.diff(np.append(starts, len(positions)))
         if isinstance(known, VideoFacts):
             modality[positions] = "video"
             places, frame[positions] = frames_of(len(positions), known)
         else:
             modality[positions] = "image"
-            ends: Any = np.append(-1, positions[starts[1:] - 1]) if len(starts) else []
-            between = [
-                "".join(spelled[max(end + 1, _span_start(span, number)) : positions[start]])
-                for start, end in zip(starts, ends, strict=True)
-            ]
-            places = places_of([int(run) for run in runs], between, known)
+            runs, between = _runs(positions, spelled, _span_start(span, number))
+            places = places_of(runs, between, known)
         role[positions] = places.role
         row[positions], column[positions] = places.row, places.column
     return TokenLabels(
@@ -90,12 +86,34 @@ def label_prompt(
     )
 
 
-def frames_of(count: int, facts: VideoFacts) -> tuple[Places, np.ndarray]:
-    """Places of a video's positions, and the frame of each: frame by frame, row by row.
+def _runs(positions: np.ndarray, spelled: np.ndarray, first: int) -> tuple[list[int], list[str]]:
+    """Lengths of the unbroken runs of an image's positions, and the text before each run.
 
-    The grid is the processor's, its patches merged n x n; without one, every frame is a square of
-    patches, and one position more at the end is a learned separator. Else nothing is known but
-    that they are the video's.
+    Args:
+        positions: the image's positions, ascending.
+        spelled: (t,) the tokens of the prompt.
+        first: the first position of the text that was written for the image.
+    """
+    starts = np.flatnonzero(np.diff(positions, prepend=-2) > 1)
+    runs = np.diff(np.append(starts, len(positions)))
+    ends: Any = np.append(-1, positions[starts[1:] - 1]) if len(starts) else []
+    between = [
+        "".join(spelled[max(end + 1, first) : positions[start]])
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return [int(run) for run in runs], between
+
+
+def frames_of(count: int, facts: VideoFacts) -> tuple[Places, np.ndarray]:
+    """Places of a video's positions, frame by frame and row by row, and the frame of each.
+
+    The grid is the processor's, with n x n patches merged. Without a grid, every frame must be a
+    square of patches. One further position at the end is a learned separator. If neither fits,
+    frame, row and column are -1.
+
+    Args:
+        count: the number of positions.
+        facts: what is known about the video.
     """
     role = np.full(count, "", dtype=object)
     unknown = np.full(count, -1, np.int32)
@@ -114,7 +132,7 @@ def frames_of(count: int, facts: VideoFacts) -> tuple[Places, np.ndarray]:
 
 
 def _frame_shape(count: int, facts: VideoFacts) -> tuple[int, int] | None:
-    """Rows and columns of one frame, if so many positions are whole frames of that shape."""
+    """Rows and columns of one frame if ``count`` positions are whole frames, None otherwise."""
     if facts.grid is None:
         side = square_side(count // facts.frames) if count % facts.frames == 0 else 0
         return (side, side) if side else None
@@ -128,5 +146,6 @@ def _frame_shape(count: int, facts: VideoFacts) -> tuple[int, int] | None:
 
 
 def _span_start(span: np.ndarray, image: int) -> int:
+    """The first position of the text that was written for an image, 0 if it is not known."""
     found = np.flatnonzero(span == image)
     return int(found[0]) if len(found) else 0

@@ -1,27 +1,31 @@
-"""Marks in a prompt's text that survive the chat template and the processor, and no tokenizer.
+"""Marks in a prompt's text that survive the chat template and the processor.
 
-Roles must be exact for every template, so they are not searched for: each text part stands between
-characters of the private-use area, and so does each image placeholder, which the processor then
-expands between its marks. A stand-in for the tokenizer takes the marks out of the text that the
-processor hands to it and remembers where they stood; character offsets then tell each token's role
-and image. The model sees the ids that it would see without marks.
+The role of every token must be exact for every template, so roles are not searched for in the
+rendered prompt. Each text piece and each image placeholder is enclosed in marks, which are
+characters of the private-use area. The processor expands a placeholder between its marks.
+``MarkedTokenizer`` replaces the processor's tokenizer: it removes the marks before it tokenizes,
+and reads the role and the image of every token from the positions that the marks had. The model
+gets the ids that it would get without marks.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from keygap.benchmarks.sample import BadSample
 from keygap.errors import UserError
 from keygap.tokens import ROLES
 
-_FIRST_MARK = 0xF8E0  # private use: no tokenizer vocabulary and no template knows these
+_FIRST_MARK = 0xF8E0  # private use: in no tokenizer's vocabulary and in no template
 _OPEN = {chr(_FIRST_MARK + number): role for number, role in enumerate(ROLES)}
 _MARK = {role: mark for mark, role in _OPEN.items()}
 CLOSE = chr(_FIRST_MARK + len(ROLES))
@@ -30,12 +34,20 @@ IMAGE_CLOSE = chr(_FIRST_MARK + len(ROLES) + 2)
 MARKS = {*_OPEN, CLOSE, IMAGE_OPEN, IMAGE_CLOSE}
 _DELETE = {ord(mark): None for mark in MARKS}
 
+# A fast tokenizer keeps its padding and truncation settings in shared state during a call.
+_TOKENIZING = threading.Lock()
+
 
 def marked(text: str, role: str, around_space: bool = True) -> str:
-    """Text between the marks of its role; ``around_space`` False leaves outer space outside.
+    """A text enclosed in the marks of its role.
+
+    Args:
+        text: the text of one piece.
+        role: its role.
+        around_space: whether leading and trailing white space is enclosed too.
 
     Raises:
-        BadSample: the text has a mark itself.
+        BadSample: the text contains a mark character.
     """
     if not MARKS.isdisjoint(text):
         raise BadSample("the text has private-use characters that keygap marks roles with")
@@ -46,23 +58,24 @@ def marked(text: str, role: str, around_space: bool = True) -> str:
 
 
 def with_image_marks(text: str, placeholders: Sequence[str]) -> str:
-    """Every placeholder of an image or a video between image marks."""
+    """A text with every placeholder of an image or a video enclosed in image marks."""
     for placeholder in filter(None, placeholders):
         text = text.replace(placeholder, f"{IMAGE_OPEN}{placeholder}{IMAGE_CLOSE}")
     return text
 
 
 def without_marks(text: str) -> str:
+    """A text with all marks removed."""
     return text.translate(_DELETE)
 
 
-def text_parts(text: str) -> int:
-    """How many marked text parts a text has."""
+def marked_pieces(text: str) -> int:
+    """The number of marked pieces in a text."""
     return text.count(CLOSE)
 
 
 def _read_marks(text: str) -> tuple[str, list[str], list[int]]:
-    """The text without marks, and the role and image (or -1) of each of its characters."""
+    """The text without marks, and the role and the image (-1: none) of each character."""
     if MARKS.isdisjoint(text):
         return text, ["template"] * len(text), [-1] * len(text)
     clean: list[str] = []
@@ -88,21 +101,43 @@ def _read_marks(text: str) -> tuple[str, list[str], list[int]]:
 
 @dataclass(frozen=True)
 class Marked:
-    """One tokenized text: its ids, and each id's role and image (-1: none)."""
+    """One tokenized text, without padding: its ids, and each id's role and image (-1: none)."""
 
     ids: np.ndarray
     roles: np.ndarray
     images: np.ndarray
 
 
-class MarkedTokenizer:
-    """A tokenizer that takes marks out of its text and keeps what they said, per token.
+_RECORD: ContextVar[list[Marked] | None] = ContextVar("keygap_marked_texts", default=None)
 
-    Padding belongs on the right: then a position means the same alone and in a batch. The caller's
-    own tokenizer stays as it was.
+
+@contextmanager
+def recorded() -> Iterator[list[Marked]]:
+    """Collect what every ``MarkedTokenizer`` tokenizes in this context, in order of the calls.
+
+    The list belongs to the current thread (or asyncio task), so calls in other threads are not in
+    it.
+
+    Yields:
+        A list that grows with every tokenized text.
+    """
+    texts: list[Marked] = []
+    token = _RECORD.set(texts)
+    try:
+        yield texts
+    finally:
+        _RECORD.reset(token)
+
+
+class MarkedTokenizer:
+    """A tokenizer that removes marks from its texts and reports each token's role and image.
+
+    It pads on the right, so that a token has the same position alone and in a batch. The tokenizer
+    that it wraps is not changed. Reports go to the enclosing ``recorded()`` block; without one
+    they are dropped.
 
     Raises:
-        UserError: a tokenizer that cannot say which characters a token covers.
+        UserError: the tokenizer does not report which characters a token covers.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -113,10 +148,9 @@ class MarkedTokenizer:
             )
         self._tokenizer = copy.copy(tokenizer)
         self._tokenizer.padding_side = "right"
-        self.calls: list[Marked] = []
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_tokenizer":  # while being copied
+        if name.startswith("__") or name == "_tokenizer":  # not set yet while it is copied
             raise AttributeError(name)
         return getattr(self._tokenizer, name)
 
@@ -124,76 +158,108 @@ class MarkedTokenizer:
         return len(self._tokenizer)
 
     def __call__(self, text: str | list[str], *args: Any, **kwargs: Any) -> Any:
-        texts = [text] if isinstance(text, str) else list(text)
-        read = [_read_marks(item) for item in texts]
+        """Tokenize as the wrapped tokenizer does, without the marks."""
+        single = isinstance(text, str)
+        read = [_read_marks(item) for item in ([text] if isinstance(text, str) else text)]
         clean = [item[0] for item in read]
-        wanted = kwargs.pop("return_offsets_mapping", False)
-        argument = clean[0] if isinstance(text, str) else clean
-        kwargs["padding_side"] = "right"  # whatever side the processor is used to
-        encoded = self._tokenizer(argument, *args, return_offsets_mapping=True, **kwargs)
-        offsets = encoded["offset_mapping"] if wanted else encoded.pop("offset_mapping")
-        rows, ids = offsets, encoded["input_ids"]
-        masks = encoded.get("attention_mask", None)
-        if isinstance(text, str) and not _is_nested(offsets):
-            rows, ids, masks = [rows], [ids], None if masks is None else [masks]
-        for number, (_, roles, images) in enumerate(read):
-            kept = np.ones(len(ids[number]), bool) if masks is None else np.asarray(masks[number])
-            row_ids = np.asarray(ids[number], dtype=np.int64)[kept.astype(bool)]
-            spans = [
-                (int(start), int(stop))
-                for (start, stop), keep in zip(rows[number], kept, strict=True)
-                if keep
-            ]
-            self.calls.append(
-                Marked(
-                    row_ids,
-                    np.asarray([_majority(span, roles, "template") for span in spans]),
-                    np.asarray([_majority(span, images, -1) for span in spans]),
-                )
+        keep_offsets = kwargs.pop("return_offsets_mapping", False)
+        kwargs["padding_side"] = "right"  # the processor may ask for the left
+        with _TOKENIZING:
+            encoded = self._tokenizer(
+                clean[0] if single else clean, *args, return_offsets_mapping=True, **kwargs
             )
+        offsets = encoded["offset_mapping"] if keep_offsets else encoded.pop("offset_mapping")
+        record = _RECORD.get()
+        if record is not None:
+            unbatched = single and not _is_nested(offsets)
+            rows = [offsets, encoded["input_ids"], encoded.get("attention_mask", None)]
+            record += _labelled(read, *([row] if unbatched else row for row in rows))
         return encoded
 
     def encode(self, text: str, *args: Any, **kwargs: Any) -> Any:
+        """The ids of one text, without the marks."""
         return list(self(text, *args, **kwargs)["input_ids"])
 
 
+def with_marked_tokenizers(processor: ProcessorMixin) -> ProcessorMixin:
+    """A copy of a processor whose tokenizers (a Q-Former may have its own) read marks."""
+    wrapped = copy.copy(processor)
+    for name, part in vars(processor).items():
+        if isinstance(part, PreTrainedTokenizerBase):
+            setattr(wrapped, name, MarkedTokenizer(part))
+    return wrapped
+
+
+def _labelled(
+    read: Sequence[tuple[str, list[str], list[int]]], offsets: Any, ids: Any, masks: Any
+) -> list[Marked]:
+    """Roles and images of the tokens of each text, padding left out."""
+    found = []
+    for number, (_, roles, images) in enumerate(read):
+        row = np.asarray(ids[number], dtype=np.int64)
+        mask = None if masks is None else masks[number]
+        kept = np.ones(len(row), bool) if mask is None else np.asarray(mask).astype(bool)
+        spans = np.asarray(offsets[number], dtype=np.int64).reshape(-1, 2)[kept]
+        found.append(
+            Marked(
+                row[kept],
+                np.asarray([_majority(roles[start:stop], "template") for start, stop in spans]),
+                np.asarray([_majority(images[start:stop], -1) for start, stop in spans]),
+            )
+        )
+    return found
+
+
 def _is_nested(offsets: Any) -> bool:
+    """Whether offsets are those of a batch of texts."""
     return getattr(offsets, "ndim", 0) == 3 or (
         len(offsets) > 0 and len(offsets[0]) > 0 and hasattr(offsets[0][0], "__len__")
     )
 
 
-def _majority(span: tuple[int, int], values: list[Any], default: Any) -> Any:
-    """What most of a token's characters are; the earlier one where they are level."""
-    covered = values[span[0] : span[1]]
+def _majority(covered: list[Any], default: Any) -> Any:
+    """The most frequent value of a token's characters, the earliest of equally frequent ones."""
     return max(covered, key=covered.count) if covered else default
 
 
 def aligned(
-    ids: np.ndarray, calls: Sequence[Marked], ignore: np.ndarray
+    ids: np.ndarray, texts: Sequence[Marked], ignore: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Roles and images of a prompt's ids out of what the tokenizer was asked for.
+    """Roles and images of a prompt's ids, from the texts that were tokenized for it.
 
-    A processor may tokenize a prompt in pieces and put ids of its own between them: the longest
-    pieces are placed first, and what no piece covers is template. What it writes at image positions
-    need not be what it asked for: ``ignore`` says where those are.
+    A processor may tokenize a prompt in several texts and put further ids between them: the longest
+    text is placed first, and ids that no text covers get the role template. At image positions the
+    processor may write ids that differ from the tokenized ones.
+
+    Args:
+        ids: (t,) ids of the prompt.
+        texts: the tokenized texts.
+        ignore: (t,) image positions, whose ids need not agree.
 
     Returns:
-        roles and images, each of the length of ``ids``.
+        Roles and images, each of shape (t,).
     """
     roles = np.full(len(ids), "template", dtype=object)
     images = np.full(len(ids), -1)
     free = np.ones(len(ids), dtype=bool)
-    for call in sorted(calls, key=lambda call: -len(call.ids)):
-        size = len(call.ids)
-        places = [slice(at, at + size) for at in range(len(ids) - size + 1 if size else 0)]
-        places = [here for here in places if free[here].all()]
-        fitting = [here for here in places if np.array_equal(ids[here], call.ids)] or [
-            here
-            for here in places
-            if ((ids[here] == call.ids) | ignore[here]).all() and not ignore[here].all()
-        ]
-        if fitting:
-            here = fitting[0]
-            roles[here], images[here], free[here] = call.roles, call.images, False
+    for text in sorted(texts, key=lambda text: -len(text.ids)):
+        here = _place_of(text.ids, ids, ignore, free)
+        if here is not None:
+            roles[here], images[here], free[here] = text.roles, text.images, False
     return roles, images
+
+
+def _place_of(
+    text: np.ndarray, ids: np.ndarray, ignore: np.ndarray, free: np.ndarray
+) -> slice | None:
+    """The first free place in a prompt's ids where a text's ids fit, exactly if possible."""
+    size = len(text)
+    places = [slice(at, at + size) for at in range(len(ids) - size + 1 if size else 0)]
+    places = [here for here in places if free[here].all()]
+    for here in places:
+        if np.array_equal(ids[here], text):
+            return here
+    for here in places:
+        if ((ids[here] == text) | ignore[here]).all() and not ignore[here].all():
+            return here
+    return None

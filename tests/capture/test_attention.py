@@ -11,7 +11,7 @@ from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
 from keygap.selfcheck.labels import check_samples
 
-from .zoo import BY_FAMILY
+from models.zoo import BY_FAMILY
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "qwen2_5_vl", "paligemma", "florence2"])

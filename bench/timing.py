@@ -1,0 +1,35 @@
+"""Times variants of one computation against each other.
+
+The speed of a machine drifts, so absolute times of different runs cannot be compared. Variants
+therefore take turns in one process, and a result is a ratio of times of the same round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+Variants = Mapping[str, Callable[[], object]]
+
+
+def rounds_of(variants: Variants, rounds: int) -> list[dict[str, float]]:
+    """Seconds of each variant in each round; every variant runs once before the first round."""
+    for run in variants.values():  # fills caches and the allocator
+        run()
+    return [{name: _seconds(run) for name, run in variants.items()} for _ in range(rounds)]
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    _synchronise()
+    start = time.perf_counter()
+    run()
+    _synchronise()
+    return time.perf_counter() - start
+
+
+def _synchronise() -> None:
+    """Wait for the work that a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,56 @@
+"""Which tokens are text, image or attention sinks, and how samples are split in two halves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from keygap.contrasts.contrast import Masks
+
+SINK_SHARE = 5.0  # a sink receives at least this many times the even share of attention
+
+
+def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> Bool[np.ndarray, " n"]:
+    """Text tokens of the given roles."""
+    return ((labels["modality"] == "text") & labels["role"].isin(list(roles))).to_numpy()
+
+
+def is_image(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Tokens that show part of an image or of a video frame; separators show nothing."""
+    visual = labels["modality"].isin(["image", "video"])
+    return (visual & (labels["role"] != "separator")).to_numpy()
+
+
+def is_sink(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Tokens that receive at least ``SINK_SHARE`` times the even share of attention."""
+    return (labels["attention"] >= SINK_SHARE).to_numpy()
+
+
+def rank(seed: int, item: object) -> bytes:
+    """Sort key of a random order that depends on the seed and on nothing else.
+
+    It is the same on every machine, and unrelated to the order in which samples were chosen.
+    """
+    return hashlib.sha256(f"contrast:{seed}:{item}".encode()).digest()
+
+
+def halves(labels: pd.DataFrame, selected: Bool[np.ndarray, " n"], seed: int) -> Masks:
+    """Split selected tokens in two halves of the samples.
+
+    A split by token would put tokens of one image on both sides.
+
+    Args:
+        labels: n labelled tokens.
+        selected: (n,), the tokens to split.
+        seed: of the random order of the samples.
+
+    Returns:
+        The masks of both halves, each (n,).
+    """
+    ids = sorted(labels["sample_id"][selected].unique(), key=lambda item: rank(seed, item))
+    first = labels["sample_id"].isin(ids[: len(ids) // 2]).to_numpy()
+    return selected & first, selected & ~first

@@ -1,0 +1,96 @@
+"""``kg.extract``: the vectors of a benchmark's samples, from a model onto disk.
+
+An engine extracts the parts of a plan and writes their files. The driver here is the only one that
+commits them, in order, so a run that was killed continues at the first missing part and ends with
+the same rows. A bad sample is a row with its reason; too many of them point to another fault and
+stop the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from keygap import defaults
+from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
+from keygap.capture.batches import first_usable
+from keygap.capture.sites import site_of
+from keygap.engines.local import LocalEngine
+from keygap.engines.manifest import identity_of, manifest_of
+from keygap.engines.plan import Engine, Plan, part_size
+from keygap.errors import UserError
+from keygap.models.vlm import VLM
+from keygap.progress import track
+from keygap.selfcheck.check import cheap_check
+from keygap.store import Store, StoreWriter
+from keygap.store.writer import failures_of
+
+BAD_SHARE = 0.05  # a run with a larger share of bad samples stops
+
+
+def extract(
+    vlm: VLM,
+    source: Benchmark | SampleSet,
+    out: str | Path,
+    *,
+    layers: Sequence[str | int] = defaults.LAYERS,
+    sites: Sequence[str] = defaults.SITES,
+    samples: int | Unset | None = UNSET,
+    batch_size: int = defaults.BATCH_SIZE,
+    seed: int | Unset = UNSET,
+) -> Store:
+    """Read the vectors of a benchmark's samples at some sites and layers of a model.
+
+    Args:
+        vlm: the model.
+        source: a benchmark, or the samples already chosen from one.
+        out: the run folder. One that holds part of the same extraction is continued.
+        layers: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
+        sites: names of ``keygap.capture.sites.SITES``.
+        samples: how many, chosen by ``seed`` and stratified by subject; None means all. By default
+            200.
+        batch_size: samples in one forward pass.
+        seed: of the choice of samples. By default 0.
+
+    Returns:
+        The store of the finished extraction.
+
+    Raises:
+        UserError: an unknown site or layer; a folder that holds another extraction, is being
+            written by another process or cannot be written; a full disk; or more than 5 % bad
+            samples.
+    """
+    indices = vlm.layer_indices(layers)
+    names = [site_of(name).name for name in dict.fromkeys(sites)]
+    if batch_size < 1:
+        raise UserError("batch_size must be at least 1")
+    chosen = as_sample_set(source, samples, seed)
+    first = first_usable(vlm, chosen)
+    size = part_size(vlm, names, indices, batch_size, first)
+    plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size)
+    identity = identity_of(plan)
+    with StoreWriter(Path(out), identity) as writer:
+        if first is not None and not writer.done:
+            cheap_check(vlm, first)
+        _drive(plan, LocalEngine(), writer)
+        writer.write_manifest(manifest_of(plan, identity, writer.samples))
+    return Store(out)
+
+
+def _drive(plan: Plan, engine: Engine, writer: StoreWriter) -> None:
+    """Extract and commit the parts that are missing."""
+    missing = plan.missing(writer.done)
+    parts = engine.run(plan, missing, writer.root)
+    what = f"{plan.vlm.name} on {plan.samples.name}"
+    for part in track(parts, len(plan), what, done=len(plan) - len(missing)):
+        _refuse_if_bad({**writer.failures, **failures_of(part.samples)}, plan.samples)
+        writer.commit(part.samples)
+
+
+def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet) -> None:
+    if len(failures) > BAD_SHARE * len(chosen):
+        name, reason = next(iter(failures.items()))
+        raise UserError(
+            f"{len(failures)} of {len(chosen)} samples of {chosen.name} are bad, more than "
+            f"{BAD_SHARE:.0%}; the first is {name}: {reason}"
+        )

@@ -1,0 +1,73 @@
+"""The identity of an extraction, and the manifest of what was done."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from keygap.engines.plan import Plan
+from keygap.models.fingerprint import fingerprint
+from keygap.store.writer import failures_of
+
+PACKAGES = ("keygap", "torch", "transformers", "numpy", "pyarrow")
+
+
+def identity_of(plan: Plan) -> dict[str, Any]:
+    """Everything that a run's vectors depend on, as plain values.
+
+    Two extractions with one identity are the same extraction, and one continues the other.
+    """
+    vlm, benchmark = plan.vlm, plan.samples.benchmark
+    return {
+        "model": vlm.name,
+        "revision": vlm.revision,
+        "weights": fingerprint(vlm.model),  # models of one name and revision may differ in these
+        "interventions": vlm.interventions.identity,
+        "benchmark": benchmark.name,
+        "split": benchmark.split,
+        "data": benchmark.data,
+        "language": benchmark.language,
+        "samples": plan.samples.asked,
+        "seed": plan.samples.seed,
+        "layers": list(plan.layers),
+        "sites": list(plan.sites),
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "batch_size": plan.batch_size,
+    }
+
+
+def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict[str, Any]:
+    """The facts of a finished extraction: its identity, the model, counts, failures, versions.
+
+    Args:
+        plan: of the extraction.
+        identity: of the extraction.
+        samples: the rows of all its samples.
+    """
+    vlm, failures = plan.vlm, failures_of(samples)
+    connector = vlm.connector
+    attending = next(layer for layer in vlm.layers if layer.attention is not None)
+    return {
+        **identity,
+        "architecture": vlm.architecture,
+        "connector": str(connector) if connector else None,
+        "connector_path": connector.path if connector else None,
+        "connector_parameters": connector.parameters if connector else None,
+        "fusion": vlm.fusion,
+        "cross_attention_layers": vlm.indices("cross"),
+        "sliding_windows": {
+            str(layer.index): layer.window for layer in vlm.layers if layer.window is not None
+        },
+        "n_layers": len(vlm.layers),
+        "heads": attending.heads,
+        "key_heads": attending.key_heads,
+        "head_dim": attending.head_dim,
+        "device": str(vlm.device),
+        "n_samples": len(samples) - len(failures),
+        "n_failed": len(failures),
+        "failures": failures,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }

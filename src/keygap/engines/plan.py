@@ -1,0 +1,113 @@
+"""The plan of an extraction, and what an engine must do with it.
+
+A plan divides the chosen samples into parts, always in the same way. A part depends on the plan
+alone, so parts can be extracted in any process and in any order, and a run that was killed
+continues with those that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from keygap.benchmarks import SampleSet
+from keygap.capture.sites import SITES
+from keygap.models.batch import Batch
+from keygap.models.vlm import VLM
+
+PART_SAMPLES = 64  # the most samples of a part, and so the most that a killed run loses
+PART_BYTES = 2**30  # what a part of several batches may hold in memory, roughly
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is needed to extract any part.
+
+    Attributes:
+        vlm: the model.
+        samples: the chosen samples, in the order of the run.
+        sites: names of ``keygap.capture.sites.SITES``.
+        layers: absolute indices.
+        batch_size: samples in one forward pass.
+        part_size: samples in one part, a multiple of ``batch_size``.
+    """
+
+    vlm: VLM
+    samples: SampleSet
+    sites: tuple[str, ...]
+    layers: tuple[int, ...]
+    batch_size: int
+    part_size: int
+
+    def __len__(self) -> int:
+        """The number of parts."""
+        return -(-len(self.samples) // self.part_size)
+
+    def part(self, number: int) -> SampleSet:
+        """The samples of a part, counted from 0."""
+        start = number * self.part_size
+        return self.samples[start : start + self.part_size]
+
+    def missing(self, done: Collection[str]) -> list[int]:
+        """The parts that have a sample whose id is not among those done, ascending."""
+        entries = self.samples.entries
+        late = (place // self.part_size for place, e in enumerate(entries) if e.id not in done)
+        return list(dict.fromkeys(late))
+
+
+@dataclass(frozen=True)
+class WrittenPart:
+    """A part whose files are on disk and that is not committed yet.
+
+    Attributes:
+        number: of the part.
+        samples: the rows of its samples (``keygap.store.schema.SAMPLES_SCHEMA``).
+    """
+
+    number: int
+    samples: pa.Table
+
+
+class Engine(Protocol):
+    """A way to extract the parts of a plan: in this process, or on other machines."""
+
+    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Iterator[WrittenPart]:
+        """Extract parts and write their files.
+
+        Args:
+            plan: of the extraction.
+            numbers: the parts to extract.
+            root: the run folder. Only the files of these parts are written there.
+
+        Yields:
+            The parts in the order of ``numbers``, each once its files are whole on disk.
+        """
+        ...
+
+
+def part_size(
+    vlm: VLM, sites: Sequence[str], layers: Sequence[int], batch_size: int, first: Batch | None
+) -> int:
+    """How many samples a part has: whole batches, within ``PART_SAMPLES`` and ``PART_BYTES``.
+
+    At least one batch. It depends on nothing that differs between a run and its continuation.
+
+    Args:
+        vlm: the model.
+        sites: names of sites.
+        layers: absolute indices.
+        batch_size: samples in one forward pass.
+        first: the first usable sample, whose length stands for all; None if there is none.
+    """
+    numbers = sum(
+        (layer.key_heads if SITES[site].of_keys else layer.heads) * layer.head_dim
+        for site in sites
+        for layer in (vlm.layers[index] for index in layers)
+    )
+    tokens = len(first.labels[0]) if first is not None else 1
+    batch_bytes = max(1, 4 * numbers * tokens * batch_size)
+    return batch_size * max(1, min(PART_BYTES // batch_bytes, PART_SAMPLES // batch_size))

@@ -1,0 +1,61 @@
+"""What a statistic is to the rest of keygap: a function of two sides whose result has readings.
+
+Measuring, tables and reports must work with statistics that they do not know by name, including
+those of other packages. So a statistic declares what it needs as plain fields, and everything it
+returns can be read in one form, as ``Reading`` objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from keygap.gap.core.reading import Reading
+from keygap.gap.core.sides import Sides
+
+Coordinates = Literal["raw", "standardised", "components"]
+Scope = Literal["ladder", "gap"]
+
+
+class Result(Protocol):
+    """The result of any statistic."""
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Every number of the result that belongs in a table."""
+        ...
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A two-sample statistic that can be measured on any comparison.
+
+    Calling it with ``Sides`` returns the result:
+
+        readings = STATISTICS["frechet"](Sides(x, y, groups_x, groups_y)).readings
+
+    Attributes:
+        what: One line that says what the statistic measures.
+        compute: Function of x (n, d) and y (m, d) in the declared coordinates, and of the ``Sides``
+            they come from, which hold the sample ids and options. It raises ``UserError`` if these
+            vectors do not have the statistic.
+        coordinates: Form of the vectors that ``compute`` receives: "raw" as captured,
+            "standardised" by column, or "components", the principal components of the latter.
+        scope: Which comparisons of a run are measured. "ladder": all of them, that is every
+            contrast and confound and every single head, so the statistic has to be cheap. "gap":
+            only contrasts between modalities, with all heads together.
+    """
+
+    what: str
+    compute: Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"], Sides], Result]
+    coordinates: Coordinates = "standardised"
+    scope: Scope = "gap"
+
+    def __call__(self, sides: Sides) -> Result:
+        """Compute the statistic of the two sides."""
+        x, y = getattr(sides, self.coordinates)
+        return self.compute(x, y, sides)

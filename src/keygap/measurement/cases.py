@@ -1,0 +1,126 @@
+"""From the vectors of one layer to the comparisons that are measured.
+
+Every contrast is standardised on its own, all its coordinates and bandwidths included. Coordinates
+shared by all contrasts would be fitted on image and text and would favour their gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from keygap import gap
+from keygap.contrasts.confounds import CONFOUNDS
+from keygap.contrasts.contrast import Contrast, NotMeasurable, TooFewSamples
+from keygap.contrasts.sides import Case, Selector
+from keygap.errors import UserError
+from keygap.gap.core.standardise import standardise
+from keygap.measurement.options import Options
+from keygap.measurement.views import JSD_DIM
+
+
+def cases(
+    selector: Selector, contrasts: Sequence[Contrast], note: Callable[[str], None]
+) -> Iterator[Case]:
+    """Select the sides of every contrast, and of its confounds where it has them.
+
+    Args:
+        selector: the vectors of one layer.
+        contrasts: what to select.
+        note: called with a line for each contrast or confound that these vectors do not have, and
+            for samples that a contrast leaves out.
+
+    Raises:
+        UserError: a required contrast cannot be measured.
+    """
+    for contrast in contrasts:
+        try:
+            case = _case(selector, contrast)
+        except NotMeasurable as reason:
+            note(f"no {contrast.name}: {reason}")
+            continue
+        except UserError as reason:
+            if contrast.required:
+                raise
+            note(f"no {contrast.name}: {reason}")
+            continue
+        if case.left_out and contrast.note_left_out:
+            note(
+                f"{contrast.name}: {case.left_out} samples have one of its sides only and are left "
+                "out"
+            )
+        yield case
+        if contrast.with_confounds:
+            yield from _without_confounds(selector, case, note)
+
+
+def _case(selector: Selector, contrast: Contrast) -> Case:
+    """The sides of a contrast; of several draws, those with the median MMD squared."""
+    try:
+        if contrast.draws == 1:
+            return selector.case(contrast)
+        draws = [selector.case(contrast, draw) for draw in range(contrast.draws)]
+    except TooFewSamples as reason:
+        if contrast.required:
+            raise UserError(f"too few samples to measure: {reason}; extract more") from reason
+        raise
+    sizes = [_mmd2(case, selector.seed) for case in draws]
+    return draws[sorted(range(len(draws)), key=sizes.__getitem__)[len(draws) // 2]]
+
+
+def _mmd2(case: Case, seed: int) -> float:
+    x, y = (side.array.reshape(len(side), -1) for side in (case.a, case.b))
+    ids = case.a.sample_ids, case.b.sample_ids
+    return gap.mmd(*standardise(x, y), *ids, n_permutations=0, n_bootstraps=0, seed=seed).mmd2
+
+
+def _without_confounds(
+    selector: Selector, case: Case, note: Callable[[str], None]
+) -> Iterator[Case]:
+    for confound in CONFOUNDS:
+        try:
+            yield selector.without(confound, case)
+        except NotMeasurable as reason:
+            note(f"no {case.contrast.name} {confound.name}: {reason}")
+
+
+def by_head(case: Case, options: Options, n_layers: int) -> Iterator[tuple[str, gap.Sides]]:
+    """The two sides with all heads together, then each head alone if there are several.
+
+    Heads alone are compared for the contrast as it is, not for its confounds.
+
+    Args:
+        case: the vectors of both sides, (n, heads, head_dim) and (m, heads, head_dim).
+        options: of the measurement.
+        n_layers: the number of layers of the site; with the heads, it says how many tests Holm
+            adjusts together.
+
+    Yields:
+        ``all`` or the head's number, and the sides, (n, d) and (m, d).
+    """
+    heads = case.a.array.shape[1]
+
+    def sides(x: np.ndarray, y: np.ndarray, tests: int, **more: Any) -> gap.Sides:
+        return gap.Sides(
+            x,
+            y,
+            case.a.sample_ids,
+            case.b.sample_ids,
+            n_permutations=options.swaps(tests),
+            n_bootstraps=options.n_bootstraps,
+            seed=options.seed,
+            **more,
+        )
+
+    # a boolean index over two axes leaves the rows scattered in memory
+    a, b = (np.ascontiguousarray(side.array[:, case.kept]) for side in (case.a, case.b))
+    if case.confound:
+        yield "all", sides(a, b, n_layers, dims=(JSD_DIM,))
+        return
+    yield "all", sides(a, b, n_layers, heads=heads)
+    if heads > 1:
+        for head in range(heads):
+            a, b = case.a.array[:, head], case.b.array[:, head]
+            yield str(head), sides(a, b, n_layers * heads, dims=(JSD_DIM,))

@@ -1,0 +1,146 @@
+"""Measures every contrast at one site and layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from keygap import gap
+from keygap.contrasts.contrast import Contrast
+from keygap.contrasts.sides import Case, Selector
+from keygap.errors import UserError
+from keygap.measurement.cases import by_head, cases
+from keygap.measurement.options import Options
+from keygap.measurement.ratio import Comparison, ratio_to_highest
+from keygap.measurement.shape import by_dimension
+from keygap.store import Vectors
+
+IN_EVERY_ROW = ("mmd", "jsd")  # the statistics of gap.csv: a row has both or does not exist
+
+
+@dataclass
+class LayerMeasurement:
+    """The rows of one site and layer, collected as they are measured.
+
+    Attributes:
+        key: the columns model, connector, benchmark, site and layer.
+        options: of the measurement.
+        n_layers: the number of layers measured at this site.
+        rows: rows of the long table.
+        dimensions: rows of ``dimensions.csv``.
+        notes: what could not be measured, and why.
+    """
+
+    key: dict[str, Any]
+    options: Options
+    n_layers: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    dimensions: list[pd.DataFrame] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _comparisons: list[Comparison] = field(default_factory=list)
+
+    def measure(self, vectors: Vectors, contrasts: Sequence[Contrast]) -> None:
+        """Measure every contrast, then the ratios, which need all of them.
+
+        Raises:
+            UserError: a required contrast cannot be measured.
+        """
+        options = self.options
+        selector = Selector(vectors, options.text_roles, options.tokens_per_sample, options.seed)
+        for case in cases(selector, contrasts, self._note):
+            for head, sides in by_head(case, options, self.n_layers):
+                self._compare(case, head, sides)
+        for own in self._comparisons:
+            ratio = ratio_to_highest(own, self._comparisons)
+            if ratio is not None and own.key["rung"] == "between":
+                self.rows.append(_row(own.key, ratio))
+
+    def _compare(self, case: Case, head: str, sides: gap.Sides) -> None:
+        """Compute the statistics of one case and head."""
+        key = {
+            **self.key,
+            "head": head,
+            "contrast": case.contrast.name,
+            "rung": case.rung,
+            "confound": case.confound,
+            "n_samples": len({*case.a.sample_ids, *case.b.sample_ids}),
+            "n_a": len(case.a),
+            "n_b": len(case.b),
+        }
+        try:
+            found = {name: gap.STATISTICS[name](sides) for name in IN_EVERY_ROW}
+        except UserError as reason:
+            if case.contrast.required and _is_whole(key):
+                where = f"{self.key['site']}, layer {self.key['layer']}"
+                raise UserError(f"{where}: {reason}") from reason
+            self._note(f"no {_name(key)}: {reason}")
+            return
+        mmd = found["mmd"]
+        assert isinstance(mmd, gap.MMDResult)
+        self._comparisons.append(Comparison(key, mmd))
+        found |= self._other_statistics(key, sides)
+        for name, result in found.items():
+            settings = {"coordinates": gap.STATISTICS[name].coordinates}
+            self.rows += [_row(key, one, case.contrast.sides, settings) for one in result.readings]
+        parts = found.get("contribution")
+        if isinstance(parts, gap.ContributionResult):
+            self.dimensions.append(by_dimension(key, case, parts))
+
+    def _other_statistics(self, key: dict[str, Any], sides: gap.Sides) -> dict[str, gap.Result]:
+        """The statistics whose scope includes this comparison; a note for each it does not have."""
+        is_gap = _is_whole(key) and key["rung"] == "between"
+        found = {}
+        for name, statistic in gap.STATISTICS.items():
+            if name in IN_EVERY_ROW or (statistic.scope == "gap" and not is_gap):
+                continue
+            try:
+                found[name] = statistic(sides)
+            except UserError as reason:
+                self._note(f"no {name} of {_name(key)}: {reason}")
+        return found
+
+    def _note(self, what: str) -> None:
+        model, site, layer = (self.key[name] for name in ("model", "site", "layer"))
+        self.notes.append(f"{model}, {site}, layer {layer}: {what}")
+
+
+def _is_whole(key: dict[str, Any]) -> bool:
+    """Whether all heads are together and no confound is removed."""
+    return key["head"] == "all" and not key["confound"]
+
+
+def _name(key: dict[str, Any]) -> str:
+    return f"{key['contrast']} {key['confound']}".strip() + f", head {key['head']}"
+
+
+def _row(
+    key: dict[str, Any],
+    reading: gap.Reading,
+    sides: tuple[str, str] = ("a", "b"),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """A row of the long table, with the reading's sides under the contrast's names for them."""
+    low, high = reading.ci or (None, None)
+    null_low, null_high = reading.null_band or (None, None)
+    return {
+        **key,
+        "layer": str(key["layer"]),
+        "head": key["head"] if reading.head is None else str(reading.head),
+        "statistic": reading.name,
+        "side": {"x": sides[0], "y": sides[1]}.get(reading.side, ""),
+        "dims": reading.dims,
+        "value": reading.value,
+        "ci_low": low,
+        "ci_high": high,
+        "null": reading.null,
+        "null_low": null_low,
+        "null_high": null_high,
+        "p_value": reading.p_value,
+        "settings": json.dumps({**settings, **reading.settings}),
+        "what": reading.what,
+    }

@@ -1,0 +1,125 @@
+"""``kg.measure``: every contrast at every site, layer and head of a run, as tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from keygap import defaults, gap
+from keygap.contrasts import CONTRASTS, contrast_of
+from keygap.contrasts.contrast import Contrast
+from keygap.contrasts.own import refuse_twice
+from keygap.errors import UserError
+from keygap.measurement.layer import LayerMeasurement
+from keygap.measurement.options import Options
+from keygap.measurement.shape import mir_over_layers
+from keygap.measurement.tables import DIMENSION_COLUMNS, GapTable, statistics_frame
+from keygap.progress import track
+from keygap.store import Store, Vectors
+from keygap.tokens import known_roles
+
+
+def measure(
+    store: Store,
+    *,
+    sites: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    contrasts: Sequence[str | Contrast] | None = None,
+    text_roles: Sequence[str] = defaults.TEXT_ROLES,
+    tokens_per_sample: int | None = defaults.TOKENS_PER_SAMPLE,
+    n_permutations: int = defaults.N_PERMUTATIONS,
+    n_bootstraps: int = defaults.N_BOOTSTRAPS,
+    seed: int = 0,
+) -> GapTable:
+    """Measure contrasts of a run at each site and layer, all heads together and each head alone.
+
+    Args:
+        store: a finished extraction.
+        sites: sites of the store; None means all it has.
+        layers: absolute indices; None means all it has.
+        contrasts: names of registered contrasts, or ``Contrast`` objects; None means all that are
+            registered, in the order of the ladder.
+        text_roles: what counts as text. By default only the question's own tokens, because
+            template tokens are the same in every prompt.
+        tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
+            by the seed; None means all. Samples are the unit: an image's 576 tokens say little
+            more than 64 of them, at many times the cost.
+        n_permutations: the least number of label swaps of a test. A test that ``p_holm`` adjusts
+            together with others (the layers of a site, or its layers and heads) makes at least 40
+            for each of them.
+        n_bootstraps: resamplings of whole samples behind the intervals of the JSD.
+        seed: of every random draw.
+
+    Returns:
+        The tables, with a note for everything that could not be measured.
+
+    Raises:
+        UserError: a name is unknown or given twice, there are no image or text tokens of these
+            roles, there are fewer than four samples, or vectors are not finite.
+    """
+    names = tuple(CONTRASTS) if contrasts is None else contrasts
+    chosen = [contrast_of(name) for name in names]
+    refuse_twice(contrast.name for contrast in chosen)
+    options = Options(
+        known_roles(text_roles), tokens_per_sample, n_permutations, n_bootstraps, seed
+    )
+    manifest = store.manifest
+    run = {name: manifest[name] for name in ("model", "connector", "benchmark")}
+    places = store.places(sites, layers)
+    layers_of = Counter(site for site, _ in places)
+    found = []
+    for site, layer in track(places, len(places), f"gap of {manifest['model']}"):
+        vectors = store.vectors(site, layer)
+        _refuse_non_finite(vectors, site, layer)
+        key = {**run, "site": site, "layer": layer}
+        one = LayerMeasurement(key, options, layers_of[site])
+        one.measure(vectors, chosen)
+        found.append(one)
+    settings = asdict(options) | {
+        "contrasts": [{"name": c.name, "rung": c.rung, "what": c.what} for c in chosen]
+    }
+    return _table(found, settings)
+
+
+def _table(found: Sequence[LayerMeasurement], settings: dict[str, object]) -> GapTable:
+    """The tables of all layers, with what needs several layers: MIR and adjusted p-values."""
+    statistics = statistics_frame([row for one in found for row in one.rows])
+    mir, notes = mir_over_layers(statistics)
+    statistics = pd.concat([_adjusted(statistics), mir], ignore_index=True)
+    empty = pd.DataFrame(columns=list(DIMENSION_COLUMNS))
+    dimensions = [frame for one in found for frame in one.dimensions]
+    return GapTable.of(
+        statistics,
+        pd.concat(dimensions, ignore_index=True) if dimensions else empty,
+        (*(note for one in found for note in one.notes), *notes),
+        settings,
+    )
+
+
+def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Fill ``p_holm``: p adjusted for the layers of a site, or for its layers and heads.
+
+    All heads together are a family of their own, with few tests, because they are what is read.
+    """
+    tested = statistics[statistics["p_value"].notna()]
+    whole = tested["head"] == "all"
+    family = ["site", "contrast", "confound", "statistic", "side", "dims", whole]
+    p_holm = statistics["p_holm"].copy()
+    for index in tested.groupby(family, dropna=False).groups.values():
+        p_holm[index] = gap.holm(tested.loc[index, "p_value"].to_numpy())
+    return statistics.assign(p_holm=p_holm)
+
+
+def _refuse_non_finite(vectors: Vectors, site: str, layer: int) -> None:
+    finite = np.isfinite(vectors.array).all(axis=(1, 2))
+    if not finite.all():
+        first = vectors.labels.iloc[int(np.argmin(finite))]
+        raise UserError(
+            f"{int((~finite).sum())} vectors of {site} at layer {layer} are NaN or infinite, the "
+            f"first in sample {first['sample_id']} at position {first['position']}; extract again "
+            "with --dtype float32 or bfloat16"
+        )

@@ -1,0 +1,119 @@
+"""Which token is at which position of a forward pass.
+
+Labels belong to the tokens of a prompt. A forward pass sees other ranges of positions: the whole
+prompt, padded; with a cache, only the newest token as a query, and as keys everything before it, or
+a sliding window of it. A generated token is text of role ``answer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from keygap.errors import UserError, unknown
+from keygap.models.batch import Batch
+from keygap.tokens import MODALITIES, TEXT_ROLES, TokenLabels
+
+TOKEN_NAMES = (*MODALITIES, *TEXT_ROLES, "thumbnail")
+GENERATED = ("text", "answer")  # what a generated token is
+
+
+def known_tokens(names: str | Sequence[str]) -> tuple[str, ...]:
+    """The same names of modalities and roles, as a tuple.
+
+    Raises:
+        UserError: no name, or one that no token can have.
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        if name not in TOKEN_NAMES:
+            raise unknown("kind of token", name, TOKEN_NAMES)
+    if not names:
+        raise UserError(f"no kind of token: choose among {', '.join(TOKEN_NAMES)}")
+    return names
+
+
+@dataclass
+class PromptLabels:
+    """The labels of a batch's prompts, where they are in the padded batch.
+
+    Attributes:
+        labels: of each prompt.
+        starts: the position of each prompt's first token.
+        width: tokens of the padded batch.
+    """
+
+    labels: tuple[TokenLabels, ...]
+    starts: tuple[int, ...]
+    width: int
+    _masks: dict[tuple[str, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, batch: Batch) -> PromptLabels:
+        """The labels of a batch; its attention mask says on which side it is padded."""
+        mask = batch.inputs.get("attention_mask")
+        starts = (0,) * len(batch.labels)
+        if mask is not None and mask.ndim == 2:
+            starts = tuple(int(start) for start in mask.long().argmax(1))
+        return cls(batch.labels, starts, int(batch.inputs["input_ids"].shape[1]))
+
+    def are(self, names: tuple[str, ...], device: torch.device) -> Bool[Tensor, "b width"]:
+        """Which positions are of one of these modalities or roles; padding is of none."""
+        if names not in self._masks:
+            mask = np.zeros((len(self.labels), self.width), dtype=bool)
+            for row, start, labels in zip(mask, self.starts, self.labels, strict=True):
+                chosen = np.isin(labels.modality, names) | np.isin(labels.role, names)
+                row[start : start + len(labels)] = chosen
+            self._masks[names] = torch.from_numpy(mask)
+        if self._masks[names].device != device:
+            self._masks[names] = self._masks[names].to(device)
+        return self._masks[names]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens at consecutive positions of a pass, by which an intervention chooses.
+
+    Attributes:
+        prompts: the labels of the batch, None if the pass was given none.
+        batch: rows of the pass: several for each prompt in a beam search.
+        start: the first position.
+        count: how many positions.
+        device: where masks are needed.
+        image_features: whether these are keys of a cross-attention layer: image features, which
+            have no position in the prompt.
+    """
+
+    prompts: PromptLabels | None
+    batch: int
+    start: int
+    count: int
+    device: torch.device
+    image_features: bool = False
+
+    def are(self, names: tuple[str, ...]) -> Bool[Tensor, "b count"]:
+        """Which tokens are of one of these modalities or roles.
+
+        Raises:
+            UserError: the pass has no labels.
+        """
+        if self.image_features:
+            return self._full("image" in names, self.count)
+        if self.prompts is None:
+            raise UserError(
+                "an intervention chooses tokens by their labels, and this pass has none: give the "
+                "prompter's batch to vlm.forward, vlm.generate or a Capture"
+            )
+        stop = self.start + self.count
+        prompt = self.prompts.are(names, self.device)[:, self.start : stop]
+        prompt = prompt.repeat_interleave(self.batch // len(self.prompts.labels), dim=0)
+        new = any(name in GENERATED for name in names)
+        return torch.cat([prompt, self._full(new, self.count - prompt.shape[1])], dim=1)
+
+    def _full(self, value: bool, count: int) -> Tensor:
+        return torch.full((self.batch, count), value, device=self.device)

@@ -1,0 +1,142 @@
+"""The form of one model's prompts: how they are written, and how the processor is called.
+
+A form is immutable. Which form a model takes is found once (``Prompter.form``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+
+from keygap.benchmarks.sample import BadSample, Piece
+from keygap.models.batch import Batch
+from keygap.models.patches.charts import Charts
+from keygap.models.patches.layout import ImageFacts
+from keygap.models.prompting.facts import Shown, facts_of
+from keygap.models.prompting.image_inputs import ImageTokens, image_positions
+from keygap.models.prompting.labelling import VideoFacts, label_prompt
+from keygap.models.prompting.marks import (
+    Marked,
+    aligned,
+    recorded,
+    with_image_marks,
+    without_marks,
+)
+from keygap.models.prompting.template import Template
+from keygap.tokens import TokenLabels
+
+_REFUSALS = (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How prompts are written for one model, and how its processor is called.
+
+    Attributes:
+        template: writes the text of a prompt.
+        processor: the model's processor, with tokenizers that read marks.
+        image_tokens: what the model reports about image positions.
+        image_marks: whether placeholders are enclosed in marks. Some processors depend on what
+            is next to a placeholder.
+        nested: whether images are given in one list for each prompt, or all in one list.
+    """
+
+    template: Template
+    processor: ProcessorMixin = field(repr=False)
+    image_tokens: ImageTokens
+    image_marks: bool
+    nested: bool
+
+    @cached_property
+    def charts(self) -> Charts:
+        """How the processor cuts images, by their size."""
+        return Charts(self._of_equal_images)
+
+    def batch(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> Batch:
+        """Model inputs of some prompts, and the label of every token.
+
+        Args:
+            texts: the marked text of each prompt.
+            shown: images and videos of each prompt.
+
+        Raises:
+            BadSample: the processor refuses a prompt, or its positions cannot be labelled.
+        """
+        try:
+            with recorded() as tokenized:
+                inputs = self._inputs(texts, shown)
+        except _REFUSALS as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadSample(f"the processor refuses the sample: {first}") from error
+        known = self.image_tokens
+        ids = inputs["input_ids"].numpy()
+        mask = inputs["attention_mask"].bool().numpy()
+        is_visual = image_positions(inputs, ids, (*known.ids, *known.video_ids))
+        facts = facts_of(inputs, shown, known, self.charts, int((is_visual & mask).sum()))
+        labels = []
+        for row, own in enumerate(facts):
+            # one text for each prompt, or several in an order that is not known
+            texts_of_row = tokenized[row : row + 1] if len(tokenized) == len(facts) else tokenized
+            here = mask[row]
+            labels.append(self._labels(ids[row][here], is_visual[row][here], texts_of_row, own))
+        return Batch(inputs, tuple(labels))
+
+    def _labels(
+        self,
+        ids: np.ndarray,
+        visual: np.ndarray,
+        tokenized: Sequence[Marked],
+        facts: Sequence[ImageFacts | VideoFacts],
+    ) -> TokenLabels:
+        """Labels of one prompt, padding left out."""
+        known = self.image_tokens
+        if known.limit and len(ids) > known.limit:
+            raise BadSample(
+                f"the prompt has {len(ids)} positions and the model knows {known.limit}: "
+                "smaller or fewer images are needed"
+            )
+        roles, spans = aligned(ids, tokenized, ignore=visual)
+        tokens = self.processor.tokenizer.convert_ids_to_tokens(ids.tolist())
+        return label_prompt(ids, tokens, visual, roles, spans, facts, known.in_prompt)
+
+    def _inputs(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> BatchFeature:
+        known = self.image_tokens
+        if self.image_marks:
+            placeholders = (known.placeholder, known.video_placeholder)
+            texts = [with_image_marks(text, placeholders) for text in texts]
+        images = [[one for one in own if isinstance(one, Image.Image)] for own in shown]
+        videos = [one for own in shown for one in own if not isinstance(one, Image.Image)]
+        options: dict[str, Any] = {"return_mm_token_type_ids": True} if known.types else {}
+        if videos:  # the maker of the sample has chosen the frames
+            options |= {"videos": [np.stack(frames) for frames in videos]}
+            options |= {"do_sample_frames": False}
+        if any(images):
+            options |= {"images": images if self.nested else [i for own in images for i in own]}
+        inputs = self.processor(
+            text=list(texts),
+            padding=True,
+            return_tensors="pt",
+            # a template that writes the first token itself must not get a second one
+            add_special_tokens=not self._starts_with_bos(without_marks(texts[0])),
+            **options,
+        )
+        if (videos or any(images)) and not any("pixel" in n or "patches" in n for n in inputs):
+            raise ValueError("it makes no model input of the picture")
+        return inputs
+
+    def _starts_with_bos(self, text: str) -> bool:
+        bos = self.processor.tokenizer.bos_token
+        return bos is not None and text.startswith(bos)
+
+    def _of_equal_images(self, image: Image.Image, images: int) -> tuple[BatchFeature, int]:
+        """Model inputs of one prompt of equal images, and the number of their positions."""
+        text = self.template.render([*[Piece("image")] * images, Piece("text", text="?")])
+        inputs = self._inputs([text], [[image] * images])
+        ids = inputs["input_ids"].numpy()
+        return inputs, int(image_positions(inputs, ids, self.image_tokens.ids).sum())

@@ -1,0 +1,71 @@
+"""What a step of the self-check finds, and how it runs a model that may refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from keygap.benchmarks.sample import BadSample
+from keygap.errors import UserError
+from keygap.models.vlm import VLM
+
+Outcome = tuple[bool | None, str]  # whether a step passed (None: it does not apply), and details
+
+# Differences between two ways of computing the same, relative to the largest value.
+NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+
+_REFUSALS = (BadSample, TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the self-check.
+
+    Attributes:
+        check: what was checked.
+        passed: whether it passed, None where it does not apply.
+        detail: numbers, or what is wrong.
+    """
+
+    check: str
+    passed: bool | None
+    detail: str
+
+
+def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
+    """Why a model refuses what it is given, in one line; None if it runs.
+
+    Args:
+        vlm: the model.
+        run: a call that makes the model run.
+
+    Raises:
+        UserError: there is not enough memory, which says nothing about what the model can do.
+    """
+    try:
+        run()
+    except (MemoryError, *_REFUSALS) as error:
+        line = (str(error).strip().splitlines() or [""])[0][:200]
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+            words in str(error) for words in _OUT_OF_MEMORY
+        ):
+            raise UserError(
+                f"{vlm.name}: out of memory on {vlm.device} during the self-check: free some, load "
+                f"the model with a smaller dtype, or spread it with device_map ({line})"
+            ) from error
+        known = isinstance(error, (BadSample, UserError))
+        return line if known else f"{type(error).__name__}: {line}"
+    return None
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest expected value; infinite if it is not a number."""
+    expected = expected.float()
+    error = (found.float() - expected).abs().max() / expected.abs().max().clamp_min(1e-9)
+    return float(error) if bool(error.isfinite()) else math.inf

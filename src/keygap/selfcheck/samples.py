@@ -1,0 +1,47 @@
+"""The pictures, questions and video of the self-check: the same ones for every model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from keygap.benchmarks.sample import Piece, Sample, image_then_question
+
+FRAMES = 4  # pictures of the video
+
+
+def check_samples() -> list[Sample]:
+    """Two samples, whose pictures differ in shape and whose questions differ in length."""
+    generator = np.random.default_rng(0)
+    made = []
+    for number, (size, question) in enumerate(
+        (((64, 48), "What colour is it?"), ((48, 64), "Is there a red circle in the image or not?"))
+    ):
+        pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        made.append(
+            Sample(
+                id=str(number),
+                images=(Image.fromarray(pixels),),
+                question=question,
+                prompt=image_then_question(question),
+            )
+        )
+    return made
+
+
+def sample_of_two_images() -> Sample:
+    """One prompt with both pictures, each followed by text."""
+    one, two = check_samples()
+    text = replace(two.prompt[1], text=" and this? ")
+    prompt = (one.prompt[0], one.prompt[1], replace(two.prompt[0], image=1), text)
+    return replace(one, images=(*one.images, *two.images), prompt=prompt)
+
+
+def sample_of_a_video() -> Sample:
+    """One prompt with a video of ``FRAMES`` pictures."""
+    one = check_samples()[0]
+    pixels = np.random.default_rng(1).integers(0, 256, (FRAMES, 48, 64, 3), dtype=np.uint8)
+    video = tuple(Image.fromarray(frame) for frame in pixels)
+    return replace(one, images=(), videos=(video,), prompt=(Piece("video"), one.prompt[1]))

@@ -1,0 +1,72 @@
+"""Every file name of a run folder and of a study folder.
+
+A run folder holds one extraction and everything computed from it; a study folder holds one run
+folder per model and benchmark, and the tables and the report over all of them. Writers and readers
+take the names from here, so that the layout on disk is defined once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# An extraction.
+EXTRACTION = "extraction.yaml"  # what was asked, complete: the identity of the run
+MANIFEST = "manifest.json"  # what was done; written last, so it marks a finished extraction
+SAMPLES = "samples.parquet"
+TOKENS = "tokens"
+VECTORS = "vectors"
+PARTS = "part-*.parquet"  # in tokens and in every folder of vectors
+LOCK = ".lock"  # exists while a process writes the extraction
+
+# What is computed from it.
+MEASUREMENT = "measurement.yaml"
+STATISTICS = "statistics.parquet"
+GAP = "gap.csv"
+JSD = "jsd.csv"
+SHAPE = "shape.csv"
+DIMENSIONS = "dimensions.csv"
+NOTES = "notes.txt"
+PROJECTION = "projection.parquet"
+ANSWERS = "answers.csv"
+ACCURACY = "accuracy.csv"
+FIGURES = "figures"
+REPORT = "report.html"
+
+# A study.
+STUDY = "study.yaml"
+
+# keygap 0.1 gave this name to both extraction.yaml and study.yaml.
+FORMER = "experiment.yaml"
+
+
+def extraction_file(folder: Path) -> Path:
+    """The identity of a run: ``extraction.yaml``, or the file that keygap 0.1 wrote instead."""
+    return _present(folder, EXTRACTION)
+
+
+def study_file(folder: Path) -> Path:
+    """The definition of a study: ``study.yaml``, or the file that keygap 0.1 wrote instead."""
+    return _present(folder, STUDY)
+
+
+def site_folder(root: Path, site: str) -> Path:
+    """The folder of one site's vectors."""
+    return root / VECTORS / f"site={site}"
+
+
+def vectors_folder(root: Path, site: str, layer: int) -> Path:
+    """The folder of one site and layer's vectors.
+
+    The names are Hive partitions, so that other parquet readers see site and layer as columns.
+    """
+    return site_folder(root, site) / f"layer={layer}"
+
+
+def part_name(number: int) -> str:
+    """The file name of a part (``PARTS``)."""
+    return f"part-{number:05d}.parquet"
+
+
+def _present(folder: Path, name: str) -> Path:
+    path, former = folder / name, folder / FORMER
+    return former if former.is_file() and not path.is_file() else path

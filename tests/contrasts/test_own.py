@@ -1,0 +1,74 @@
+"""Contrasts from an experiment file select what they say."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from contrasts.test_ladder import labels_of
+from keygap.contrasts import own
+from keygap.contrasts.contrast import NotMeasurable
+from keygap.contrasts.own import OwnContrast
+from keygap.contrasts.sides import Selector
+from made import made_vectors
+
+
+def test_it_selects_what_it_says():
+    labels = labels_of().assign(
+        token=lambda frame: "Ġw" + frame["token_id"].astype(str), subject="s", language="en"
+    )
+    contrast = OwnContrast.model_validate(
+        {
+            "name": "corner_word",
+            "a": {"modality": "image", "rows": [0, 0.5], "columns": [0, 0.25]},
+            "b": {"role": ["question"], "token": ["w100", "w101"]},
+        }
+    ).contrast()
+    a, b = contrast.select(labels, ["question"], 0)
+    assert set(labels["patch_row"][a]) == {0, 1}
+    assert set(labels["patch_column"][a]) == {0}
+    assert set(labels["token_id"][b]) == {100, 101}
+
+
+@pytest.mark.parametrize(
+    ("b", "reason"),
+    [({"role": ["hint"]}, "side b selects no token"), ({"modality": "image"}, "the same tokens")],
+)
+def test_a_side_without_tokens_or_shared_tokens_are_not_measurable(b, reason):
+    contrast = OwnContrast.model_validate({"name": "mine", "a": {"modality": "image"}, "b": b})
+    with pytest.raises(NotMeasurable, match=reason):
+        contrast.contrast().select(labels_of(), ["question"], 0)
+
+
+def test_the_examples_of_the_docstring_can_be_selected():
+    assert own.__doc__ is not None
+    example = yaml.safe_load(textwrap.dedent(own.__doc__.split("\n\n")[1]))
+    kind, words = (OwnContrast.model_validate(item).contrast() for item in example)
+    vectors = made_vectors(40)
+    selector = Selector(vectors, ["question"], None, 0)
+    case = selector.case(kind)
+    assert len({*case.a.sample_ids, *case.b.sample_ids}) == 40
+    text = vectors.labels[vectors.labels["modality"] == "text"]
+    having = [set(text["sample_id"][text["token"] == token]) for token in ("Ġcircle", "Ġimage")]
+    case = selector.case(words)
+    assert set(case.a.sample_ids) == having[0] & having[1]
+    assert case.left_out == len(having[0] ^ having[1]) > 0
+
+
+def test_policies_of_a_users_contrast():
+    mine = {"name": "mine", "a": {"modality": "image"}, "b": {"modality": "text"}}
+    contrast = OwnContrast.model_validate(mine).contrast()
+    assert (contrast.rung, contrast.pairing, contrast.required) == ("own", "auto", False)
+    assert contrast.what == "modality image, against modality text"
+    assert OwnContrast.model_validate(mine | {"rung": "kind"}).contrast().rung == "kind"
+    with pytest.raises(ValidationError):
+        OwnContrast.model_validate(mine | {"rung": "between"})
+
+
+def test_the_name_of_a_registered_contrast_is_refused():
+    mine = {"name": "image_sink", "a": {"modality": "image"}, "b": {"modality": "text"}}
+    with pytest.raises(ValidationError, match="image_sink is the name of a contrast"):
+        OwnContrast.model_validate(mine)

@@ -1,0 +1,130 @@
+"""Bad vectors and ids are errors of one line, for every statistic, and never a silent NaN."""
+
+import numpy as np
+import pytest
+
+from keygap import gap
+from keygap.errors import UserError
+from keygap.gap.core.inputs import check_level, check_varies, in_turn, thinned, two_sides
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(24, 5))
+Y = RNG.normal(size=(12, 5))
+GX, GY = np.repeat(np.arange(6), 4), np.repeat(np.arange(6), 2)
+
+
+def broken(values, row, value):
+    values = values.copy()
+    values[row, 2] = value
+    return values
+
+
+BAD = {
+    "empty side": ((X[:0], Y, GX[:0], GY), "x has no vectors"),
+    "one dimension": ((X[0], Y, GX, GY), "vectors as rows"),
+    "text": ((np.array([["a", "b"]] * 24), Y, GX, GY), "real numbers"),
+    "widths": ((X, Y[:, :4], GX, GY), "x has 5 columns and y has 4"),
+    "NaN": ((broken(X, 9, np.nan), Y, [f"q{g}" for g in GX], [f"q{g}" for g in GY]),
+            "x holds NaN in sample 'q2', row 9"),
+    "infinity": ((X, broken(Y, 11, -np.inf), GX, GY), "y holds an infinite value in sample 5"),
+    "length of ids": ((X, Y, GX[:-1], GY), "groups_x has shape"),
+    "three samples": ((X[:12], Y[:6], GX[:12], GY[:6]), "x has 3 samples and needs at least 4"),
+    "three samples on one side": ((X, Y[:6], GX, GY[:6] + 10), "y has 3 samples"),
+    "shared in part": ((X, Y, GX, GY + 2), "share some samples and not all (6 samples in x, 6"),
+    "numbers and strings": ((X, Y, GX, [str(g) for g in GY]), "give ids of one type"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize(
+    "statistic",
+    [gap.mmd, gap.jsd, gap.jsd_profile, gap.jsd_histogram, gap.c2st, gap.frechet,
+     gap.modality_gap, gap.moments, gap.contribution, gap.spread],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(statistic, case):
+    arguments, message = BAD[case]
+    with pytest.raises(UserError) as caught:
+        statistic(*arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: two_sides(X, Y, GX, GY + 6, paired=True), "paired=True needs the same samples"),
+        (lambda: two_sides(X, Y, GX, None, paired=True), "on both sides, or on neither"),
+        (lambda: two_sides(X, Y, paired=True), "24 samples in x, 12 in y, 12 in both"),
+        (lambda: thinned(two_sides(X, Y, GX, GY), 5, 0), "allow one vector each"),
+        (lambda: check_level(95), "between 0 and 1"),
+        (lambda: check_varies(two_sides(X, Y * 0, GX, GY), "no width"), "of y are equal: no width"),
+    ],
+)
+def test_bad_options_are_one_clear_line(call, message):
+    with pytest.raises(UserError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_who_is_paired():
+    def paired(groups_x, groups_y, **options):
+        return two_sides(X, Y, groups_x, groups_y, **options).paired
+
+    assert paired(GX, GY)
+    assert not paired(GX, GY + 6)
+    assert not paired(None, None)
+    assert not paired(GX, None)
+    assert not paired(GX, GY, paired=False)
+    assert paired([("a", g) for g in GX], [("a", g) for g in GY])
+    assert two_sides(X[:12], Y, paired=True).paired
+
+
+def test_ids_of_any_type_and_order_give_one_result():
+    order = np.random.default_rng(1).permutation(24)
+    base = two_sides(X, Y, GX, GY)
+    assert base.names_x == tuple(range(6))
+    for ids in (
+        np.array([f"s{g}" for g in GX]),
+        [f"s{g}" for g in GX],
+        [("s", int(g)) for g in GX],
+    ):
+        moved = two_sides(X[order], Y, [ids[i] for i in order], GY, paired=False)
+        for sample in range(6):
+            rows = X[order][moved.sample_x == sample]
+            assert {*map(tuple, rows)} == {*map(tuple, X[base.sample_x == sample])}
+
+
+def test_samples_take_turns():
+    sample = np.array([0] * 50 + [1] * 2 + [2] * 3)
+    order = in_turn(sample, np.random.default_rng(0))
+    assert sorted(order) == list(range(55))
+    assert sorted(sample[order[:3]]) == [0, 1, 2]
+    assert sorted(sample[order[3:6]]) == [0, 1, 2]
+    assert sorted(sample[order[6:8]]) == [0, 2]
+
+
+def test_thinning_keeps_every_sample_and_its_vectors():
+    thin = thinned(two_sides(X, Y, GX, GY), 7, seed=0)
+    assert (len(thin.x), len(thin.y)) == (7, 7)
+    assert set(thin.sample_x) == set(thin.sample_y) == set(range(6))
+    for vector, sample in zip(thin.x, thin.sample_x, strict=True):
+        (row,) = np.flatnonzero((vector == X).all(1))
+        assert GX[row] == sample
+
+
+def test_each_sample_and_each_side_weighs_the_same():
+    sides = two_sides(X, Y[:11], GX, GY[:11])
+    assert sides.weights_x.sum() == pytest.approx(1.0)
+    assert sides.weights.sum() == pytest.approx(1.0)
+    for cell in range(sides.n_cells):
+        assert sides.weights[sides.cells == cell].sum() == pytest.approx(0.5 / 6)
+    assert sides.is_x.sum() == 24
+
+
+def test_rows_of_their_own_are_samples():
+    alone = gap.mmd(X, Y, bandwidth=2.0, n_permutations=9, n_bootstraps=9)
+    named = gap.mmd(X, Y, np.arange(24), np.arange(100, 112), bandwidth=2.0,
+                    n_permutations=9, n_bootstraps=9)  # fmt: skip
+    assert alone.n_samples_x == 24
+    assert alone.mmd2 == named.mmd2

@@ -1,0 +1,100 @@
+"""The self-check finds what is wrong, and does not call it something else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import keygap as kg
+from keygap.errors import UserError
+from keygap.models.load import wrap
+from keygap.selfcheck.check import cheap_check, check
+from keygap.selfcheck.finding import relative_error
+from keygap.selfcheck.samples import check_samples
+from models.zoo import BY_FAMILY
+
+
+@pytest.fixture
+def llava() -> kg.VLM:
+    return wrap(*BY_FAMILY["llava"].build(), name="tiny llava")
+
+
+def when_two_images(vlm: kg.VLM, fail) -> None:
+    """Let the vision tower fail where one prompt has two images, after the batch of two went."""
+    passes = []
+
+    def hook(module, arguments, keywords):
+        passes.append(module)
+        if len(passes) == 4:  # the first pass, twice for the labels, then the two images
+            fail()
+
+    vlm.model.model.vision_tower.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def test_no_memory_on_a_gpu_is_said_as_such(llava):
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    when_two_images(llava, fail)
+    with pytest.raises(UserError, match=r"out of memory on cpu .* device_map") as error:
+        check(llava)
+    assert "\n" not in str(error.value)
+    assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_no_memory_on_a_cpu_is_said_as_such(llava):
+    when_two_images(llava, lambda: torch.empty(1 << 59, dtype=torch.uint8))
+    with pytest.raises(UserError, match="out of memory on cpu"):
+        check(llava)
+
+
+def test_what_a_model_cannot_do_is_not_a_failure(llava):
+    def fail():
+        raise ValueError("one image only\nand more")
+
+    when_two_images(llava, fail)
+    found = {finding.check: finding for finding in check(llava)}["several images in one prompt"]
+    assert found.passed is None
+    assert found.detail == "not for this model: ValueError: one image only"
+
+
+def test_it_is_about_the_model_without_its_interventions(llava):
+    batch = llava.prompter(check_samples())
+    with torch.no_grad():
+        plain = llava.forward(batch).logits
+    with kg.mask(llava, "image"):
+        assert all(finding.passed is not False for finding in check(llava))
+        assert len(llava.interventions.identity) == 1
+        with torch.no_grad():
+            assert not torch.equal(llava.forward(batch).logits, plain)
+
+
+def test_shifted_labels_are_found(llava):
+    batch = llava.prompter(check_samples())
+    labels = batch.labels[0]
+    moved = replace(labels, modality=np.roll(labels.modality, 1))
+    wrong = replace(batch, labels=(moved, batch.labels[1]))
+    with pytest.raises(UserError, match=r"labelled wrongly: 2 positions differ"):
+        cheap_check(llava, wrong)
+    cheap_check(llava, batch)
+
+
+def test_a_hook_that_stays_is_found(llava):
+    block = llava.layers[0].block
+
+    def leave_another(module, arguments, output):
+        block.register_forward_hook(lambda *_: None)
+
+    block.register_forward_hook(leave_another)
+    found = [finding.check for finding in check(llava) if finding.passed is False]
+    assert found == ["no hook left"]
+
+
+def test_an_error_that_is_not_a_number_is_infinite():
+    one = torch.tensor([1.0, 2.0])
+    assert relative_error(one, one) == 0
+    assert relative_error(one * 1.5, one) == 0.5
+    assert relative_error(one / 0 * 0, one) == float("inf")

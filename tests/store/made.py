@@ -1,0 +1,65 @@
+"""Small parts of a store: two heads of two dimensions, one image token and two words a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from keygap.store import PartTables
+from keygap.store.schema import SAMPLES_SCHEMA, TOKENS_SCHEMA, vectors_schema
+
+IDENTITY = {"model": "made", "seed": 0, "layers": [0, 3], "interventions": []}
+PLACES = (("k_proj", 0), ("k_proj", 3), ("hidden", 3))
+TOKENS = ("<image>", "is", "it")
+
+
+def vector(sample: int, position: int, layer: int) -> list[float]:
+    """The four numbers that a part has there."""
+    return [1000.0 * sample + 100.0 * position + 10.0 * layer + n for n in range(4)]
+
+
+def part(samples: range, failed: tuple[int, ...] = ()) -> PartTables:
+    """The tables of some samples, of which some failed."""
+    rows = [
+        {"sample_id": f"s{n}", "subject": "x", "failure": "broken"}
+        if n in failed
+        else {"sample_id": f"s{n}", "subject": "x", "language": "en", "n_tokens": 3}
+        for n in samples
+    ]
+    good = [n for n in samples if n not in failed]
+    size = len(good)
+    names = np.repeat([f"s{n}" for n in good], 3)
+    modality = ["image", "text", "text"] * size
+    tokens = {
+        "sample_id": names,
+        "position": [0, 1, 2] * size,
+        "token_id": [5, 6, 7] * size,
+        "token": list(TOKENS) * size,
+        "modality": modality,
+        "role": ["", "template", "question"] * size,
+        "image": [0, -1, -1] * size,
+        "frame": [-1] * 3 * size,
+        "patch_row": [0, -1, -1] * size,
+        "patch_column": [0, -1, -1] * size,
+    }
+    vectors = {}
+    for site, layer in PLACES:
+        schema = vectors_schema(2, 2)
+        columns = {
+            "sample_id": names,
+            "position": [0, 1, 2] * size,
+            "modality": modality,
+            "attention": np.arange(3 * size, dtype=np.float32),
+            "vector": [vector(n, position, layer) for n in good for position in range(3)],
+        }
+        vectors[site, layer] = _table(columns, schema)
+    return PartTables(
+        samples=pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA),
+        tokens=_table(tokens, TOKENS_SCHEMA) if good else None,
+        vectors=vectors if good else {},
+    )
+
+
+def _table(columns: dict, schema: pa.Schema) -> pa.Table:
+    arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
+    return pa.table(arrays, schema=schema)
