@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from keygap.benchmarks import InMemory, Sample, image_then_question
-from keygap.store import Vectors
+from keygap.store import LabelledVectors, Store
 
 SAMPLES = 24
 LAYERS = [0, 15, 29]
@@ -41,19 +41,24 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-class MadeStore:
-    """What ``measure`` asks of a store, around vectors that a test made."""
+class _MadeStore:
+    """What ``measure`` and ``project`` ask of a store, around vectors that a test made."""
 
     manifest: ClassVar = {"model": "made", "connector": "none", "benchmark": "made"}
 
-    def __init__(self, vectors: Vectors, layers: Sequence[int] = (0,)) -> None:
+    def __init__(self, vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> None:
         self.made, self.layers = vectors, layers
 
     def places(self, sites: object, layers: object) -> list[tuple[str, int]]:
         return [("k_proj", layer) for layer in self.layers]
 
-    def vectors(self, site: str, layer: int) -> Vectors:
+    def vectors(self, site: str, layer: int) -> LabelledVectors:
         return self.made
+
+
+def made_store(vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> Store:
+    """A store that has the same vectors of ``k_proj`` at each layer, and no files."""
+    return cast(Store, _MadeStore(vectors, layers))
 
 
 def made_vectors(
@@ -63,7 +68,7 @@ def made_vectors(
     gap: float = 0.0,
     by_position: float = 0.0,
     seed: int = 0,
-) -> Vectors:
+) -> LabelledVectors:
     """Image tokens, then a question, then one template token: 2 heads of 8, noise of deviation 1.
 
     Sample n has ``pictures[n]`` image tokens (in turn); ``gap`` is what image tokens have more, and
@@ -97,4 +102,4 @@ def made_vectors(
     array = rng.normal(size=(len(labels), 2, 8))
     array += (by_position * labels["position"].to_numpy())[:, None, None]
     array[(labels["modality"] == "image").to_numpy()] += gap
-    return Vectors(array.astype(np.float32), labels)
+    return LabelledVectors(array.astype(np.float32), labels)

@@ -16,7 +16,7 @@ from keygap.errors import UserError
 from made import files_of
 
 
-def keygap(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+def keygap(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     """Run the command in this process; its exit status, stdout and stderr."""
     monkeypatch.setattr(sys, "argv", ["keygap", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit_:

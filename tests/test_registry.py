@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_an_entry_is_imported_when_it_is_looked_up(registry) -> None:
 
 
 def test_an_attribute_of_an_attribute(package) -> None:
-    registry = Registry("gait", "keygap.gaits", {"neigh": "stable:Horses.neigh"})
+    registry: Registry[Any] = Registry("gait", "keygap.gaits", {"neigh": "stable:Horses.neigh"})
     assert registry["neigh"].__name__ == "neigh"
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def one_ratio(
     x, of_x = side(np.full(n_samples, 8), 0, image)
     a, of_a = side(counts, 1, 0.0)
     b, of_b = side(counts, 1, words)
-    options = {"bandwidth": SIGMAS, "n_permutations": 1, "n_bootstraps": 1}
+    options: dict[str, Any] = {"bandwidth": SIGMAS, "n_permutations": 1, "n_bootstraps": 1}
     text, of_text = np.concatenate([a, b]), np.concatenate([of_a, of_b])
     gap = keygap.gap.mmd(x, text, of_x, of_text, **options)
     if fewer:

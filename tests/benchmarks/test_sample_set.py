@@ -129,9 +129,9 @@ def test_a_set_takes_slices_and_no_numbers() -> None:
     chosen = Numbers(10).choose()
     assert chosen[2:5].places == chosen.places[2:5]
     with pytest.raises(TypeError, match=r"sample\(number\)"):
-        chosen[2]
+        chosen[2]  # type: ignore[index]
     with pytest.raises(TypeError):
-        list(chosen)
+        list(chosen)  # type: ignore[call-overload]
 
 
 def test_a_set_is_passed_on_and_a_benchmark_chosen_from() -> None:

@@ -10,7 +10,6 @@ from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
 from keygap.selfcheck.labels import check_samples
-
 from models.zoo import BY_FAMILY
 
 

@@ -9,7 +9,6 @@ from keygap.capture import Capture
 from keygap.models.interventions import Intervention
 from keygap.models.load import wrap
 from keygap.selfcheck.labels import check_samples
-
 from models.zoo import BY_FAMILY
 
 
@@ -69,7 +68,7 @@ def test_they_reach_an_intervention(llava, changed, read_at):
         image = torch.from_numpy(batch.labels[0].modality == "image")
         torch.testing.assert_close(vector.grad, weights[0, image].sum(0))
     assert vector.grad.abs().sum() > 0
-    vector.grad = None
+    vector.grad.zero_()
     read["hidden", 2].sum().backward()  # through attention, two layers on
     assert vector.grad.abs().sum() > 0
 

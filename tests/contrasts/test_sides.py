@@ -9,31 +9,33 @@ import pytest
 
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.confounds import CONFOUNDS
-from keygap.contrasts.contrast import Contrast, NotMeasurable, TooFewSamples
+from keygap.contrasts.contrast import Contrast, NotMeasurable, Pairing, TooFewSamples
 from keygap.contrasts.sides import Case, Selector
 from keygap.errors import UserError
-from keygap.store import Vectors
+from keygap.store import LabelledVectors
 from made import made_vectors
 
 
-def select(vectors: Vectors, contrast: str | Contrast, limit: int | None = None) -> Case:
+def select(vectors: LabelledVectors, contrast: str | Contrast, limit: int | None = None) -> Case:
     if isinstance(contrast, str):
         contrast = CONTRASTS[contrast]
     return Selector(vectors, ["question"], limit, 0).case(contrast)
 
 
-def without(vectors: Vectors, name: str, limit: int | None = None) -> Case:
+def without(vectors: LabelledVectors, name: str, limit: int | None = None) -> Case:
     """The sides of image_text without a confound."""
     selector = Selector(vectors, ["question"], limit, 0)
     (confound,) = (confound for confound in CONFOUNDS if confound.name == name)
     return selector.without(confound, selector.case(CONTRASTS["image_text"]))
 
 
-def with_sinks(vectors: Vectors, where: np.ndarray) -> Vectors:
-    return Vectors(vectors.array, vectors.labels.assign(attention=np.where(where, 9.0, 1.0)))
+def with_sinks(vectors: LabelledVectors, where: np.ndarray) -> LabelledVectors:
+    return LabelledVectors(
+        vectors.array, vectors.labels.assign(attention=np.where(where, 9.0, 1.0))
+    )
 
 
-def by_language(pairing: str = "auto") -> Contrast:
+def by_language(pairing: Pairing = "auto") -> Contrast:
     """Text of odd samples, text of even ones: no sample has both."""
 
     def languages(labels, roles, seed):
@@ -44,7 +46,7 @@ def by_language(pairing: str = "auto") -> Contrast:
     return Contrast("language", "two languages", languages, "own", pairing)
 
 
-def by_word(pairing: str = "auto") -> Contrast:
+def by_word(pairing: Pairing = "auto") -> Contrast:
     """Word 0 against word 1: some samples have both, some have one only."""
 
     def words(labels, roles, seed):
@@ -54,7 +56,7 @@ def by_word(pairing: str = "auto") -> Contrast:
     return Contrast("words", "two words", words, "own", pairing)
 
 
-def ids_by_word(vectors: Vectors) -> list[set[str]]:
+def ids_by_word(vectors: LabelledVectors) -> list[set[str]]:
     labels = vectors.labels[vectors.labels["role"] == "question"]
     return [set(labels["sample_id"][labels["token_id"] == word]) for word in (0, 1)]
 
@@ -127,7 +129,7 @@ def test_a_run_without_image_or_text_tokens_is_refused():
     vectors = made_vectors()
     separators = vectors.labels.assign(role="separator")
     with pytest.raises(UserError, match="no image tokens to compare"):
-        select(Vectors(vectors.array, separators), "image_text")
+        select(LabelledVectors(vectors.array, separators), "image_text")
     with pytest.raises(UserError, match="none of role hint, only of question, template"):
         Selector(vectors, ["hint"], None, 0).case(CONTRASTS["image_text"])
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -112,7 +113,7 @@ def test_a_folder_with_another_extraction_is_refused(vlm, easy_vqa, store):
 def test_a_folder_with_the_same_benchmark_of_other_files_is_refused(vlm, tmp_path):
     (tmp_path / "a.png").write_bytes(fixtures.picture())
     rows = [{"image": "a.png", "question": f"is it number {n}?"} for n in range(4)]
-    same = {"layers": [0], "batch_size": 4}
+    same: dict[str, Any] = {"layers": [0], "batch_size": 4}
     made = []
     for name in ("one", "two"):
         path = fixtures.write_bench_tsv(
@@ -136,7 +137,7 @@ def test_a_folder_with_the_same_benchmark_of_other_files_is_refused(vlm, tmp_pat
 def test_a_run_under_an_intervention_and_one_without_do_not_continue_each_other(
     vlm, tmp_path, good_samples
 ):
-    same = {"source": bench_of(good_samples), "layers": [0, 1]}
+    same: dict[str, Any] = {"source": bench_of(good_samples), "layers": [0, 1]}
     plain = kg.extract(vlm, out=tmp_path / "plain", **same)
     with kg.mask(vlm, "image", layers=[0]):
         masked = kg.extract(vlm, out=tmp_path / "masked", **same)
@@ -176,7 +177,7 @@ def test_a_run_stopped_by_a_fault_continues_with_the_same_rows(
     vlm, tmp_path, monkeypatch, good_samples
 ):
     monkeypatch.setattr("keygap.engines.plan.PART_SAMPLES", 2)
-    same = {"source": bench_of(good_samples), "layers": [0], "batch_size": 2}
+    same: dict[str, Any] = {"source": bench_of(good_samples), "layers": [0], "batch_size": 2}
     whole = kg.extract(vlm, out=tmp_path / "whole", **same)
     assert len(list(whole.root.glob("tokens/*"))) == 4
     seen = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -32,7 +34,7 @@ def test_parts_are_on_disk_when_they_are_handed_on(plan, tmp_path):
 
 
 def test_nothing_is_done_ahead_of_the_driver(plan, tmp_path):
-    parts = LocalEngine().run(plan, [0, 1], tmp_path)
+    parts: Any = LocalEngine().run(plan, [0, 1], tmp_path)
     assert files_of(tmp_path) == {}
     next(parts)
     parts.close()

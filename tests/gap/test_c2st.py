@@ -1,5 +1,7 @@
 """Accuracy against the closed form of two shifted Gaussians."""
 
+from typing import Any
+
 import pytest
 from scipy.stats import norm
 
@@ -7,7 +9,7 @@ from keygap import gap
 
 from .made_sides import classified_sides
 
-FEW = {"n_permutations": 99, "n_bootstraps": 200}
+FEW: dict[str, Any] = {"n_permutations": 99, "n_bootstraps": 200}
 
 
 def test_accuracy_of_a_known_shift():

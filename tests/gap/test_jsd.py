@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from keygap.errors import UserError
 from .made_sides import classified_sides
 
 LN2 = math.log(2)
-FEW = {"n_permutations": 99, "n_bootstraps": 200}
+FEW: dict[str, Any] = {"n_permutations": 99, "n_bootstraps": 200}
 
 
 def test_planted_truth_is_the_integral():

@@ -1,6 +1,7 @@
 """MMD against closed forms and a slow definition, and under changes that must not matter."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from keygap.errors import UserError
 
 from .made_sides import unequal_sides
 
-FEW = {"n_permutations": 99, "n_bootstraps": 99}
+FEW: dict[str, Any] = {"n_permutations": 99, "n_bootstraps": 99}
 
 
 def slow_mmd2(x, y, groups_x, groups_y, kernel, paired):
@@ -198,7 +199,7 @@ GX, GY = np.repeat(np.arange(6), 4), np.repeat(np.arange(6), 2)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gap.mmd(X, Y, GX, GY, kernel="gausian"), "did you mean 'gaussian'"),
+        (lambda: gap.mmd(X, Y, GX, GY, kernel="gausian"), "did you mean 'gaussian'"),  # type: ignore[arg-type]
         (lambda: gap.mmd(X, Y, GX, GY, bandwidth=0.0), "positive"),
         (lambda: gap.mmd(X, Y, GX, GY, kernel="linear", bandwidth=1.0), "no bandwidth"),
         (lambda: gap.mmd(X, Y, GX, GY, level=95), "between 0 and 1"),

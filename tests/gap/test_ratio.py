@@ -1,6 +1,7 @@
 """The ratio of two gaps: its jackknife by leaving samples out, its coverage, what it refuses."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import stats
 from keygap import gap
 from keygap.errors import UserError
 
-OPTIONS = {"bandwidth": 3.0, "n_permutations": 1, "n_bootstraps": 1}
+OPTIONS: dict[str, Any] = {"bandwidth": 3.0, "n_permutations": 1, "n_bootstraps": 1}
 
 
 def three(seed, samples=12, shifts=(2.0, 1.5)):

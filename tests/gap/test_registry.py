@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ def test_readings_are_complete_and_told_apart(name, sides):
     keys = [(reading.name, reading.side, reading.head, reading.dims) for reading in readings]
     assert len(set(keys)) == len(keys) > 0
     for reading in readings:
+        level: Any = reading.settings.get("level")
         assert reading.what
         assert math.isfinite(reading.value)
         assert reading.side in ("", "x", "y")
@@ -38,7 +40,7 @@ def test_readings_are_complete_and_told_apart(name, sides):
             assert band[0] <= band[1]
         if reading.ci:
             assert reading.ci[0] <= reading.value <= reading.ci[1]
-            assert 0.0 < reading.settings["level"] < 1.0
+            assert 0.0 < level < 1.0
         assert reading.p_value is None or 0.0 < reading.p_value <= 1.0
 
 
@@ -69,18 +71,25 @@ def test_mmd_readings_state_the_null_and_the_roots(sides):
     assert root.null_band == pytest.approx(np.sqrt(np.maximum(squared.null_band, 0.0)))
     assert squared.p_value == root.p_value == pytest.approx(1 / 50)
     assert squared.settings["kernel"] == "gaussian"
-    assert squared.settings["bandwidth"] > 0.0
+    assert float(squared.settings["bandwidth"]) > 0.0
     without_swaps = gap.mmd(*sides.standardised, *sides.groups, n_permutations=0).readings
     assert [(r.null, r.null_band, r.p_value) for r in without_swaps] == [(None, None, None)] * 2
 
 
 def test_jsd_takes_the_dims_that_were_asked_for(sides):
-    profile = gap.STATISTICS["jsd"](sides)
+    profile: Any = gap.STATISTICS["jsd"](sides)
     assert [reading.dims for reading in profile.readings] == [2, 5, 10, 50]
     assert {r.settings["saturates_at"] for r in profile.readings} == {profile.saturates_at}
     assert all(reading.settings["estimator"] for reading in profile.readings)
     assert all(reading.p_value is None for reading in profile.readings)
-    few = gap.Sides(sides.x, sides.y, *sides.groups, dims=(2,), n_bootstraps=49)
+    few = gap.Sides(
+        sides.x,
+        sides.y,
+        groups_x=sides.groups_x,
+        groups_y=sides.groups_y,
+        dims=(2,),
+        n_bootstraps=49,
+    )
     (one,) = gap.STATISTICS["jsd"](few).readings
     assert one.dims == 2
     assert one.value == pytest.approx(profile.readings[0].value, abs=1e-4)

@@ -16,21 +16,21 @@ from keygap.errors import UserError
 from keygap.gap import mmd
 from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
-from keygap.store import Vectors
-from made import MadeStore, made_vectors
+from keygap.store import LabelledVectors
+from made import made_store, made_vectors
 
 FEW = {"n_permutations": 100, "n_bootstraps": 20}
 NATIVE = (4, 9, 14, 21, 30, 41)  # image tokens of a sample, where images keep their size
 
 
-def measured(vectors: Vectors, *contrasts, layers=(0,), **options):
+def measured(vectors: LabelledVectors, *contrasts, layers=(0,), **options):
     """Rows by (contrast, confound) of all heads together, and the table."""
-    table = kg.measure(MadeStore(vectors, layers), contrasts=list(contrasts), **FEW | options)
+    table = kg.measure(made_store(vectors, layers), contrasts=list(contrasts), **FEW | options)
     whole = table.frame[table.frame["head"] == "all"]
     return whole.set_index(["contrast", "confound"]), table
 
 
-def selected(vectors: Vectors, *contrasts: Contrast) -> tuple[list[Case], list[str]]:
+def selected(vectors: LabelledVectors, *contrasts: Contrast) -> tuple[list[Case], list[str]]:
     notes: list[str] = []
     selector = Selector(vectors, ["question"], None, 0)
     return list(cases(selector, contrasts, notes.append)), notes
@@ -97,7 +97,7 @@ def test_a_single_word_is_shown_and_is_never_the_highest():
     template = (vectors.labels["role"] == "template").to_numpy()
     vectors.array[template] = 0.0  # at the centre of the text, and still far from it
     sinks = vectors.labels.assign(attention=np.where(template, 9.0, 1.0))
-    rows, table = measured(Vectors(vectors.array, sinks), *CONTRASTS)
+    rows, table = measured(LabelledVectors(vectors.array, sinks), *CONTRASTS)
     assert rows.loc[("text_sink", ""), "rung"] == "single"
     assert rows.loc[("text_sink", ""), "mmd2"].item() > 0.2
     largest = rows[rows["rung"] == "kind"]["mmd2"].max()
@@ -219,7 +219,7 @@ def test_a_required_contrast_without_any_distance_names_its_site_and_layer():
 
 def test_heads_of_one_dimension_are_notes():
     vectors = made_vectors(gap=1.0)
-    narrow = Vectors(vectors.array[:, :, :1], vectors.labels)
+    narrow = LabelledVectors(vectors.array[:, :, :1], vectors.labels)
     _, table = measured(narrow, "image_text", "image_region")
     assert set(table.frame["head"]) == {"all"}
     assert any("no image_region, head 1: " in note for note in table.notes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import keygap as kg
 from keygap.errors import UserError
 from keygap.measurement.views import GAP_COLUMNS
-from made import MadeStore, made_vectors
+from made import made_store, made_vectors
 
-FEW = {"n_permutations": 1, "n_bootstraps": 1}
+FEW: dict[str, Any] = {"n_permutations": 1, "n_bootstraps": 1}
 
 
 def test_one_row_per_layer_head_and_contrast(table):
@@ -78,7 +80,7 @@ def test_holm_can_be_significant_for_many_heads_and_layers():
     """A family of 32 tests makes 32 x 40 swaps, since 100 swaps could not get below 0.32."""
     one = made_vectors(gap=1.0)
     vectors = type(one)(np.repeat(one.array, 4, axis=1), one.labels)  # 8 heads
-    store = MadeStore(vectors, range(4))
+    store = made_store(vectors, range(4))
     main = kg.measure(
         store, contrasts=["image_text"], n_permutations=100, n_bootstraps=20
     ).main  # fmt: skip
@@ -124,7 +126,7 @@ def test_too_few_samples_is_one_line(vlm, easy_vqa, tmp_path):
 
 
 def test_a_few_tokens_of_each_sample_say_nearly_what_all_of_them_say(store, table):
-    options = {
+    options: dict[str, Any] = {
         "contrasts": ["image_text", "image_region"],
         "n_permutations": 50,
         "n_bootstraps": 50,
@@ -135,8 +137,8 @@ def test_a_few_tokens_of_each_sample_say_nearly_what_all_of_them_say(store, tabl
     thinned, whole = (
         t.main[t.main["head"] == "all"].set_index(["layer", "contrast"]) for t in (few, table)
     )
-    for index, row in thinned.iterrows():
-        everything = whole.loc[index]
+    for index in thinned.index:
+        row, everything = thinned.loc[index], whole.loc[index]
         assert row["n_a"] == min(4 * row["n_samples"], everything["n_a"])
         assert row["n_samples"] == everything["n_samples"]
         # samples are the unit: leaving tokens out costs less than an interval is wide
@@ -145,7 +147,7 @@ def test_a_few_tokens_of_each_sample_say_nearly_what_all_of_them_say(store, tabl
 
 
 def test_matched_positions_stay_matched_when_tokens_are_left_out():
-    made = MadeStore(made_vectors(60, pictures=(4, 9, 14, 21), words=12))
+    made = made_store(made_vectors(60, pictures=(4, 9, 14, 21), words=12))
     rows = [
         kg.measure(
             made, contrasts=["image_text"], tokens_per_sample=limit, **FEW

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from keygap.reporting import read_run
 from keygap.reporting import shape as shape_section
 from measurement.outside import IMAGE_TEMPLATE, NORM_RATIO
 
-FEW = {"layers": [0, 15], "n_permutations": 9, "n_bootstraps": 9}
+FEW: dict[str, Any] = {"layers": [0, 15], "n_permutations": 9, "n_bootstraps": 9}
 
 
 @pytest.fixture
@@ -79,12 +81,21 @@ def test_a_statistic_that_vectors_do_not_have_is_a_note(store):
     assert "frechet" in set(table.statistics["statistic"])
 
 
+def test_two_statistics_with_one_name_for_a_number_are_refused(store):
+    STATISTICS.register("again", dataclasses.replace(STATISTICS["frechet"], what="again"))
+    try:
+        with pytest.raises(UserError, match="two statistics have a number named 'frechet'"):
+            kg.measure(store, contrasts=["image_text"], **FEW)
+    finally:
+        STATISTICS.unregister("again")
+
+
 def test_a_registered_contrast_between_modalities_is_a_gap_like_image_text(folder, contrast):
     kg.measure(kg.Store(folder), **FEW).save(folder)
     table = GapTable.read(folder)
     long = table.statistics.query("contrast == 'image_template'")
     statistics = set(long["statistic"])
-    assert {"mmd2", "jsd", "ratio", "frechet", "mir"} <= statistics
+    assert {"mmd2", "jsd", "mmd2_ratio", "frechet", "mir"} <= statistics
     assert statistics == set(table.statistics.query("contrast == 'image_text'")["statistic"])
     assert set(long["side"]) == {"", "image", "template"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -57,7 +58,7 @@ def test_every_contrast_confound_and_head_is_in_the_long_table(table):
     settings = [json.loads(text) for text in rows["settings"]]
     assert [one["bandwidth"] for one in settings] == wide["bandwidth"].tolist()
     assert {one["kernel"] for one in settings} == {"gaussian"}
-    ratios = long[long["statistic"] == "ratio"].set_index(key)
+    ratios = long[long["statistic"] == "mmd2_ratio"].set_index(key)
     assert ratios["value"].equals(wide.loc[ratios.index, "ratio"].rename("value"))
     assert len(ratios) == wide["ratio"].notna().sum()
 
@@ -72,7 +73,12 @@ def test_what_was_asked_is_saved_beside_the_tables(store, table, tmp_path):
         "name": "image_text", "rung": "between", "what": "image tokens, text of the chosen roles"
     }  # fmt: skip
     assert "image_sink" in [item["name"] for item in asked["contrasts"]]  # though not measured
-    options = {"n_permutations": 1, "n_bootstraps": 1, "layers": [0], "contrasts": ["image_text"]}
+    options: dict[str, Any] = {
+        "n_permutations": 1,
+        "n_bootstraps": 1,
+        "layers": [0],
+        "contrasts": ["image_text"],
+    }
     other = kg.measure(store, text_roles=["question", "template"], **options)
     assert other.main["n_b"].iloc[0] > table.main.query("contrast == 'image_text'")["n_b"].iloc[0]
     other.save(tmp_path)

@@ -37,7 +37,12 @@ def row(contrast: str, rung: str, mmd2: float, half: float = 0.01, **more: Any) 
     } | more  # fmt: skip
 
 
-JUDGED = {"highest": "words", "ratio": 2.0, "ratio_ci_low": 1.5, "ratio_ci_high": 2.666}
+JUDGED: dict[str, Any] = {
+    "highest": "words",
+    "ratio": 2.0,
+    "ratio_ci_low": 1.5,
+    "ratio_ci_high": 2.666,
+}
 
 
 def test_every_gap_between_modalities_has_a_row():

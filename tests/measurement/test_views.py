@@ -44,7 +44,7 @@ def comparison(first: float, **where: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def statistics() -> pd.DataFrame:
-    kind = {"contrast": "words", "rung": "kind"}
+    kind: dict[str, Any] = {"contrast": "words", "rung": "kind"}
     return statistics_frame(
         [
             *comparison(0.5),
@@ -55,7 +55,7 @@ def statistics() -> pd.DataFrame:
             row("spread", 12.0, side="image"),
             row("mir", 13.0, layer="all"),
             row("frechet", 14.0, dims=50, **kind),
-            row("ratio", 2.5, {"highest": "words"}, ci_low=2.0, ci_high=math.inf),
+            row("mmd2_ratio", 2.5, {"highest": "words"}, ci_low=2.0, ci_high=math.inf),
         ]
     )
 

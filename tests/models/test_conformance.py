@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from keygap.benchmarks import BadSample, Piece, Sample
+from keygap.benchmarks import Piece, Sample
 from keygap.capture.batches import on_device
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
@@ -200,13 +200,15 @@ def test_default_system_prompt_has_its_role():
     assert system == "You are a helpful assistant."
 
 
-def test_placeholder_in_a_text_is_a_bad_sample():
+def test_placeholder_in_a_text_is_text():
     vlm = vlm_of("llava")
     (sample, _) = check_samples()
     text = "What does <image> mean?"
-    bad = Sample(sample.id, sample.images, text, (Piece("image"), Piece("text", text=text)))
-    with pytest.raises(BadSample, match="'<image>'"):
-        vlm.prompter([bad])
+    spelled = Sample(sample.id, sample.images, text, (Piece("image"), Piece("text", text=text)))
+    (labels,) = vlm.prompter([spelled]).labels
+    assert vlm.processor.tokenizer.decode(labels.token_id[labels.role == "question"]) == text
+    (plain,) = vlm.prompter([sample]).labels
+    assert (labels.modality == "image").sum() == (plain.modality == "image").sum()
 
 
 def test_several_images_and_text_between_them():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def assert_key_is_what_attention_used(family: str) -> None:
     double = Shift(["key"], layers, factor=2.0)
     capture = Capture(vlm, ["key"], layers, stop_early=False)
     stack = vlm.interventions
-    orders = {
+    orders: dict[str, list[Any]] = {
         "after": [stack.applied(half), stack.applied(double), capture],
         "between": [stack.applied(half), capture, stack.applied(double)],
         "before": [capture, stack.applied(half, double)],
@@ -261,7 +262,8 @@ def test_a_bias_on_logits_multiplies_what_images_receive(implementation):
         with Capture(vlm, ["value"], [0]) as capture:
             value = capture(batch)["value", 0][0].repeat_interleave(2, dim=1)
         given = []
-        handle = vlm.layers[0].attention.o_proj.register_forward_pre_hook(
+        attention: Any = vlm.layers[0].attention
+        handle = attention.o_proj.register_forward_pre_hook(
             lambda module, arguments: given.append(arguments[0])
         )
         logits(vlm, batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -210,11 +212,12 @@ def test_beams_and_a_cache_of_fixed_size():
 def test_cross_attention_without_its_image_gives_nothing():
     vlm = vlm_of("mllama")
     batch = vlm.prompter(check_samples())
+    attentions: list[Any] = [vlm.layers[index].attention for index in vlm.indices("cross")]
     handles = [
-        vlm.layers[index].attention.o_proj.register_forward_pre_hook(
+        attention.o_proj.register_forward_pre_hook(
             lambda module, arguments: (torch.zeros_like(arguments[0]),)
         )
-        for index in vlm.indices("cross")
+        for attention in attentions
     ]
     with torch.no_grad():
         expected = vlm.forward(batch).logits

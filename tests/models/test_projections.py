@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Phi3Config, Phi3ForCausalLM
@@ -12,7 +14,12 @@ from keygap.models.interventions import Intervention, InterventionStack
 from keygap.models.projections import Projection
 from keygap.models.text_stack import text_stack
 
-SIZES = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 50}
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 50,
+}
 
 
 def phi3():
@@ -21,7 +28,8 @@ def phi3():
 
 
 def gpt_neox():
-    return GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, intermediate_size=32, rotary_pct=1.0))
+    options: dict[str, Any] = {"intermediate_size": 32, "rotary_pct": 1.0}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES, **options))
 
 
 MODELS = {"blocks": phi3, "heads": gpt_neox}
@@ -57,7 +65,7 @@ def test_a_share_of_a_fused_output_is_changed_alone(fused, site):
     ids = torch.arange(10)[None]
 
     def arguments() -> dict[str, torch.Tensor]:
-        seen = {}
+        seen: dict[str, torch.Tensor] = {}
 
         def handler(call):
             if call.module is stack.layers[0].attention:
@@ -78,7 +86,7 @@ def test_a_share_of_a_fused_output_is_changed_alone(fused, site):
 def test_shares_by_hand():
     """Two key heads, a group of two queries each, heads of width 1."""
     output = torch.arange(8.0)[None, None]
-    expected = {
+    expected: dict[Any, dict[str, list[int]]] = {
         "blocks": {"q_proj": [0, 1, 2, 3], "k_proj": [4, 5], "v_proj": [6, 7]},
         "heads": {"q_proj": [0, 1, 4, 5], "k_proj": [2, 6], "v_proj": [3, 7]},
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,9 @@ import pytest
 import keygap as kg
 from keygap.errors import UserError
 from keygap.projection.project import COLUMNS
-from made import LAYERS, MadeStore, files_of, made_vectors
+from made import LAYERS, files_of, made_store, made_vectors
 
-FEW = {"tokens": 40, "perplexity": 10}
+FEW: dict[str, Any] = {"tokens": 40, "perplexity": 10}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_a_layer_of_one_modality_has_no_rows(tmp_path):
     """As in a model with cross-attention, where image and text are keys of different layers."""
     made = made_vectors()
     text = made.where((made.labels["modality"] == "text").to_numpy())
-    projection = kg.project(MadeStore(text))
+    projection = kg.project(made_store(text))
     assert projection.frame.empty
     projection.save(tmp_path)
     read = pd.read_parquet(tmp_path / "projection.parquet")

@@ -76,7 +76,7 @@ def test_tables_and_figures_show_and_the_first_table_fits(report: Path, tmp_path
     page.write_text(text.replace("</body>", f"{MEASURE}</body>"))
     document, said = opened(page, tmp_path / "profile")
     assert said == []
-    found = json.loads(re.search(r"<title>found (.*?)</title>", document)[1])  # type: ignore[index]
+    found = json.loads(re.search(r"<title>found (.*?)</title>", document)[1])
     assert found["width"] == 1300
     assert found["images"]
     assert found["rows"][0] == 1 + 4  # two sites, two layers

@@ -36,7 +36,6 @@ class Piece:
     image: int = 0
 
 
-
 @dataclass(frozen=True)
 class Sample:
     """One benchmark item.

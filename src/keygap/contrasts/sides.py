@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from keygap.contrasts.confounds import Confound
 from keygap.contrasts.contrast import Contrast, Masks, Rung, TooFewSamples
 from keygap.errors import UserError
-from keygap.store import Vectors
+from keygap.store import LabelledVectors
 
 MIN_SAMPLES = 4  # on each side; fewer give no interval and a test without power
 NARROW = 0.05  # a side at most this wide, over the other side's width, counts as one vector
@@ -38,8 +38,8 @@ class Case:
 
     contrast: Contrast
     confound: str
-    a: Vectors
-    b: Vectors
+    a: LabelledVectors
+    b: LabelledVectors
     kept: Bool[np.ndarray, "heads head_dim"]
     left_out: int
 
@@ -67,7 +67,7 @@ class Selector:
         seed: of every draw.
     """
 
-    vectors: Vectors
+    vectors: LabelledVectors
     text_roles: Sequence[str]
     tokens_per_sample: int | None
     seed: int
@@ -106,7 +106,7 @@ class Selector:
             kept = ~confound.excluded(np.concatenate([a.array, b.array]))
         return Case(case.contrast, confound.name, a, b, kept, left_out)
 
-    def _thinned(self, masks: Masks) -> tuple[Vectors, Vectors]:
+    def _thinned(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors]:
         """The vectors of both sides, at most ``tokens_per_sample`` of each sample."""
         rng = np.random.default_rng(self.seed)
         sample = self.vectors.labels["sample_id"]
@@ -124,7 +124,9 @@ class Selector:
         return np.ones(self.vectors.array.shape[1:], dtype=bool)
 
 
-def _paired(contrast: Contrast, a: Vectors, b: Vectors) -> tuple[Vectors, Vectors, int]:
+def _paired(
+    contrast: Contrast, a: LabelledVectors, b: LabelledVectors
+) -> tuple[LabelledVectors, LabelledVectors, int]:
     """Both sides, and how many samples were left out because they have one side only.
 
     Raises:
@@ -146,7 +148,7 @@ def _paired(contrast: Contrast, a: Vectors, b: Vectors) -> tuple[Vectors, Vector
     return a, b, left_out
 
 
-def _one_sample_per_token(side: Vectors) -> Vectors:
+def _one_sample_per_token(side: LabelledVectors) -> LabelledVectors:
     """One side of matched pairs, in the order of positions, with the pair as the sample.
 
     Labels are then swapped inside a pair, and products of the two tokens of a pair, which would
@@ -154,16 +156,16 @@ def _one_sample_per_token(side: Vectors) -> Vectors:
     """
     order = np.argsort(side.positions, kind="stable")
     pairs = [f"pair {number}" for number in range(len(side))]
-    return Vectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs))
+    return LabelledVectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs))
 
 
-def _refuse_few(a: Vectors, b: Vectors) -> None:
+def _refuse_few(a: LabelledVectors, b: LabelledVectors) -> None:
     fewest = min(side.labels["sample_id"].nunique() for side in (a, b))
     if fewest < MIN_SAMPLES:
         raise TooFewSamples(f"{fewest} samples on a side, {MIN_SAMPLES} are needed")
 
 
-def _is_one(side: Vectors, other: Vectors) -> bool:
+def _is_one(side: LabelledVectors, other: LabelledVectors) -> bool:
     """Whether a side is one word of the text, or nearly the same vector every time."""
     labels = side.labels
     if (labels["modality"] == "text").all() and labels["token_id"].nunique() == 1:

@@ -1,7 +1,8 @@
 """From the vectors of one layer to the comparisons that are measured.
 
-Every contrast is standardised on its own, all its coordinates and bandwidths included. Coordinates
-shared by all contrasts would be fitted on image and text and would favour their gap.
+Each contrast has coordinates of its own: its two sides are standardised together, and bandwidths
+and principal components are fitted to them. Coordinates that all contrasts share would be fitted to
+image and text, and would favour their gap.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def _without_confounds(
 
 
 def by_head(case: Case, options: Options, n_layers: int) -> Iterator[tuple[str, gap.Sides]]:
-    """The two sides with all heads together, then each head alone if there are several.
+    """Iterate over the two sides of a case with all heads together, then of each head alone.
 
-    Heads alone are compared for the contrast as it is, not for its confounds.
+    For a confound, or where there is a single head, only all heads together are compared.
 
     Args:
         case: the vectors of both sides, (n, heads, head_dim) and (m, heads, head_dim).

@@ -1,11 +1,14 @@
-"""Measures every contrast at one site and layer."""
+"""Measuring every contrast at one site and layer.
+
+Each statistic of the registry is computed where its scope includes the comparison, and its readings
+become rows of one form. A statistic that some vectors do not have is a note, not a failure.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -18,7 +21,7 @@ from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
 from keygap.measurement.ratio import Comparison, ratio_to_highest
 from keygap.measurement.shape import by_dimension
-from keygap.store import Vectors
+from keygap.store import LabelledVectors
 
 IN_EVERY_ROW = ("mmd", "jsd")  # the statistics of gap.csv: a row has both or does not exist
 
@@ -44,7 +47,7 @@ class LayerMeasurement:
     notes: list[str] = field(default_factory=list)
     _comparisons: list[Comparison] = field(default_factory=list)
 
-    def measure(self, vectors: Vectors, contrasts: Sequence[Contrast]) -> None:
+    def measure(self, vectors: LabelledVectors, contrasts: Sequence[Contrast]) -> None:
         """Measure every contrast, then the ratios, which need all of them.
 
         Raises:
@@ -56,9 +59,9 @@ class LayerMeasurement:
             for head, sides in by_head(case, options, self.n_layers):
                 self._compare(case, head, sides)
         for own in self._comparisons:
-            ratio = ratio_to_highest(own, self._comparisons)
-            if ratio is not None and own.key["rung"] == "between":
-                self.rows.append(_row(own.key, ratio))
+            if own.key["rung"] == "between":
+                ratio = ratio_to_highest(own, self._comparisons)
+                self.rows += [] if ratio is None else [_row(own.key, ratio)]
 
     def _compare(self, case: Case, head: str, sides: gap.Sides) -> None:
         """Compute the statistics of one case and head."""
@@ -85,14 +88,16 @@ class LayerMeasurement:
         self._comparisons.append(Comparison(key, mmd))
         found |= self._other_statistics(key, sides)
         for name, result in found.items():
-            settings = {"coordinates": gap.STATISTICS[name].coordinates}
-            self.rows += [_row(key, one, case.contrast.sides, settings) for one in result.readings]
+            names, coordinates = case.contrast.sides, gap.STATISTICS[name].coordinates
+            self.rows += [
+                _row(key, reading, names, coordinates=coordinates) for reading in result.readings
+            ]
         parts = found.get("contribution")
         if isinstance(parts, gap.ContributionResult):
             self.dimensions.append(by_dimension(key, case, parts))
 
     def _other_statistics(self, key: dict[str, Any], sides: gap.Sides) -> dict[str, gap.Result]:
-        """The statistics whose scope includes this comparison; a note for each it does not have."""
+        """Results of the other statistics whose scope includes this comparison, by name."""
         is_gap = _is_whole(key) and key["rung"] == "between"
         found = {}
         for name, statistic in gap.STATISTICS.items():
@@ -122,9 +127,9 @@ def _row(
     key: dict[str, Any],
     reading: gap.Reading,
     sides: tuple[str, str] = ("a", "b"),
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    **settings: str,
 ) -> dict[str, Any]:
-    """A row of the long table, with the reading's sides under the contrast's names for them."""
+    """A row of the long table; ``sides`` are the contrast's names for x and y."""
     low, high = reading.ci or (None, None)
     null_low, null_high = reading.null_band or (None, None)
     return {
@@ -141,6 +146,6 @@ def _row(
         "null_low": null_low,
         "null_high": null_high,
         "p_value": reading.p_value,
-        "settings": json.dumps({**settings, **reading.settings}),
+        "settings": json.dumps(settings | dict(reading.settings)),
         "what": reading.what,
     }

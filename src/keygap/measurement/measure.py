@@ -18,8 +18,9 @@ from keygap.measurement.layer import LayerMeasurement
 from keygap.measurement.options import Options
 from keygap.measurement.shape import mir_over_layers
 from keygap.measurement.tables import DIMENSION_COLUMNS, GapTable, statistics_frame
+from keygap.measurement.views import KEY
 from keygap.progress import track
-from keygap.store import Store, Vectors
+from keygap.store import LabelledVectors, Store
 from keygap.tokens import known_roles
 
 
@@ -88,6 +89,7 @@ def measure(
 def _table(found: Sequence[LayerMeasurement], settings: dict[str, object]) -> GapTable:
     """The tables of all layers, with what needs several layers: MIR and adjusted p-values."""
     statistics = statistics_frame([row for one in found for row in one.rows])
+    _refuse_twice(statistics)
     mir, notes = mir_over_layers(statistics)
     statistics = pd.concat([_adjusted(statistics), mir], ignore_index=True)
     empty = pd.DataFrame(columns=list(DIMENSION_COLUMNS))
@@ -98,6 +100,18 @@ def _table(found: Sequence[LayerMeasurement], settings: dict[str, object]) -> Ga
         (*(note for one in found for note in one.notes), *notes),
         settings,
     )
+
+
+def _refuse_twice(statistics: pd.DataFrame) -> None:
+    """Refuse two statistics that give one name to their numbers.
+
+    Raises:
+        UserError: they do.
+    """
+    twice = statistics[statistics.duplicated([*KEY, "statistic", "side", "dims"])]
+    if not twice.empty:
+        name = twice["statistic"].iloc[0]
+        raise UserError(f"two statistics have a number named {name!r}: rename one of the readings")
 
 
 def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +128,7 @@ def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
     return statistics.assign(p_holm=p_holm)
 
 
-def _refuse_non_finite(vectors: Vectors, site: str, layer: int) -> None:
+def _refuse_non_finite(vectors: LabelledVectors, site: str, layer: int) -> None:
     finite = np.isfinite(vectors.array).all(axis=(1, 2))
     if not finite.all():
         first = vectors.labels.iloc[int(np.argmin(finite))]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 JSD_DIM = 2  # of gap.csv: in more components the JSD of almost any two kinds of token is ln 2
-RATIO = "ratio"  # MMD squared over that of the highest contrast inside one modality
+RATIO = "mmd2_ratio"  # MMD squared over that of the highest contrast inside one modality
 IN_GAP = ("mmd2", "mmd", "jsd", RATIO)  # the statistics of gap.csv and jsd.csv
 
 STATISTICS_COLUMNS = (
@@ -39,6 +39,7 @@ SHAPE_COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "statistic", "side",
     "dims", "value", "ci_low", "ci_high", "null", "p_value", "what",
 )  # fmt: skip
+# What a comparison is identified by. With statistic, side and dims, a row of the long table.
 KEY = ["model", "benchmark", "site", "layer", "head", "contrast", "confound"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def load(
     device_map: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    system: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> VLM:
     """Load a model by Hub id, folder or ``micro:CONNECTOR``, or wrap one that is already loaded.
 
@@ -49,6 +52,8 @@ def load(
         device_map: accelerate's placement instead, such as ``auto``.
         revision: a Hub branch, tag or commit.
         trust_remote_code: run the repository's own Python. Off unless asked for by name.
+        system: the text of a system message before every prompt.
+        template_arguments: further arguments of the chat template, such as ``enable_thinking``.
 
     Raises:
         UserError: no such model, no processor with an image side and a chat template, or an
@@ -59,7 +64,8 @@ def load(
     if not isinstance(model, str):
         if processor is None:
             raise UserError("a loaded model needs its processor: kg.load(model, processor)")
-        return wrap(model, processor, name=model.config.name_or_path or type(model).__name__)
+        name = model.config.name_or_path or type(model).__name__
+        return wrap(model, processor, name, system, template_arguments)
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -98,11 +104,17 @@ def load(
             f"{len(missing)} weights of model {model!r} are not in its checkpoint, the first is "
             f"{missing[0]}: transformers would make them up at random"
         )
-    return wrap(loaded, processor, name=model)
+    return wrap(loaded, processor, model, system, template_arguments)
 
 
-def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
-    """A VLM out of a model and a processor that are already there.
+def wrap(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    name: str,
+    system: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> VLM:
+    """A VLM out of a model and a processor that are already there (arguments: see ``load``).
 
     Raises:
         UserError: the processor or the architecture lacks what reading keys needs.
@@ -120,6 +132,7 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
             "keys are never in one attention, so they cannot be compared"
         )
     connector, fusion = describe(model, stack.decoder), _fusion(model, stack)
+    image_tokens = _image_tokens(model, processor, connector, fusion, name)
     return VLM(
         name=name,
         model=model.eval(),
@@ -127,7 +140,7 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, name: str) -> VLM:
         revision=getattr(model.config, "_commit_hash", None),
         decoder=stack.decoder,
         layers=stack.layers,
-        prompter=Prompter(processor, _image_tokens(model, processor, connector, fusion, name)),
+        prompter=Prompter(processor, image_tokens, system, template_arguments),
         connector=connector,
         architecture=model.config.model_type,
         fusion=fusion,

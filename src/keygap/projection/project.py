@@ -21,7 +21,7 @@ from keygap.contrasts.ladder import IMAGE_TEXT
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
-from keygap.store import Store, Vectors, write_table
+from keygap.store import LabelledVectors, Store, write_table
 from keygap.tokens import known_roles
 
 PROJECTION = "projection.parquet"
@@ -98,7 +98,7 @@ def project(
 
 
 def _projected(
-    vectors: Vectors, masks: Masks, tokens: int, perplexity: float, seed: int
+    vectors: LabelledVectors, masks: Masks, tokens: int, perplexity: float, seed: int
 ) -> pd.DataFrame:
     """Labels and coordinates of the tokens drawn from two sides, the first side's first."""
     rng = np.random.default_rng(seed)

@@ -4,14 +4,11 @@ from keygap.store.files import write_table, write_text
 from keygap.store.reader import LabelledVectors, Store
 from keygap.store.writer import PartTables, StoreWriter, write_part
 
-Vectors = LabelledVectors
-
 __all__ = [
     "LabelledVectors",
     "PartTables",
     "Store",
     "StoreWriter",
-    "Vectors",
     "write_part",
     "write_table",
     "write_text",

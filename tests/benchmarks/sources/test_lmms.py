@@ -45,7 +45,8 @@ class Task:
 
 @pytest.fixture
 def lmms_eval(monkeypatch: pytest.MonkeyPatch) -> None:
-    package, tasks = ModuleType("lmms_eval"), ModuleType("lmms_eval.tasks")
+    package: Any = ModuleType("lmms_eval")
+    tasks: Any = ModuleType("lmms_eval.tasks")
     package.__spec__ = importlib.machinery.ModuleSpec("lmms_eval", None)
     package.__path__ = []
     tasks.TaskManager = lambda: SimpleNamespace(all_subtasks=["pets"])

@@ -220,7 +220,7 @@ def test_the_hub_is_asked_for_a_pinned_revision(
     name: str, module: SimpleNamespace, pattern: str, tmp_path: Path, monkeypatch
 ) -> None:
     fixtures.write_all(tmp_path)
-    asked = {}
+    asked: dict[str, object] = {}
 
     def download(dataset: str, **options: object) -> str:
         asked.update(options, dataset=dataset)

@@ -1,89 +1,49 @@
-"""Marks leave no trace in a text, and records of tokenized texts belong to one context."""
+"""Marks say which part of a text is a piece, and leave no trace when they are removed."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keygap.benchmarks import BadSample
-from keygap.models.prompting.marks import (
-    Marked,
-    MarkedTokenizer,
-    aligned,
-    marked,
-    recorded,
-    with_image_marks,
-    without_marks,
-)
+from keygap.models.prompting.marks import marked, read_marks, with_image_marks, without_marks
 
-from ..offline import tokenizer_with
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Co"]), max_size=12)
 
 
-@pytest.fixture(scope="module")
-def plain() -> PreTrainedTokenizerFast:
-    return tokenizer_with({"image_token": "<image>"})
+@given(st.lists(st.tuples(TEXT, TEXT, st.sampled_from(["hint", "question", "option"])), max_size=4))
+def test_pieces_are_read_where_they_were_marked(blocks):
+    text = "".join(before + marked(piece, role) for before, piece, role in blocks)
+    read = read_marks(text)
+    plain = "".join(before + piece for before, piece, _ in blocks)
+    assert read.text == without_marks(text) == plain
+    found = [(read.text[start:stop], role) for start, stop, role in read.pieces]
+    assert found == [(piece, role) for _, piece, role in blocks if piece]
 
 
-def test_ids_are_those_of_the_text_without_marks(plain):
-    text = f"user {marked('What colour?', 'question')}{marked(' A. red', 'option')}"
-    tokenizer = MarkedTokenizer(plain)
-    assert tokenizer(text)["input_ids"] == plain("user What colour? A. red")["input_ids"]
-    assert tokenizer.encode(text) == plain.encode("user What colour? A. red")
+def test_neighbours_of_a_piece_are_its_own_characters():
+    text = f"<{marked('What?', 'question')}>"
+    assert text.startswith("<W")
+    assert text.endswith("?>")
 
 
-def test_roles_and_images_of_a_padded_batch(plain):
-    texts = [
-        marked("red", "question"),
-        with_image_marks("<image>", ["<image>"]) + marked("Is it red or blue?", "question"),
+def test_images_are_numbered_in_order():
+    read = read_marks(with_image_marks("a<image>b<video><image>", ["<image>", "<video>", ""]))
+    assert [read.text[start:stop] for start, stop in read.images] == [
+        "<image>",
+        "<video>",
+        "<image>",
     ]
-    with recorded() as tokenized:
-        MarkedTokenizer(plain)(texts, padding=True, return_tensors="pt")
-    for one, text in zip(tokenized, texts, strict=True):
-        assert one.ids.tolist() == plain(without_marks(text))["input_ids"]
-    image = plain.convert_tokens_to_ids("<image>")
-    short, long = tokenized
-    assert short.roles.tolist() == ["template", *["question"] * (len(short.ids) - 1)]
-    assert long.images.tolist() == [0 if one == image else -1 for one in long.ids]
-    assert (long.roles[2:] == "question").all()
-
-
-def test_records_belong_to_their_block(plain):
-    tokenizer = MarkedTokenizer(plain)
-    with recorded() as outer:
-        tokenizer("red")
-        with recorded() as inner:
-            tokenizer("blue")
-        tokenizer("green")
-    tokenizer("black")
-    assert [len(outer), len(inner)] == [2, 1]
-
-
-def test_the_wrapped_tokenizer_is_not_changed(plain):
-    plain.padding_side = "left"
-    try:
-        MarkedTokenizer(plain)(["red", "blue or green"], padding=True)
-        assert plain.padding_side == "left"
-    finally:
-        plain.padding_side = "right"
 
 
 def test_white_space_stays_outside_on_request():
-    text = marked("  a b\n", "hint", around_space=False)
-    assert without_marks(text) == "  a b\n"
-    assert text.startswith("  ")
-    assert text.endswith("\n")
+    read = read_marks(marked("  a b\n", "hint", around_space=False))
+    assert read.text == "  a b\n"
+    assert read.pieces == ((2, 5, "hint"),)
+    assert marked("  ", "hint", around_space=False) == "  "
 
 
 def test_a_text_with_marks_is_refused():
     with pytest.raises(BadSample, match="private-use"):
-        marked(marked("a", "hint"), "question")
-
-
-def test_texts_are_placed_the_longest_first_and_once_each():
-    def text(ids, role):
-        return Marked(np.array(ids), np.array([role] * len(ids)), np.full(len(ids), -1))
-
-    ids = np.array([9, 1, 2, 1, 2, 3, 9])
-    roles, _ = aligned(ids, [text([1, 2], "hint"), text([1, 2, 3], "question")], ids < 0)
-    assert roles.tolist() == ["template", "hint", "hint", *["question"] * 3, "template"]
+        marked(marked("ab", "hint"), "question")

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
@@ -21,14 +22,10 @@ from keygap.models.patches.layout import ImageFacts
 from keygap.models.prompting.facts import Shown, facts_of
 from keygap.models.prompting.image_inputs import ImageTokens, image_positions
 from keygap.models.prompting.labelling import VideoFacts, label_prompt
-from keygap.models.prompting.marks import (
-    Marked,
-    aligned,
-    recorded,
-    with_image_marks,
-    without_marks,
-)
+from keygap.models.prompting.marks import with_image_marks, without_marks
+from keygap.models.prompting.processing import pixels_once, reuse
 from keygap.models.prompting.template import Template
+from keygap.models.prompting.tokenizer import Marked, aligned, recorded
 from keygap.tokens import TokenLabels
 
 _REFUSALS = (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError)
@@ -40,7 +37,7 @@ class Form:
 
     Attributes:
         template: writes the text of a prompt.
-        processor: the model's processor, with tokenizers that read marks.
+        processor: the model's processor as ``processing.prepared`` gives it.
         image_tokens: what the model reports about image positions.
         image_marks: whether placeholders are enclosed in marks. Some processors depend on what
             is next to a placeholder.
@@ -58,19 +55,23 @@ class Form:
         """How the processor cuts images, by their size."""
         return Charts(self._of_equal_images)
 
-    def batch(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> Batch:
+    def batch(self, prompts: Sequence[Sequence[Piece]], shown: Sequence[Sequence[Shown]]) -> Batch:
         """Model inputs of some prompts, and the label of every token.
 
         Args:
-            texts: the marked text of each prompt.
+            prompts: the pieces of each prompt.
             shown: images and videos of each prompt.
 
         Raises:
-            BadSample: the processor refuses a prompt, or its positions cannot be labelled.
+            BadSample: the template or the processor refuses a prompt, or its tokens cannot be
+                labelled.
         """
+        plain = [self.template.render(prompt) for prompt in prompts]
+        marked = [self.template.render_marked(prompt) for prompt in prompts]
         try:
-            with recorded() as tokenized:
-                inputs = self._inputs(texts, shown)
+            inputs, tokenized = self._processed(plain, marked, shown)
+        except BadSample:
+            raise
         except _REFUSALS as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadSample(f"the processor refuses the sample: {first}") from error
@@ -87,6 +88,41 @@ class Form:
             labels.append(self._labels(ids[row][here], is_visual[row][here], texts_of_row, own))
         return Batch(inputs, tuple(labels))
 
+    def _processed(
+        self, plain: Sequence[str], marked: Sequence[str], shown: Sequence[Sequence[Shown]]
+    ) -> tuple[BatchFeature, list[Marked]]:
+        """Model inputs of the plain texts, and what the marked texts say about the same ids.
+
+        Image marks are left out where the processor makes other ids with them.
+
+        Raises:
+            BadSample: the ids differ with and without marks.
+        """
+        with pixels_once() as pixels:
+            inputs = self.inputs(plain, shown)
+            for image_marks in dict.fromkeys((self.image_marks, False)):
+                reuse(pixels)
+                with recorded() as tokenized:
+                    other = self.inputs(self._with_image_marks(marked, image_marks), shown)
+                if _same_ids(inputs, other):
+                    return inputs, tokenized
+        raise BadSample(
+            "the processor makes other tokens where roles are marked, so they cannot be labelled"
+        )
+
+    def _with_image_marks(self, texts: Sequence[str], wanted: bool) -> list[str]:
+        known = self.image_tokens
+        placeholders = (known.placeholder, known.video_placeholder) if wanted else ()
+        return [with_image_marks(text, placeholders) for text in texts]
+
+    def image_marks_keep_ids(self, prompt: Sequence[Piece], shown: Sequence[Shown]) -> bool:
+        """Whether the processor makes the same ids of a prompt with and without image marks."""
+        marked = self._with_image_marks([self.template.render(prompt)], True)
+        with pixels_once() as pixels:
+            inputs = self.inputs([self.template.render(prompt)], [shown])
+            reuse(pixels)
+            return _same_ids(inputs, self.inputs(marked, [shown]))
+
     def _labels(
         self,
         ids: np.ndarray,
@@ -101,15 +137,30 @@ class Form:
                 f"the prompt has {len(ids)} positions and the model knows {known.limit}: "
                 "smaller or fewer images are needed"
             )
+        tokenizer = self.processor.tokenizer
+        tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+        for text in tokenized:
+            if text.special.any():
+                (found, *_) = tokenizer.convert_ids_to_tokens(text.ids[text.special].tolist())
+                raise BadSample(
+                    f"the text spells {found!r}, which the tokenizer reads as a special token"
+                )
         roles, spans = aligned(ids, tokenized, ignore=visual)
-        tokens = self.processor.tokenizer.convert_ids_to_tokens(ids.tolist())
+        # a processor may put the first token of the text after the image, between its marks
+        spans[(ids == tokenizer.bos_token_id) & ~visual] = -1
         return label_prompt(ids, tokens, visual, roles, spans, facts, known.in_prompt)
 
-    def _inputs(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> BatchFeature:
+    def inputs(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> BatchFeature:
+        """Model inputs of some prompts, as the processor's own ``apply_chat_template`` makes them.
+
+        Args:
+            texts: the text of each prompt.
+            shown: images and videos of each prompt.
+
+        Raises:
+            ValueError: the processor ignores the pictures; it may raise anything else.
+        """
         known = self.image_tokens
-        if self.image_marks:
-            placeholders = (known.placeholder, known.video_placeholder)
-            texts = [with_image_marks(text, placeholders) for text in texts]
         images = [[one for one in own if isinstance(one, Image.Image)] for own in shown]
         videos = [one for own in shown for one in own if not isinstance(one, Image.Image)]
         options: dict[str, Any] = {"return_mm_token_type_ids": True} if known.types else {}
@@ -118,25 +169,21 @@ class Form:
             options |= {"do_sample_frames": False}
         if any(images):
             options |= {"images": images if self.nested else [i for own in images for i in own]}
-        inputs = self.processor(
-            text=list(texts),
-            padding=True,
-            return_tensors="pt",
-            # a template that writes the first token itself must not get a second one
-            add_special_tokens=not self._starts_with_bos(without_marks(texts[0])),
-            **options,
-        )
+        bos = self.processor.tokenizer.bos_token
+        if self.template.is_chat and bos and without_marks(texts[0]).startswith(bos):
+            options["add_special_tokens"] = False  # the template has written the first token
+        inputs = self.processor(text=list(texts), padding=True, return_tensors="pt", **options)
         if (videos or any(images)) and not any("pixel" in n or "patches" in n for n in inputs):
             raise ValueError("it makes no model input of the picture")
         return inputs
 
-    def _starts_with_bos(self, text: str) -> bool:
-        bos = self.processor.tokenizer.bos_token
-        return bos is not None and text.startswith(bos)
-
     def _of_equal_images(self, image: Image.Image, images: int) -> tuple[BatchFeature, int]:
         """Model inputs of one prompt of equal images, and the number of their positions."""
         text = self.template.render([*[Piece("image")] * images, Piece("text", text="?")])
-        inputs = self._inputs([text], [[image] * images])
+        inputs = self.inputs([text], [[image] * images])
         ids = inputs["input_ids"].numpy()
         return inputs, int(image_positions(inputs, ids, self.image_tokens.ids).sum())
+
+
+def _same_ids(one: BatchFeature, other: BatchFeature) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in ("input_ids", "attention_mask"))

@@ -1,17 +1,21 @@
 """Prompts with a label on every token, for any processor.
 
-A prompt takes the first form that the processor can use: its chat template with content as a list,
-the template with content as one string, or plain text with image placeholders, for models that were
-not tuned to chat. The form is found once, with an image of one colour, so that a processor that
-cannot be used is reported before a benchmark is opened. ``marks`` describes how labels are found.
+A prompt is what the processor makes of it: with the chat template if there is one (content as a
+list or as one string), and plain text for models that were not tuned to chat. A chat template that
+cannot be used is an error. The form is found once, with an image of one colour, so that a processor
+that cannot be used is reported before a benchmark is opened. ``marks`` describes how labels are
+found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
+import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
@@ -21,10 +25,22 @@ from keygap.models.batch import Batch
 from keygap.models.prompting.facts import shown_by
 from keygap.models.prompting.form import Form
 from keygap.models.prompting.image_inputs import ImageTokens
-from keygap.models.prompting.marks import with_marked_tokenizers
-from keygap.models.prompting.template import Style, Template
+from keygap.models.prompting.processing import prepared
+from keygap.models.prompting.special import specials_of
+from keygap.models.prompting.template import (
+    Style,
+    Template,
+    check_arguments,
+    template_source,
+)
 
 __all__ = ["ImageTokens", "Prompter"]
+
+_NO_PROMPT = "makes no prompt of an image and a text"
+
+
+PROBE = (Piece("image"), Piece("text", text="What colour?"))
+_AFTER_IMAGE = (Piece("image"), Piece("text", text="\nWhat colour?"))
 
 
 class Prompter:
@@ -36,12 +52,32 @@ class Prompter:
     Args:
         processor: the model's processor.
         image_tokens: what the model reports about image positions.
+        system: the text of a system message before every prompt.
+        template_arguments: further arguments of the chat template, such as ``enable_thinking``.
+
+    Raises:
+        UserError: the processor's tokenizer cannot be used, or the chat template takes no such
+            arguments.
     """
 
-    def __init__(self, processor: ProcessorMixin, image_tokens: ImageTokens) -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        image_tokens: ImageTokens,
+        system: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer
         self.image_tokens = image_tokens
-        self._processor = with_marked_tokenizers(processor)
+        self.system = system
+        self.template_arguments = dict(template_arguments or {})
+        self._source = template_source(processor)
+        check_arguments(self._source, self.template_arguments, system)
+        ids = [*image_tokens.ids, *image_tokens.video_ids]
+        texts = [text for text in self.tokenizer.convert_ids_to_tokens(ids) if text is not None]
+        texts += [image_tokens.placeholder, image_tokens.video_placeholder]
+        self._specials = specials_of(processor, self._source, texts)
+        self._processor = prepared(processor, self._specials)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Model inputs and labels of some samples.
@@ -55,42 +91,72 @@ class Prompter:
             [shown_by(sample, piece) for piece in prompt if piece.kind != "text"]
             for sample, prompt in zip(samples, prompts, strict=True)
         ]
-        texts = [self.form.template.render_marked(prompt) for prompt in prompts]
-        return self.form.batch(texts, shown)
+        return self.form.batch(prompts, shown)
+
+    def description(self) -> dict[str, Any]:
+        """The form of the prompts, as plain values for a manifest or a report.
+
+        Returns:
+            ``form``: ``chat`` or ``chat-string`` (the chat template, with the content of a message
+            as a list or as one string), ``plain`` (no template: text with image placeholders) or
+            ``bare`` (no template: the processor puts the image before the text);
+            ``template_sha256``: the first 16 digits of the hash of the chat template, None without
+            one; ``system`` and ``template_arguments`` as given; ``example``: text and ids of a
+            prompt with one image.
+
+        Raises:
+            UserError: the processor makes no prompt of an image and a text.
+        """
+        template = self.form.template
+        text = template.render(PROBE)
+        ids = self.form.inputs([text], [[_picture()]])["input_ids"][0]
+        return {
+            "form": template.style,
+            "template_sha256": template.digest,
+            "system": self.system,
+            "template_arguments": dict(self.template_arguments),
+            "example": {"text": text, "ids": ids.tolist()},
+        }
 
     @cached_property
     def form(self) -> Form:
         """The form of this model's prompts.
 
         Raises:
-            UserError: no form gives image positions; says why.
+            UserError: the chat template cannot be used, or no form gives image positions; says why.
         """
-        prompt = (Piece("image"), Piece("text", text="What colour?"))
-        picture = Image.new("RGB", (96, 64), (200, 30, 30))
-        reasons = []
-        for form in self._forms():
-            try:
-                text = form.template.render_marked(prompt)
-                labels = form.batch([text], [[picture]]).labels[0]
-            # a processor may object to a form with any exception; the reasons are reported together
-            except Exception as error:
-                reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
-                continue
-            if (labels.role == "question").any():
-                return form
-            reasons.append("the text of a question did not come through")
-        raise UserError(
-            f"{type(self._processor).__name__} makes no prompt of an image and a text: "
-            + "; ".join(dict.fromkeys(reasons))
-        )
+        found: dict[str, Form] = {}
+        reasons: dict[str, None] = {}
+        for style in ("chat", "chat-string") if self._source else ("plain", "bare"):
+            for form in self._forms(style):
+                reason = _objection(form)
+                if reason is None:
+                    found[style] = form
+                    break
+                reasons[reason] = None
+            if self._source and found:
+                break
+        if not found:
+            what = "has a chat template that cannot be used" if self._source else _NO_PROMPT
+            raise UserError(f"{type(self._processor).__name__} {what}: {'; '.join(reasons)}")
+        if len(found) == 2 and not _same_prompts(found["plain"], found["bare"]):
+            del found["plain"]  # the processor has put in the image beside the placeholder
+        return next(iter(found.values()))
 
-    def _forms(self) -> Iterator[Form]:
-        # without placeholders first: a processor may put images in by itself, and then twice
-        styles: list[Style] = ["text", "placeholders"]
-        if getattr(self._processor, "chat_template", None):
-            styles = ["chat", "chat-string", *styles]
-        for style, image_marks, nested in product(styles, (True, False), (True, False)):
-            template = Template(self._processor, self.image_tokens, style)
+    def _forms(self, style: Style) -> Iterator[Form]:
+        """The ways to call the processor with prompts of one style."""
+        system = None if self.system is None else self._specials.replaced(self.system)
+        lists = (True,) if system is None else (True, False)
+        for as_list, image_marks, nested in product(lists, (True, False), (True, False)):
+            template = Template(
+                processor=self._processor,
+                image_tokens=self.image_tokens,
+                style=style,
+                source=self._source,
+                system=system,
+                system_as_list=as_list,
+                arguments=self.template_arguments,
+            )
             yield Form(template, self._processor, self.image_tokens, image_marks, nested)
 
     def _checked(self, sample: Sample) -> tuple[Piece, ...]:
@@ -115,15 +181,33 @@ class Prompter:
         known = self.image_tokens
         if any(piece.kind == "video" for piece in sample.prompt) and not known.video_placeholder:
             raise BadSample("the model's processor takes no video")
-        for spelling in self._reserved:
-            if any(spelling in text for text in texts):
-                raise BadSample(f"the text has {spelling!r}, which stands for an image")
-        return sample.prompt
+        return tuple(
+            replace(piece, text=self._specials.replaced(piece.text)) for piece in sample.prompt
+        )
 
-    @cached_property
-    def _reserved(self) -> tuple[str, ...]:
-        """Texts that the processor takes for an image, a video or a sound."""
-        names = ("image_token", "video_token", "audio_token")
-        found = [str(getattr(self._processor, name, None) or "") for name in names]
-        found += self.tokenizer.convert_ids_to_tokens(list(self.image_tokens.ids))
-        return tuple(dict.fromkeys(s for s in (*found, self.image_tokens.placeholder) if s))
+
+def _picture() -> Image.Image:
+    """A small image of one colour."""
+    return Image.new("RGB", (96, 64), (200, 30, 30))
+
+
+def _objection(form: Form) -> str | None:
+    """Why a form cannot be used for a prompt of an image and a text, None if it can."""
+    try:
+        labels = form.batch([PROBE], [[_picture()]]).labels[0]
+    except BadSample as error:
+        return str(error)
+    # a processor may object to a form with any exception; the user gets the reasons together
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    if not (labels.role == "question").any():
+        return "the text of a question did not come through"
+    if form.image_marks and not form.image_marks_keep_ids(_AFTER_IMAGE, [_picture()]):
+        return "marks around an image change the tokens beside it"
+    return None
+
+
+def _same_prompts(one: Form, other: Form) -> bool:
+    """Whether two forms give the same ids for a prompt of an image and a text."""
+    made = [form.inputs([form.template.render(PROBE)], [[_picture()]]) for form in (one, other)]
+    return torch.equal(*(inputs["input_ids"] for inputs in made))
