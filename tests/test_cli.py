@@ -1,4 +1,4 @@
-"""The command line: exit status 2 and one line for what the user can fix."""
+"""The command line: exit status 2 and one line for a mistake that the user can fix."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_numbers_out_of_range_are_refused(monkeypatch, capsys, store, arguments)
     assert f"Invalid value for '{options[0]}'" in said
 
 
-def test_measuring_again_replaces_the_numbers_and_what_they_are_of(
+def test_measuring_again_replaces_the_numbers_and_their_settings(
     monkeypatch, capsys, store, tmp_path
 ):
     folder = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_lists(monkeypatch, capsys):
     assert "micro:qformer" in keygap(monkeypatch, capsys, "models")[1]
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
@@ -158,7 +158,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_help_needs_no_model_library():
-    """The command answers at once: torch and transformers wait until they are needed."""
+    """torch and transformers are imported only when they are needed."""
     code = "import sys, keygap.cli; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

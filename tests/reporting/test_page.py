@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, and no text that acts."""
+"""The report: one file that needs no other, and in which no text runs as a script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def measured(store, table, tmp_path_factory):
     return folder
 
 
-def test_the_report_stands_alone(measured):
+def test_the_report_needs_no_other_file(measured):
     page = kg.report(measured).read_text()
     assert page.count('<img src="data:image/png;base64,') >= 4
     assert "<script" not in page
@@ -80,7 +80,7 @@ def first_table(page: str) -> tuple[list[str], list[list[str]]]:
     return cells[0], cells[1:]
 
 
-def test_the_ladder_comes_before_the_halves_and_what_is_not_there_is_blank(run_folder):
+def test_the_ladder_comes_before_the_halves_and_missing_values_are_blank(run_folder):
     headings, rows = first_table(kg.report(run_folder).read_text())
     assert headings.index("ratio") < headings.index("95 % interval")
     assert headings.index("95 % interval") < headings.index("halves by sample")
@@ -99,7 +99,7 @@ def test_the_ladder_comes_before_the_halves_and_what_is_not_there_is_blank(run_f
     ("value", "text"),
     [(-0.00001, "0.0000"), (-0.0002, "-0.0002"), (None, ""), (float("nan"), ""), (1.5, "1.5000")],
 )
-def test_numbers_in_the_page(value, text):
+def test_numbers_have_fixed_decimals(value, text):
     assert fixed(value, 4) == text
 
 
@@ -120,7 +120,7 @@ def test_definitions_are_those_that_the_run_recorded(run_folder):
         kg.report(run_folder)
 
 
-def test_one_name_with_two_meanings_says_which_is_whose(two_sites, run_folder):
+def test_a_name_with_two_meanings_lists_the_runs_of_each(two_sites, run_folder):
     path = run_folder / "measurement.yaml"
     path.write_text(path.read_text().replace("token is, are", "token was"))
     runs = [read_run(two_sites), read_run(run_folder)]
@@ -130,7 +130,7 @@ def test_one_name_with_two_meanings_says_which_is_whose(two_sites, run_folder):
     assert not any(item["where"] for item in definitions(runs) if item["name"] == "image_text")
 
 
-def test_one_word_is_no_rung_in_the_page(run_folder):
+def test_a_contrast_with_one_word_is_marked_in_the_page(run_folder):
     frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
     frame = frame[frame["rung"] != "single"]
     frame.loc[frame["contrast"] == "verbs", "rung"] = "single"
@@ -158,7 +158,7 @@ def two_gaps(store, tmp_path_factory):
     return folder
 
 
-def test_a_second_contrast_between_modalities_is_wherever_the_first_is(two_gaps, tmp_path):
+def test_a_second_contrast_between_modalities_is_in_every_table(two_gaps, tmp_path):
     path = kg.report(
         two_gaps, two_gaps, out=tmp_path
     )  # several runs, so that there is a comparison
