@@ -1,4 +1,4 @@
-"""The command line: exit status 2 and one line for what the user can fix."""
+"""The command line: exit status 2 and one line for a mistake that the user can fix."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_more_than_one_bad_row_in_twenty_stops_the_run(monkeypatch, capsys, tmp_
     rows = [fixtures.bench_row(n, "cn") for n in range(19)]
     rows[3]["image"] = "x" * 99
     path = fixtures.write_bench_tsv(tmp_path / "x.tsv", rows)
-    options = ("--benchmark", "mmbench-cn", "--data", path, "--layers", "0")
-    arguments = ("extract", "micro:linear", *options, "--out", tmp_path / "run")
+    options = ("--benchmark", "mmbench-cn", "--data", str(path), "--layers", "0")
+    arguments = ("extract", "micro:linear", *options, "--out", str(tmp_path / "run"))
     status, _, said = keygap(monkeypatch, capsys, *arguments)
     assert status == 2
     line = "1 of 19 samples of mmbench-cn are bad, more than 5%; the first is 3: broken base64"
@@ -124,7 +124,7 @@ def test_numbers_out_of_range_are_refused(monkeypatch, capsys, store, arguments)
     assert f"Invalid value for '{options[0]}'" in said
 
 
-def test_measuring_again_replaces_the_numbers_and_what_they_are_of(
+def test_measuring_again_replaces_the_numbers_and_their_settings(
     monkeypatch, capsys, store, tmp_path
 ):
     folder = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_lists(monkeypatch, capsys):
     assert "micro:qformer" in keygap(monkeypatch, capsys, "models")[1]
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
@@ -158,7 +158,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_help_needs_no_model_library():
-    """The command answers at once: torch and transformers wait until they are needed."""
+    """torch and transformers are imported only when they are needed."""
     code = "import sys, keygap.cli; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

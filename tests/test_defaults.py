@@ -12,6 +12,7 @@ from pydantic import BaseModel
 import keygap as kg
 from keygap import cli, defaults
 from keygap.benchmarks import UNSET
+from keygap.contrasts import CONTRASTS
 from keygap.study.experiment import Experiment, Extraction, Measurement, Projection
 
 NONE = inspect.Parameter.empty
@@ -34,8 +35,7 @@ def of_function(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def of_schema(section: type[BaseModel]) -> dict[str, Any]:
-    fields = section.model_fields.items()
-    return {name: plain(name, field.default) for name, field in fields}
+    return {name: plain(name, value) for name, value in section().model_dump().items()}
 
 
 API = {
@@ -71,7 +71,7 @@ def test_every_option_of_the_schema_is_one_of_the_api():
     """A renamed parameter would otherwise drop out of the comparison above."""
     assert of_schema(Extraction).keys() <= API["extract"].keys()
     assert {"samples", "batch_size", "seed"} <= API["answer"].keys()
-    assert of_schema(Measurement).keys() <= API["measure"].keys()
+    assert of_schema(Measurement).keys() <= inspect.signature(kg.measure).parameters.keys()
     assert of_schema(Projection).keys() <= API["project"].keys()
     own = ("benchmark", "dtype", "trust_remote_code")  # of kg.benchmark and kg.load
     assert {*of_function(cli.extract)} - {*own} <= API["extract"].keys()
@@ -86,7 +86,6 @@ def test_the_defaults_are_those_of_the_documentation():
         "samples": 200,
         "batch_size": 8,
         "seed": 0,
-        "contrasts": API["measure"]["contrasts"],
         "text_roles": ("question",),
         "tokens_per_sample": 64,
         "n_permutations": 1000,
@@ -104,6 +103,11 @@ def test_the_models_options_are_those_of_load():
         inspect.signature(cli.ModelOptions).parameters.keys()
         <= inspect.signature(kg.load).parameters.keys()
     )
+
+
+def test_a_measurement_and_an_experiment_have_all_registered_contrasts():
+    assert inspect.signature(kg.measure).parameters["contrasts"].default is None  # all
+    assert Measurement().contrasts == list(CONTRASTS)
 
 
 def test_choosing_without_a_number_chooses_the_default(easy_vqa):

@@ -13,7 +13,7 @@ import keygap as kg
 
 NAMES = {
     "Answers", "GapTable", "Projection", "Store", "UserError", "VLM", "answer", "benchmark",
-    "extract", "gap", "load", "measure", "project", "report",
+    "extract", "gap", "load", "mask", "measure", "project", "report",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: no complaint, and nothing cut off."""
+"""The page in a real browser, if one is installed: no console message, and nothing cut off."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome o
 
 
 def opened(page: Path, profile: Path) -> tuple[str, list[str]]:
-    """The document as the browser has it, and what it wrote to its console."""
+    """The document as the browser has parsed it, and its console messages."""
     assert BROWSER is not None
     command = [BROWSER, *FLAGS, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -55,13 +55,13 @@ def report(run_folder: Path) -> Path:
     return kg.report(run_folder)
 
 
-def test_the_page_as_it_is_says_nothing_on_the_console(report: Path, tmp_path: Path) -> None:
+def test_the_page_writes_nothing_to_the_console(report: Path, tmp_path: Path) -> None:
     document, said = opened(report, tmp_path / "profile")
     assert said == []
     assert "The gap and its ladder" in document
 
 
-def test_a_complaint_of_the_browser_would_be_seen(report: Path, tmp_path: Path) -> None:
+def test_a_message_of_the_browser_would_be_seen(report: Path, tmp_path: Path) -> None:
     page = tmp_path / "broken.html"
     page.write_text(report.read_text().replace("</body>", "<script>1</script></body>"))
     _, said = opened(page, tmp_path / "profile")

@@ -1,4 +1,4 @@
-"""Figures: each names what it is of, and draws what is doubtful as such."""
+"""Figures: each states what it is of, and marks values that are not reliable."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from keygap.contrasts import CONTRASTS
 from keygap.reporting import Run, figures, read_run, shape
+from keygap.reporting.run import contrasts_of
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,14 @@ def heading(figure: Figure) -> str:
 
 @pytest.mark.parametrize("site", ["k_proj", "key"])
 def test_every_figure_names_its_site(run: Run, site: str) -> None:
-    for draw in (figures.heads, figures.jsd_profile, figures.gap_by_layer, shape.figure):
-        assert heading(draw(run, site)).endswith(f"micro:linear on easy-vqa, {site}")
+    drawn = [f(run, site) for f in (figures.heads, figures.jsd_profile, figures.gap_by_layer)]
+    for figure in (*drawn, shape.figure(run, site, "image_text")):
+        assert heading(figure).endswith(f"micro:linear on easy-vqa, {site}")
     for draw_all in (figures.ladder, figures.projections):
         assert f" at {site}" in heading(draw_all([run], site))
 
 
-def test_panels_name_the_benchmark_where_there_are_several(run: Run) -> None:
+def test_panels_name_the_benchmark_if_there_are_several(run: Run) -> None:
     other = Run(run.root, {**run.manifest, "benchmark": "mmmu"}, run.table, run.projection, None)
     drawn = figures.ladder([run, other], "key")
     titles = {" ".join(axes.get_title().split()) for axes in drawn.axes}
@@ -39,7 +41,7 @@ def test_panels_name_the_benchmark_where_there_are_several(run: Run) -> None:
     assert figures.ladder([run], "key").axes[0].get_title() == "micro:linear, layer 0"
 
 
-def test_titles_break_where_names_can() -> None:
+def test_titles_break_at_hyphens_only_if_they_must() -> None:
     lines = figures.fitted("micro:linear on easy-vqa, k_proj", 1.6).splitlines()
     assert lines == ["micro:linear on", "easy-vqa, k_proj"]
     lines = figures.fitted("llava-hf/llava-onevision-qwen2-7b-ov-hf, layer 0", 2.6).splitlines()
@@ -55,8 +57,8 @@ def test_a_model_of_fewer_layers_leaves_no_empty_axes(run: Run) -> None:
     assert [axes.get_visible() for axes in drawn.axes] == [True, True, True, False]
 
 
-def test_own_contrasts_stand_on_the_ladder_in_colours_of_their_own(run: Run) -> None:
-    names = figures.contrasts_of([run])
+def test_own_contrasts_are_on_the_ladder_in_colours_of_their_own(run: Run) -> None:
+    names = contrasts_of([run])
     # keygap's own first, then in the order asked; verbs was asked before all of them
     assert names == [*CONTRASTS, "verbs", "articles"]
     colours = figures.colours_of([run])
@@ -70,7 +72,7 @@ def test_own_contrasts_stand_on_the_ladder_in_colours_of_their_own(run: Run) -> 
     assert mpl.colors.to_hex(bar.get_facecolor()) == colours["verbs"].lower()
 
 
-def test_one_word_is_hatched_and_said(run: Run) -> None:
+def test_a_contrast_with_one_word_is_hatched_and_explained(run: Run) -> None:
     def with_frame(frame: pd.DataFrame) -> Run:
         table = type(run.table)(frame, run.table.profile, (), run.table.shape, run.table.settings)
         return Run(run.root, run.manifest, table, run.projection, None)
@@ -101,10 +103,10 @@ def profile(nats: list[float], saturates_at: float) -> pd.DataFrame:
         ([0.1, 0.2, 0.3, 0.4], [], ["-", "-", "-"]),
         ([0.1, 0.3, 0.2, 0.4], [10], ["-", "--", "--"]),
         ([0.1, 0.3, 0.2, 0.25], [10, 50], ["-", "--", "--"]),  # 0.25 is below 0.3 as well
-        ([0.1, 0.3, 0.299, 0.4], [], ["-", "-", "-"]),  # no eye sees it
+        ([0.1, 0.3, 0.299, 0.4], [], ["-", "-", "-"]),  # too small to see
     ],
 )
-def test_a_fall_of_the_jsd_is_hollow_and_dashed(nats, hollow, styles) -> None:
+def test_a_decrease_of_the_jsd_is_hollow_and_dashed(nats, hollow, styles) -> None:
     _, grid = figures.canvas(1, 1, 3, 3)
     axes = grid[0, 0]
     assert figures._curve(axes, profile(nats, np.nan), "x", "#123456") is bool(hollow)

@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, and no text that acts."""
+"""The report: one file that needs no other, and in which no text runs as a script."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import shutil
 
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 import keygap as kg
 from keygap.errors import UserError
-from keygap.reporting import read_run
-from keygap.reporting.page import definitions, fixed
+from keygap.reporting import figures, read_run, shape
+from keygap.reporting.page import at_least, definitions, fixed
+from measurement.outside import IMAGE_TEMPLATE
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def measured(store, table, tmp_path_factory):
     return folder
 
 
-def test_the_report_stands_alone(measured):
+def test_the_report_needs_no_other_file(measured):
     page = kg.report(measured).read_text()
     assert page.count('<img src="data:image/png;base64,') >= 4
     assert "<script" not in page
@@ -38,7 +40,7 @@ def test_the_report_stands_alone(measured):
         "shape-k_proj",
     ):
         assert (measured / "figures" / f"{name}.svg").stat().st_size > 1000
-    assert "What kind of gap: image against text at k_proj" in page
+    assert "What kind of gap: image_text at k_proj" in page
     assert "null 0.6" in page  # the histogram's, saturated
 
 
@@ -64,6 +66,12 @@ def test_hostile_text_is_shown_and_not_run(measured, tmp_path):
     assert "&lt;script&gt;" in page
 
 
+def legend(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    assert found is not None
+    return [text.get_text() for text in found.get_texts()]
+
+
 def first_table(page: str) -> tuple[list[str], list[list[str]]]:
     """The headings and cells of "The gap and its ladder"."""
     part = page[page.index("The gap and its ladder") :]
@@ -72,7 +80,7 @@ def first_table(page: str) -> tuple[list[str], list[list[str]]]:
     return cells[0], cells[1:]
 
 
-def test_the_ladder_comes_before_the_halves_and_what_is_not_there_is_blank(run_folder):
+def test_the_ladder_comes_before_the_halves_and_missing_values_are_blank(run_folder):
     headings, rows = first_table(kg.report(run_folder).read_text())
     assert headings.index("ratio") < headings.index("95 % interval")
     assert headings.index("95 % interval") < headings.index("halves by sample")
@@ -91,8 +99,15 @@ def test_the_ladder_comes_before_the_halves_and_what_is_not_there_is_blank(run_f
     ("value", "text"),
     [(-0.00001, "0.0000"), (-0.0002, "-0.0002"), (None, ""), (float("nan"), ""), (1.5, "1.5000")],
 )
-def test_numbers_in_the_page(value, text):
+def test_numbers_have_fixed_decimals(value, text):
     assert fixed(value, 4) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(130.4, "130"), (float("inf"), "no bound"), (float("nan"), "")]
+)
+def test_the_least_that_a_ratio_can_be(ratio, text):
+    assert at_least(ratio, 0) == text
 
 
 def test_definitions_are_those_that_the_run_recorded(run_folder):
@@ -105,7 +120,7 @@ def test_definitions_are_those_that_the_run_recorded(run_folder):
         kg.report(run_folder)
 
 
-def test_one_name_with_two_meanings_says_which_is_whose(two_sites, run_folder):
+def test_a_name_with_two_meanings_lists_the_runs_of_each(two_sites, run_folder):
     path = run_folder / "measurement.yaml"
     path.write_text(path.read_text().replace("token is, are", "token was"))
     runs = [read_run(two_sites), read_run(run_folder)]
@@ -115,7 +130,7 @@ def test_one_name_with_two_meanings_says_which_is_whose(two_sites, run_folder):
     assert not any(item["where"] for item in definitions(runs) if item["name"] == "image_text")
 
 
-def test_one_word_is_no_rung_in_the_page(run_folder):
+def test_a_contrast_with_one_word_is_marked_in_the_page(run_folder):
     frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
     frame = frame[frame["rung"] != "single"]
     frame.loc[frame["contrast"] == "verbs", "rung"] = "single"
@@ -125,6 +140,63 @@ def test_one_word_is_no_rung_in_the_page(run_folder):
     assert '<td class="name">verbs, one word</td>' in page
     assert "in part one word against the rest: large by construction, not a reference)" in page
     assert "<p>One word against the rest: large by construction, not a reference.</p>" in page
+
+
+@pytest.fixture(scope="module")
+def two_gaps(store, tmp_path_factory):
+    """A run with a second contrast between modalities, which only its own name tells apart."""
+    folder = tmp_path_factory.mktemp("gaps") / "run"
+    shutil.copytree(store.root, folder)
+    table = kg.measure(
+        kg.Store(folder),
+        contrasts=(IMAGE_TEMPLATE, "image_text", "text_vocabulary", "text_text"),
+        layers=[0],
+        n_permutations=9,
+        n_bootstraps=9,
+    )
+    table.save(folder)
+    return folder
+
+
+def test_a_second_contrast_between_modalities_is_in_every_table(two_gaps, tmp_path):
+    path = kg.report(
+        two_gaps, two_gaps, out=tmp_path
+    )  # several runs, so that there is a comparison
+    page = html.unescape(path.read_text())
+    headings, rows = first_table(page)
+    column = headings.index("contrast")
+    assert [row[column] for row in rows] == ["image_text", "image_template"] * 2
+    for name in ("image_text", "image_template"):
+        assert page.count(f"<th>{name}: ratio, at least</th>") == 1
+        assert page.count(f"What kind of gap: {name} at k_proj") == 2
+        assert f'<td class="name">{name}</td><td class="name">equal_counts</td>' in page
+        assert (two_gaps / "figures" / f"shape-{name}-k_proj.svg").is_file()
+    assert "<th>image_text</th><th>image_template</th><th>text_text</th>" in page
+    assert "Compare <em>image_text</em>, <em>image_template</em> with" in page
+
+
+def test_figures_show_every_contrast_between_modalities(two_gaps):
+    run = read_run(two_gaps)
+    drawn = figures.heads(run, "k_proj")
+    titles = [axes.get_title() for axes in drawn.axes if axes.get_title()]
+    assert titles == ["image_text", "image_template"]
+    (axes,) = figures.gap_by_layer(run, "k_proj").axes
+    bands = [label for label in legend(axes) if "swapped" in label]
+    assert bands == [f"{name}, labels swapped (95 %)" for name in titles]
+    sides = [legend(shape.figure(run, "k_proj", name).axes[1]) for name in titles]
+    assert sides == [["image", "text"], ["image", "template"]]
+
+
+def test_a_ratio_without_a_bound_reads_the_same_in_every_table(two_sites, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(two_sites, folder)
+    frame = pd.read_csv(folder / "gap.csv", dtype={"head": str})
+    frame.loc[frame["rung"] == "same", "mmd2_ci_high"] = -0.001
+    frame.to_csv(folder / "gap.csv", index=False)
+    page = kg.report(folder, folder, out=tmp_path).read_text()
+    # four sites and layers of each run, in the first table and in the comparison
+    assert all(row[-1] == "no bound" for row in first_table(page)[1])
+    assert page.count("<td>no bound</td>") == 16
 
 
 def test_runs_of_different_sites_share_a_report(two_sites, tmp_path):

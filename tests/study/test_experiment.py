@@ -1,4 +1,4 @@
-"""Experiment files: validated, and an unknown key names the nearest known one."""
+"""Experiment files are validated, and the error for an unknown key names the nearest known one."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_defaults_are_filled_in(tmp_path):
         ("name: [", "is not valid YAML"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path, text, line):
+def test_a_mistake_is_explained_in_one_line(tmp_path, text, line):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
@@ -137,7 +137,7 @@ def test_paths_of_data_are_relative_to_the_experiment_file(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("bench", ["{name: mmmu, data: none}", "{name: 'folder:none'}"])
-def test_missing_data_are_one_line(tmp_path, bench):
+def test_missing_data_are_explained_in_one_line(tmp_path, bench):
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD.replace("{name: easy-vqa}", bench))
     with pytest.raises(UserError, match=rf"no data at {tmp_path}/none: a path is relative"):
@@ -152,7 +152,7 @@ def test_one_model_and_benchmark_twice_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_question_inside_the_picture_is_refused_before_the_model_is_loaded(tmp_path):
+def test_a_question_inside_the_image_is_refused_before_the_model_is_loaded(tmp_path):
     fixtures.write_all(tmp_path)
     path = tmp_path / "mine.yaml"
     bench = f"{{name: mmmu-pro-vision, data: {tmp_path / 'mmmu-pro'}}}"

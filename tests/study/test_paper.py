@@ -1,4 +1,4 @@
-"""The paper's study, whole, with the embedded models on small files of the publishers' formats."""
+"""The paper's whole study, with the embedded models on small files in the publishers' formats."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check(out: Path, experiment: Experiment, layers: dict[str, list[int]]) -> No
     whole = main[main["head"] == "all"].pivot_table(
         index=["model", "benchmark", "layer"], columns="contrast", values="mmd2"
     )
-    # between the modalities there is something, between halves of one nearly nothing
+    # a gap between the modalities, and nearly none between two halves of one
     baselines = whole[["image_image", "text_text"]].max(axis=1)
     assert (whole["image_text"] > 2 * baselines).all()
     assert (whole["image_text"] > 0.05).all()

@@ -1,4 +1,4 @@
-"""A study on samples that cannot be scored: a note, and not the end of hours of work."""
+"""A study chooses its samples once, and continues if they cannot be scored."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import logging
 import pandas as pd
 
 from benchmarks import fixtures
+from keygap.benchmarks import Benchmark
 from keygap.study.experiment import Experiment
 from keygap.study.run import run_study
 
 
-def test_a_benchmark_without_answers_is_measured_and_said(tmp_path, caplog):
+def test_a_benchmark_without_answers_is_measured_and_reported(tmp_path, caplog, monkeypatch):
     question = {"question": "Is <image 1> a “bar”?", "answer": "?"}
     rows = [fixtures.mmmu_row(f"test_Art_{n}", **question) for n in range(6)]
     rows += [
@@ -33,8 +34,17 @@ def test_a_benchmark_without_answers_is_measured_and_said(tmp_path, caplog):
             "projection": {"tokens": 50, "perplexity": 5},
         }
     )
+    chosen = []
+    choose = Benchmark.choose
+
+    def counted(bench, *arguments):
+        chosen.append(bench.name)
+        return choose(bench, *arguments)
+
+    monkeypatch.setattr(Benchmark, "choose", counted)
     with caplog.at_level(logging.INFO, "keygap"):
         page = run_study(experiment, tmp_path / "out").read_text()
+    assert chosen == ["mmmu"]  # checked, extracted and answered from one sample set
     line = "not scored: 6 (answer not published), 2 (open question)"
     assert f"micro:linear on mmmu: {line}" in caplog.messages
     assert "overall: none scored" in page

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from openTSNE import TSNE
 
 from keygap import random_streams
+from keygap.defaults import PERPLEXITY
 from keygap.errors import UserError
 
 FEW = 1000  # below this many points, threads cost more than they save
 
 
 def tsne(
-    array: Float[np.ndarray, "n d"], perplexity: float = 30.0, seed: int = 0
+    array: Float[np.ndarray, "n d"], perplexity: float = PERPLEXITY, seed: int = 0
 ) -> Float[np.ndarray, "n 2"]:
     """Find two coordinates per point that keep its neighbours, though not its distances.
 

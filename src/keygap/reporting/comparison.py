@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from keygap.reporting.figures import contrasts_of
+from keygap.measurement.verdict import ratio_to_same
 from keygap.reporting.published import Kind, Published, PublishedValue, published_in
-from keygap.reporting.run import Run
+from keygap.reporting.run import Run, contrasts_of
 from keygap.store.run import study_file
 
 RUNGS: dict[Kind, str] = {"cross-modal": "between", "intra-modal": "same"}
@@ -117,7 +116,7 @@ def _row(
     values: dict[str, Any] = {str(row["contrast"]): row for row in part.to_dict("records")}
     same = [row["mmd2_ci_high"] for row in values.values() if row["rung"] == "same"]
     ratios = {
-        name: (row["mmd2"] / max(same) if max(same) > 0 else np.inf) if same else None
+        name: ratio_to_same(row["mmd2"], same)
         for name, row in values.items()
         if row["rung"] == "between"
     }

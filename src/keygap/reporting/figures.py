@@ -18,8 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from keygap.contrasts import CONTRASTS
-from keygap.reporting.run import Run
+from keygap.reporting.run import Run, contrasts_of
 
 COLOURS = {
     "image_text": "#D55E00",
@@ -61,27 +60,6 @@ def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure
     """
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def contrasts_of(runs: Sequence[Run], rung: str | None = None) -> list[str]:
-    """Names of the contrasts that runs were asked for, in the order of the figures.
-
-    Args:
-        runs: the runs.
-        rung: only contrasts of this rung.
-
-    Returns:
-        keygap's own contrasts in the order of the ladder, then the others in the order asked.
-    """
-    asked = [
-        item["name"]
-        for run in runs
-        for item in run.table.settings["contrasts"]
-        if rung in (None, item["rung"])
-    ]
-    return [name for name in CONTRASTS if name in asked] + [
-        name for name in dict.fromkeys(asked) if name not in CONTRASTS
-    ]
 
 
 def colours_of(runs: Sequence[Run]) -> dict[str, str]:

@@ -21,8 +21,9 @@ from keygap.errors import UserError
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
-from keygap.reporting.run import Run, read_run
+from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_text
+from keygap.store.run import FIGURES, REPORT
 
 DPI = 150
 
@@ -50,7 +51,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     text = _template().render(
         title=", ".join(dict.fromkeys(run.model for run in runs)),
         contrasts=definitions(runs),
-        between=figures.contrasts_of(runs, "between"),
+        between=contrasts_of(runs, "between"),
         jsd_dim=JSD_DIM,
         single=figures.SINGLE,
         summary=pd.concat([run.summary() for run in runs], ignore_index=True),
@@ -58,7 +59,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         overview=_overview(runs, out),
         runs=[_section(run) for run in runs],
     )
-    path = out / "report.html"
+    path = out / REPORT
     write_text(path, text)
     return path
 
@@ -72,6 +73,11 @@ def fixed(value: float | None, digits: int) -> str:
         return ""
     text = f"{value:.{digits}f}"
     return text if float(text) else text.removeprefix("-")
+
+
+def at_least(ratio: float, digits: int) -> str:
+    """Format the least that a ratio can be; an infinite one has no bound."""
+    return "no bound" if math.isinf(ratio) else fixed(ratio, digits)
 
 
 def definitions(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -97,7 +103,7 @@ def definitions(runs: Sequence[Run]) -> list[dict[str, str]]:
             "rung": rung,
             "where": "; ".join(where) if len(found[name]) > 1 else "",
         }
-        for name in figures.contrasts_of(runs)
+        for name in contrasts_of(runs)
         for (what, rung), where in found[name].items()
     ]
 
@@ -109,7 +115,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["fixed"] = fixed
+    environment.filters |= {"fixed": fixed, "at_least": at_least}
     return environment.get_template("report.html")
 
 
@@ -150,14 +156,16 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
     }
     if not figures.by_head(run, site).empty:
         drawn["heads"] = figures.heads(run, site)
-    if site in set(run.table.shape.frame["site"]):
-        drawn["shape"] = shape.figure(run, site)
+    contrasts = shape.contrasts_at(run, site)
+    for contrast in contrasts:
+        name = "shape" if len(contrasts) == 1 else f"shape-{contrast}"
+        drawn[name] = shape.figure(run, site, contrast)
     return drawn
 
 
 def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
     """Save a figure as PNG and SVG; returns its name and the PNG as a data URL."""
-    folder = root / "figures"
+    folder = root / FIGURES
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from keygap.errors import UserError
-from keygap.measurement.tables import GAP_COLUMNS, MEASUREMENT, GapTable, ShapeTable
+from keygap.contrasts import CONTRASTS
+from keygap.measurement.tables import GapTable
 from keygap.store import Store
+from keygap.store.run import ACCURACY, PROJECTION
 
 
 @dataclass(frozen=True)
@@ -66,31 +67,31 @@ def read_run(folder: str | Path) -> Run:
         UserError: the folder holds no run, or one that was not measured by this version.
     """
     store = Store(folder)
-    if not (store.root / "gap.csv").is_file():
-        raise UserError(f"{store.root} was not measured: run keygap measure {store.root}")
-    frame = pd.read_csv(
-        store.root / "gap.csv", dtype={"head": str}, keep_default_na=False, na_values=[""]
-    )
-    if missing := set(GAP_COLUMNS) - set(frame.columns):
-        raise UserError(
-            f"{store.root} was measured by another version (no column {min(missing)}): "
-            f"run keygap measure {store.root}"
-        )
-    if not (store.root / MEASUREMENT).is_file():
-        raise UserError(
-            f"{store.root} does not say how it was measured (no {MEASUREMENT}: measured by another "
-            f"version, or interrupted): run keygap measure {store.root}"
-        )
-    settings = yaml.safe_load((store.root / MEASUREMENT).read_text())
-    frame["confound"] = frame["confound"].fillna("")
-    profile = pd.read_csv(store.root / "jsd.csv")
-    path = store.root / "projection.parquet"
-    projection = pd.read_parquet(path) if path.is_file() else None
-    if projection is not None and projection.empty:
-        projection = None  # no layer has keys of both modalities
-    scored = store.root / "accuracy.csv"
-    accuracy = pd.read_csv(scored) if scored.is_file() else None
-    said = store.root / "notes.txt"
-    notes = tuple(said.read_text().splitlines()) if said.is_file() else ()
-    table = GapTable(frame, profile, notes, ShapeTable.read(store.root), settings)
+    table = GapTable.read(store.root)
+    projection, accuracy = None, None
+    if (store.root / PROJECTION).is_file():
+        projection = pd.read_parquet(store.root / PROJECTION)
+    if (store.root / ACCURACY).is_file():
+        accuracy = pd.read_csv(store.root / ACCURACY)
     return Run(store.root, store.manifest, table, projection, accuracy)
+
+
+def contrasts_of(runs: Sequence[Run], rung: str | None = None) -> list[str]:
+    """Names of the contrasts that runs were asked for, in the order of tables and figures.
+
+    Args:
+        runs: the runs.
+        rung: only contrasts of this rung.
+
+    Returns:
+        The registered contrasts in the order of the ladder, then the others in the order asked.
+    """
+    asked = [
+        item["name"]
+        for run in runs
+        for item in run.table.settings["contrasts"]
+        if rung in (None, item["rung"])
+    ]
+    return [name for name in CONTRASTS if name in asked] + [
+        name for name in dict.fromkeys(asked) if name not in CONTRASTS
+    ]

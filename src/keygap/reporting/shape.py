@@ -16,41 +16,46 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keygap.reporting.figures import COLOURS, canvas, named
+from keygap.reporting.figures import COLOURS, OTHER_COLOURS, canvas, named
 from keygap.reporting.run import Run
 
 SHARES = {"share_mean": "#0072B2", "share_covariance": "#E69F00", "share_higher": "#8C8C8C"}
 
 
 def tables(run: Run) -> list[dict[str, Any]]:
-    """The tables of a run, one per site.
+    """The tables of a run, one per site and contrast between modalities.
 
     Returns:
-        For each site a dictionary: ``site``, ``layers``, and ``rows`` with the ``name`` of a
-        statistic, ``what`` it is, and ``cells``, one text per layer.
+        For each a dictionary: ``site``, ``contrast``, ``layers``, and ``rows`` with the ``name`` of
+        a statistic, ``what`` it is, and ``cells``, one text per layer.
     """
     frame = run.table.shape.frame
     frame = frame[frame["head"] == "all"]
-    found: list[dict[str, Any]] = []
-    for site, part in frame.groupby("site", sort=False):
-        layers = list(dict.fromkeys(part["layer"]))
-        rows = []
-        # One statistic in several dims has several rows; dims that differ by layer share a row.
-        nth = part.groupby(["layer", "statistic", "side"], sort=False).cumcount()
-        for _, same in part.groupby(["statistic", "side", nth], sort=False):
-            first = same.iloc[0]
-            one = same["dims"].nunique() == 1
-            dims = f"{first['dims']:g} dims" if one else ""
-            cells = {row["layer"]: _cell(row, not one) for row in same.to_dict("records")}
-            rows.append(
-                {
-                    "name": ", ".join(filter(None, (first["statistic"], first["side"], dims))),
-                    "what": first["what"],
-                    "cells": [cells.get(layer, "") for layer in layers],
-                }
-            )
-        found.append({"site": site, "layers": layers, "rows": rows})
-    return found
+    return [
+        {"site": site, "contrast": contrast, **_table(part)}
+        for (site, contrast), part in frame.groupby(["site", "contrast"], sort=False)
+    ]
+
+
+def _table(part: pd.DataFrame) -> dict[str, Any]:
+    """Layers and rows of one table."""
+    layers = list(dict.fromkeys(part["layer"]))
+    rows = []
+    # One statistic in several dims has several rows; dims that differ by layer share a row.
+    nth = part.groupby(["layer", "statistic", "side"], sort=False).cumcount()
+    for _, same in part.groupby(["statistic", "side", nth], sort=False):
+        first = same.iloc[0]
+        one = same["dims"].nunique() == 1
+        dims = f"{first['dims']:g} dims" if one else ""
+        cells = {row["layer"]: _cell(row, not one) for row in same.to_dict("records")}
+        rows.append(
+            {
+                "name": ", ".join(filter(None, (first["statistic"], first["side"], dims))),
+                "what": first["what"],
+                "cells": [cells.get(layer, "") for layer in layers],
+            }
+        )
+    return {"layers": layers, "rows": rows}
 
 
 def _cell(row: Mapping[Hashable, Any], with_dims: bool) -> str:
@@ -67,12 +72,19 @@ def _cell(row: Mapping[Hashable, Any], with_dims: bool) -> str:
     return " ".join(parts)
 
 
-def figure(run: Run, site: str) -> Figure:
-    """Draw the shares of MMD squared, spreads, dimensions, heads and the JSD by histogram."""
+def contrasts_at(run: Run, site: str) -> list[str]:
+    """The contrasts between modalities that have these statistics at a site."""
     frame = run.table.shape.frame
-    frame = frame[(frame["site"] == site) & (frame["layer"] != "all")]
-    dimensions = run.table.shape.dimensions
-    dimensions = dimensions[dimensions["site"] == site]
+    return list(dict.fromkeys(frame.loc[frame["site"] == site, "contrast"]))
+
+
+def figure(run: Run, site: str, contrast: str) -> Figure:
+    """Draw the shares of MMD squared, spreads, dimensions, heads and the JSD by histogram."""
+    frame, dimensions = (
+        table[(table["site"] == site) & (table["contrast"] == contrast)]
+        for table in (run.table.shape.frame, run.table.shape.dimensions)
+    )
+    frame = frame[frame["layer"] != "all"]
     layers = list(dict.fromkeys(frame["layer"]))
     drawn, grid = canvas(2, 3, 3.2, 2.6)
     _shares(grid[0, 0], frame, layers)
@@ -82,7 +94,7 @@ def figure(run: Run, site: str) -> Figure:
     colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(layers)))
     _dimensions(grid[1, 1], dimensions, layers, colours)
     _histogram(grid[1, 2], frame, layers, colours)
-    named(drawn, run, site, "What kind of gap")
+    named(drawn, run, site, f"What kind of gap is {contrast}")
     return drawn
 
 
@@ -108,10 +120,12 @@ def _shares(axes: Axes, frame: pd.DataFrame, layers: list[str]) -> None:
 
 
 def _sides(axes: Axes, frame: pd.DataFrame, layers: list[str], name: str) -> None:
-    for side in ("image", "text"):
-        part = frame[(frame["statistic"] == name) & (frame["side"] == side)].set_index("layer")
-        values = part["value"].reindex(layers).astype(float)
-        axes.plot(range(len(layers)), values, "o-", ms=3, color=COLOURS[side], label=side)
+    rows = frame[frame["statistic"] == name]
+    for side, other in zip(dict.fromkeys(rows["side"]), OTHER_COLOURS, strict=False):
+        values = rows[rows["side"] == side].set_index("layer")["value"]
+        values = values.reindex(layers).astype(float)
+        colour = COLOURS.get(side, other)
+        axes.plot(range(len(layers)), values, "o-", ms=3, color=colour, label=side)
     axes.set_ylim(0, None)
     axes.set_ylabel(name.replace("_", " "))
     _label_layers(axes, layers)

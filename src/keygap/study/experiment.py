@@ -70,10 +70,14 @@ class Extraction(_Section):
     batch_size: int = Field(default=defaults.BATCH_SIZE, ge=1)
 
 
+def _registered() -> list[str | OwnContrast]:
+    return list(CONTRASTS)
+
+
 class Measurement(_Section):
     """How to measure the gap."""
 
-    contrasts: list[str | OwnContrast] = list(CONTRASTS)
+    contrasts: list[str | OwnContrast] = Field(default_factory=_registered)
     text_roles: TextRoles = list(defaults.TEXT_ROLES)
     tokens_per_sample: int | None = Field(default=defaults.TOKENS_PER_SAMPLE, ge=2)
     n_permutations: int = Field(default=defaults.N_PERMUTATIONS, ge=1)
