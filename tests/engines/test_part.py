@@ -82,4 +82,9 @@ def test_a_part_without_a_good_sample_has_rows_and_no_vectors(vlm):
 
 
 def test_no_hook_stays(plan, vlm, parts):
-    assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules()) == 0
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules())
+
+    before = hooks()  # transformers keeps hooks of its own once hidden states were asked for
+    run_part(plan, 0)
+    assert hooks() == before

@@ -87,4 +87,4 @@ def test_no_number_is_given_for_what_is_never_in_one_layer(store):
     kg.project(store).save(store.root)
     page = kg.report(store.root).read_text()
     assert "keys of layers 1, 3 are image features" in page
-    assert "What was not measured, and why" in page
+    assert "Not measured, and why" in page
