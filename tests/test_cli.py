@@ -177,3 +177,26 @@ def test_non_finite_vectors_are_named(vlm, easy_vqa, tmp_path):
     finally:
         with torch.no_grad():
             weight[0, 0] = kept
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("thinking", "--template-argument 'thinking': write NAME=VALUE"),
+        ("a=[", "--template-argument 'a=[': the value is not YAML"),
+        ("nonsense=true", "nonsense"),  # the template does not use it
+    ],
+)
+def test_a_bad_template_argument_is_one_line(monkeypatch, capsys, argument, line):
+    status, _, said = keygap(
+        monkeypatch, capsys, "check", "micro:linear", "--template-argument", argument
+    )
+    assert status == 2
+    assert line in said.strip().splitlines()[-1]
+
+
+def test_check_shows_the_prompt(monkeypatch, capsys):
+    status, said, _ = keygap(monkeypatch, capsys, "check", "micro:linear")
+    assert status == 0
+    assert "prompt: chat, chat template " in said
+    assert "an example: '<|im_start|>user" in said

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -67,13 +68,37 @@ class ModelOptions:
     trust_remote_code: Annotated[
         bool, typer.Option(help="Run Python code from the model's repository.")
     ] = False
+    system: Annotated[str | None, typer.Option(help="System message before every prompt.")] = None
+    template_arguments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--template-argument",
+            metavar="NAME=VALUE",
+            help="Argument of the chat template; may be repeated.",
+        ),
+    ] = None
 
     def load(self) -> VLM:
         """Load the model."""
         import keygap as kg
 
         options = asdict(self)
+        options["template_arguments"] = _template_arguments(self.template_arguments or [])
         return kg.load(options.pop("model"), **options)
+
+
+def _template_arguments(given: list[str]) -> dict[str, Any] | None:
+    """The arguments of a chat template, values read as YAML: ``enable_thinking=false``."""
+    found: dict[str, Any] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise UserError(f"--template-argument {item!r}: write NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--template-argument {item!r}: the value is not YAML") from error
+    return found or None
 
 
 def takes_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -239,6 +264,7 @@ def check(model: ModelOptions) -> None:
 
     vlm = model.load()
     typer.echo(summary(vlm))
+    typer.echo(_shown_prompt(vlm))
     findings = check_model(vlm)
     _print(frame_of(findings), ())
     if wrong := [finding.check for finding in findings if finding.passed is False]:
@@ -265,6 +291,14 @@ def evaluate(
     from keygap.micro.training.evaluate import evaluate as evaluate_connector
 
     _print(evaluate_connector(connector, weights), ())
+
+
+def _shown_prompt(vlm: VLM) -> str:
+    """The form of a model's prompts, and one as an example."""
+    prompt = vlm.prompter.description()
+    template = prompt["template_sha256"]
+    origin = f"chat template {template}" if template else "no chat template"
+    return f"prompt: {prompt['form']}, {origin}; an example: {prompt['example']['text']!r}"
 
 
 def _study(experiment: Path, out: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -199,21 +200,34 @@ def test_a_run_stopped_by_a_fault_continues_with_the_same_rows(
     assert files_of(tmp_path / "stopped") == files_of(whole.root)
 
 
-def test_a_run_of_keygap_0_1_is_measured_and_continued(vlm, easy_vqa, store, tmp_path):
+def test_a_run_of_keygap_0_1_is_read_and_not_continued(vlm, easy_vqa, store, tmp_path):
+    """It does not say which prompts it read, so a continued run could mix two kinds of them."""
     folder = tmp_path / "old"
     shutil.copytree(store.root, folder)
-    (folder / "manifest.json").unlink()
     asked = yaml.safe_load((folder / "extraction.yaml").read_text())
-    del asked["interventions"]
+    del asked["interventions"], asked["prompt"]
     (folder / "extraction.yaml").unlink()
     (folder / "experiment.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
-    again = kg.extract(vlm, easy_vqa, folder, samples=SAMPLES, batch_size=8)
-    assert again.manifest == store.manifest
-    expected = files_of(store.root)
-    assert files_of(folder).keys() == expected.keys()
-    assert {k: v for k, v in files_of(folder).items() if k != "extraction.yaml"} == {
-        k: v for k, v in expected.items() if k != "extraction.yaml"
-    }
+    old = kg.Store(folder)
+    assert old.identity["model"] == "micro:linear"
+    assert len(old.vectors("k_proj", 0).array) == len(store.vectors("k_proj", 0).array)
+    before = files_of(folder)
+    with pytest.raises(UserError, match="another extraction: its prompt is None"):
+        kg.extract(vlm, easy_vqa, folder, samples=SAMPLES, batch_size=8)
+    assert files_of(folder) == before
+
+
+def test_a_run_says_which_prompts_it_read(vlm, easy_vqa, store, tmp_path):
+    template = vlm.processor.chat_template
+    prompt = store.manifest["prompt"]
+    assert prompt["form"] == "chat"
+    assert prompt["template_sha256"] == hashlib.sha256(template.encode()).hexdigest()[:16]
+    assert vlm.processor.tokenizer.decode(prompt["example"]["ids"]).startswith("<|im_start|>user")
+    asked = {name: value for name, value in prompt.items() if name != "example"}
+    assert store.identity["prompt"] == asked
+    told = kg.load("micro:linear", system="You see a picture.")
+    with pytest.raises(UserError, match="another extraction: its prompt is"):
+        kg.extract(told, easy_vqa, store.root, samples=SAMPLES, batch_size=8)
 
 
 def test_a_folder_that_holds_something_else_is_refused(vlm, easy_vqa, tmp_path):

@@ -21,10 +21,13 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     Two extractions with one identity are the same extraction, and one continues the other.
     """
     vlm, benchmark = plan.vlm, plan.samples.benchmark
+    prompt = vlm.prompter.description()
+    del prompt["example"]  # for the reader of a manifest; it follows from the rest
     return {
         "model": vlm.name,
         "revision": vlm.revision,
         "weights": fingerprint(vlm.model),  # models of one name and revision may differ in these
+        "prompt": prompt,
         "interventions": vlm.interventions.identity,
         "benchmark": benchmark.name,
         "split": benchmark.split,
@@ -52,6 +55,7 @@ def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict
     attending = next(layer for layer in vlm.layers if layer.attention is not None)
     return {
         **identity,
+        "prompt": vlm.prompter.description(),
         "architecture": vlm.architecture,
         "connector": str(connector) if connector else None,
         "connector_path": connector.path if connector else None,

@@ -35,6 +35,8 @@ class ModelChoice(_Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     revision: str | None = None
     device_map: str | None = None
+    system: str | None = None
+    template_arguments: dict[str, Any] | None = None
 
 
 class BenchmarkChoice(_Section):

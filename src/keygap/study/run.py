@@ -72,7 +72,8 @@ def _run_model(
     model: ModelChoice, sample_sets: Sequence[SampleSet], experiment: Experiment, out: Path
 ) -> None:
     """Load one model and run it on every benchmark. The model is freed on return."""
-    vlm = load(model.name, dtype=model.dtype, revision=model.revision, device_map=model.device_map)
+    options = model.model_dump()
+    vlm = load(options.pop("name"), **options)
     for source, sample_set in zip(experiment.benchmarks, sample_sets, strict=True):
         _run_pair(vlm, sample_set, experiment, out / folder_name(model.name, source.name))
     del vlm
