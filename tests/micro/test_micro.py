@@ -17,7 +17,7 @@ from keygap.micro.checkpoint import build, connector_weights
 from keygap.micro.connectors import CONNECTORS
 from keygap.micro.training.evaluate import KINDS, evaluate
 from keygap.micro.training.packing import IGNORED, Packer, answer_logits
-from keygap.micro.training.train import Scaled
+from keygap.micro.training.train import Scaled, train
 
 MEGABYTE = 1_000_000
 
@@ -56,6 +56,34 @@ def test_a_folder_that_another_process_built_loads_in_a_new_one():
 def test_an_unknown_connector_names_the_nearest():
     with pytest.raises(UserError, match=r"did you mean 'micro:qformer'"):
         build("qforner")
+
+
+@pytest.mark.parametrize("use", [evaluate, lambda name: train(name, Path("nowhere"))])
+def test_an_unknown_connector_is_one_line_before_any_work(use):
+    with pytest.raises(UserError, match="unknown connector 'mpl'; did you mean 'mlp'"):
+        use("mpl")
+    assert not Path("nowhere").exists()
+
+
+def test_a_pack_of_uneven_questions_is_padded_and_separated(vlm):
+    packer = Packer(vlm.processor)
+    one, two = ("is it red?", "no"), ("what is the shape in the image?", "circle")
+    pack = packer([(7, [one, two]), (3, [one])])
+    prefix = len(packer.prefix)
+    asked = [len(packer.ids(question + packer.tail)) for question, _ in (one, two)]
+    lengths = [
+        n + len(packer.ids(answer)) + 1 for n, (_, answer) in zip(asked, (one, two), strict=True)
+    ]
+    first, second = prefix + lengths[0], prefix + sum(lengths)
+    assert pack.input_ids.shape == (2, second)
+    assert pack.image_index == [7, 3]
+    assert pack.first.sum(1).tolist() == [2, 1]
+    assert pack.position_ids[0, [prefix, first]].tolist() == [prefix, prefix]
+    may_look = pack.mask[0, 0]
+    assert may_look[second - 1, :prefix].all()
+    assert not may_look[second - 1, prefix:first].any()
+    assert may_look[second - 1, first:second].all()
+    assert not may_look.triu(1).any()
 
 
 def test_a_linear_connector_is_linear_and_described_so(vlm):
