@@ -213,3 +213,14 @@ def test_bad_options_are_one_clear_line(call, message):
         call()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_without_bootstraps_there_is_no_interval():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 60, 3))
+    groups = np.arange(60) // 3
+    for ci in (
+        gap.jsd(x, y, groups, groups, n_bootstraps=0, n_permutations=0).ci,
+        gap.c2st(x, y, groups, groups, dims=2, n_bootstraps=0, n_permutations=0).ci,
+    ):
+        assert np.isnan(ci).all()

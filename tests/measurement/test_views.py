@@ -88,6 +88,18 @@ def test_the_profile_has_all_heads_together_without_confounds(statistics):
     assert frame["jsd_dim"].tolist() == [2, 5, 2, 5]
     assert frame["jsd_estimator"].tolist() == ["linear", "spline"] * 2
     assert frame["jsd_saturates_at"].tolist() == [5.0] * 4
+    assert frame["mmd_p_value"].tolist() == [0.5] * 4
+
+
+def test_the_profile_has_the_p_of_mmd_of_the_same_comparison(statistics):
+    is_mmd2 = statistics["statistic"] == "mmd2"
+    statistics.loc[is_mmd2 & (statistics["contrast"] == "words"), "p_value"] = 0.01
+    statistics.loc[is_mmd2 & (statistics["confound"] != ""), "p_value"] = 0.02
+    frame = profile_view(statistics)
+    assert frame.groupby("contrast")["mmd_p_value"].unique().to_dict() == {
+        "image_text": [0.5],
+        "words": [0.01],
+    }
 
 
 def test_the_shape_has_the_other_statistics_of_gaps(statistics):

@@ -48,7 +48,7 @@ class JSDResult:
         nats: The bound, clipped to [0, ln 2].
         bits: The same in bits, in [0, 1].
         raw_nats: The bound before clipping. It is a little below 0 where there is no difference.
-        ci: Confidence interval of ``nats``, clipped to [0, ln 2].
+        ci: Confidence interval of ``nats``, clipped to [0, ln 2]; NaN without bootstraps.
         level: Confidence level of the interval.
         p_value: Of the prequential permutation test; 1 without permutations.
         estimator: Critic that won the most folds; "none": no critic beat chance.

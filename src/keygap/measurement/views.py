@@ -33,7 +33,7 @@ GAP_COLUMNS = (
 PROFILE_COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "contrast", "rung",
     "jsd_nats", "jsd_bits", "jsd_ci_low", "jsd_ci_high", "jsd_dim", "jsd_estimator",
-    "jsd_saturates_at",
+    "jsd_saturates_at", "mmd_p_value",
 )  # fmt: skip
 SHAPE_COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "statistic", "side",
@@ -76,6 +76,10 @@ def gap_view(statistics: pd.DataFrame) -> pd.DataFrame:
 def profile_view(statistics: pd.DataFrame) -> pd.DataFrame:
     """Build ``jsd.csv``: the JSD by number of principal components, all heads together.
 
+    A JSD of 0 says that no critic found a difference, and not that there is none. So every row also
+    has the p-value of MMD, a test that uses no critic. It is that of the whole vectors, whatever
+    the number of components.
+
     Args:
         statistics: rows of ``STATISTICS_COLUMNS``.
 
@@ -85,7 +89,10 @@ def profile_view(statistics: pd.DataFrame) -> pd.DataFrame:
     whole = (statistics["head"] == "all") & (statistics["confound"] == "")
     rows = statistics[(statistics["statistic"] == "jsd") & whole]
     saturates_at = _setting(rows, "saturates_at").astype(float)
-    wide = rows.assign(**_jsd_columns(rows), jsd_saturates_at=saturates_at)
+    by_mmd = _of(statistics, "mmd2")["p_value"].reindex(pd.MultiIndex.from_frame(rows[KEY]))
+    wide = rows.assign(
+        **_jsd_columns(rows), jsd_saturates_at=saturates_at, mmd_p_value=by_mmd.to_numpy()
+    )
     return _typed(wide, PROFILE_COLUMNS, ["layer", "jsd_dim"])
 
 

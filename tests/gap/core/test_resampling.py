@@ -81,6 +81,7 @@ def test_p_counts_ties_and_is_never_zero():
 
 def test_central_band_by_hand():
     assert central_band(np.arange(101.0), 0.9) == pytest.approx((5.0, 95.0))
+    assert np.isnan(central_band(np.empty(0), 0.9)).all()
 
 
 def test_multiplicities_draw_at_least_two_samples():

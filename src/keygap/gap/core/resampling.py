@@ -195,8 +195,10 @@ def central_band(values: Float[np.ndarray, " B"], level: float) -> tuple[float, 
         level: Share inside the band.
 
     Returns:
-        Low and high end.
+        Low and high end, NaN if there are no values.
     """
+    if len(values) == 0:
+        return math.nan, math.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
