@@ -100,6 +100,20 @@ def test_what_is_transparent_becomes_white() -> None:
     assert [rgb.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 0, 0)]
 
 
+def test_a_photograph_is_turned_as_its_exif_data_say():
+    stored = Image.new("RGB", (48, 32), "white")
+    stored.paste("black", (0, 0, 16, 16))  # the upper left of what the sensor saw
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a viewer turns it a quarter to the right
+    buffer = io.BytesIO()
+    stored.save(buffer, "JPEG", exif=exif, quality=95)
+    rgb = as_rgb(open_image(buffer.getvalue()))
+    assert rgb.size == (32, 48)
+    pixels = np.asarray(rgb)
+    assert pixels[4, 28].max() < 60
+    assert pixels[4, 4].min() > 200
+
+
 def test_a_long_side_stays_undecoded_until_it_is_used() -> None:
     image = open_image(fixtures.picture("L", (10_000, 10)))
     assert getattr(image, "_im", None) is None

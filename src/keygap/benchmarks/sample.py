@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 LETTERS = tuple(string.ascii_uppercase)
 Role = Literal["system", "template", "question", "option", "hint", "answer"]
@@ -111,13 +111,16 @@ class BadSample(ValueError):
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Decode an image of any mode to RGB, with transparency rendered on white.
+    """Decode an image of any mode to RGB, upright, with transparency rendered on white.
+
+    A camera stores how it was held in EXIF, and viewers turn the picture accordingly.
 
     Raises:
         BadSample: the image is truncated or broken, or its mode cannot be converted.
     """
     try:
         image.load()
+        image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # 16-bit grey, which convert() would clip, not scale
             image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
         if not image.has_transparency_data:
