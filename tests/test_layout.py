@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = {"selfcheck": "tests/models/test_conformance.py"}  # it runs on the zoo of models
 
 
 def packages(folder: Path) -> set[str]:
@@ -18,12 +17,8 @@ def test_each_package_has_tests():
         for name in packages(ROOT / "tests")
         if list((ROOT / "tests" / name).rglob("test_*.py"))
     }
-    assert packages(ROOT / "src" / "keygap") - tested - ELSEWHERE.keys() == set()
+    assert packages(ROOT / "src" / "keygap") - tested == set()
 
 
 def test_each_folder_of_tests_has_its_package():
     assert packages(ROOT / "tests") - packages(ROOT / "src" / "keygap") == set()
-
-
-def test_tests_that_are_elsewhere_exist():
-    assert [path for path in ELSEWHERE.values() if not (ROOT / path).is_file()] == []
