@@ -101,7 +101,7 @@ def part_size(
         sites: names of sites.
         layers: absolute indices.
         batch_size: samples in one forward pass.
-        first: the first usable sample, whose length stands for all; None if there is none.
+        first: the first usable sample, whose length is taken for all; None if there is none.
     """
     numbers = sum(
         (layer.key_heads if SITES[site].of_keys else layer.heads) * layer.head_dim
