@@ -230,6 +230,13 @@ def test_a_run_says_which_prompts_it_read(vlm, easy_vqa, store, tmp_path):
         kg.extract(told, easy_vqa, store.root, samples=SAMPLES, batch_size=8)
 
 
+def test_a_part_of_a_sample_set_is_another_run(vlm, easy_vqa, tmp_path):
+    chosen = easy_vqa.choose(6)
+    kg.extract(vlm, chosen[:4], tmp_path / "run", layers=[0])
+    with pytest.raises(UserError, match="another extraction: its sample_ids is"):
+        kg.extract(vlm, chosen, tmp_path / "run", layers=[0])
+
+
 def test_a_folder_that_holds_something_else_is_refused(vlm, easy_vqa, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty and holds no run"):

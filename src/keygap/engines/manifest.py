@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -34,12 +36,18 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "data": benchmark.data,
         "language": benchmark.language,
         "samples": plan.samples.asked,
+        "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
         "seed": plan.samples.seed,
         "layers": list(plan.layers),
         "sites": list(plan.sites),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "batch_size": plan.batch_size,
     }
+
+
+def _digest(ids: Sequence[str]) -> str:
+    """Which samples, in which order: part of a sample set has the number and seed of the whole."""
+    return hashlib.sha256("\x1f".join(ids).encode()).hexdigest()[:16]
 
 
 def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict[str, Any]:
