@@ -36,12 +36,12 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "data": benchmark.data,
         "language": benchmark.language,
         "samples": plan.samples.asked,
-        "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
         "seed": plan.samples.seed,
         "layers": list(plan.layers),
         "sites": list(plan.sites),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "batch_size": plan.batch_size,
+        "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
     }
 
 

@@ -160,7 +160,7 @@ class StoreWriter:
                 )
             return
         found = read_identity(self.root)
-        for key in sorted(self.identity.keys() | found.keys()):
+        for key in dict.fromkeys((*self.identity, *found)):  # in the order of what was asked
             if self.identity.get(key) != found.get(key):
                 raise UserError(
                     f"{self.root} holds another extraction: its {key} is {found.get(key)!r}, not "
