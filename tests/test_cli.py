@@ -200,3 +200,8 @@ def test_check_shows_the_prompt(monkeypatch, capsys):
     assert status == 0
     assert "prompt: chat, chat template " in said
     assert "an example: '<|im_start|>user" in said
+
+
+def test_cells_of_a_printed_table():
+    shown = [cli._shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
+    assert shown == ["", "no bound", "0.123", "k_proj"]

@@ -330,8 +330,10 @@ def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
 
 
 def _shown(value: object) -> str:
-    """Format a cell of a printed table; a missing number is blank."""
+    """Format a cell of a printed table: nothing for NaN, and "no bound" for infinity."""
     if isinstance(value, float):
+        if math.isinf(value):
+            return "no bound"
         return "" if math.isnan(value) else f"{value:.3g}"
     return str(value)
 
