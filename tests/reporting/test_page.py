@@ -159,9 +159,7 @@ def two_gaps(store, tmp_path_factory):
 
 
 def test_a_second_contrast_between_modalities_is_in_every_table(two_gaps, tmp_path):
-    path = kg.report(
-        two_gaps, two_gaps, out=tmp_path
-    )  # several runs, so that there is a comparison
+    path = kg.report(two_gaps, two_gaps, out=tmp_path)  # a comparison needs several runs
     page = html.unescape(path.read_text())
     headings, rows = first_table(page)
     column = headings.index("contrast")
