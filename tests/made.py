@@ -49,7 +49,7 @@ class _MadeStore:
     def __init__(self, vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> None:
         self.made, self.layers = vectors, layers
 
-    def places(self, sites: object, layers: object) -> list[tuple[str, int]]:
+    def site_layers(self, sites: object, layers: object) -> list[tuple[str, int]]:
         return [("k_proj", layer) for layer in self.layers]
 
     def vectors(self, site: str, layer: int) -> LabelledVectors:

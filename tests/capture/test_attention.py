@@ -8,7 +8,7 @@ import torch
 from keygap.capture.attention import QUERIES
 from keygap.capture.hooks import Capture
 from keygap.models.load import wrap
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 from models.zoo import BY_FAMILY
 
 

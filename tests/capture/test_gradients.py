@@ -8,7 +8,7 @@ import torch
 from keygap.capture import Capture
 from keygap.models.interventions import Intervention
 from keygap.models.load import wrap
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 from models.zoo import BY_FAMILY
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from keygap.capture import Capture
-from keygap.capture.tables import Reading, failed_row, sample_row, token_table
+from keygap.capture.tables import CapturedBatch, failed_row, sample_row, token_table
 from keygap.store.schema import TOKENS_SCHEMA
 from made import made_sample
 
@@ -17,12 +17,12 @@ SITES, LAYERS = ["k_proj", "query"], [0, 29]
 
 
 @pytest.fixture(scope="module")
-def reading(vlm) -> Reading:
+def reading(vlm) -> CapturedBatch:
     """Three samples of different length in one padded batch."""
     samples = [made_sample(f"s{n}", "is it red? " * (1 + n)) for n in range(3)]
     batch = vlm.prompter(samples)
     with Capture(vlm, SITES, LAYERS, attention=True) as capture:
-        return Reading(vlm, samples, batch, capture(batch))
+        return CapturedBatch(vlm, samples, batch, capture(batch))
 
 
 def test_tokens_are_the_labels_of_the_batch(reading):

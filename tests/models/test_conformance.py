@@ -14,7 +14,7 @@ from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.selfcheck.check import check, summary
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 
 from .zoo import BY_FAMILY, ZOO
 from .zoo_refused import REFUSED

@@ -15,7 +15,7 @@ from keygap.errors import UserError
 from keygap.models.fingerprint import fingerprint
 from keygap.models.load import wrap
 from keygap.selfcheck.check import check
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 from made import bench_of, made_sample
 
 from .zoo import BY_FAMILY

@@ -16,7 +16,7 @@ from keygap.errors import UserError
 from keygap.models.attention_mask import add_bias
 from keygap.models.interventions import Intervention
 from keygap.models.load import wrap
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 
 from .zoo import BY_FAMILY, ZOO
 

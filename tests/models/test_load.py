@@ -16,7 +16,7 @@ from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.models.text_stack import text_stack
 from keygap.selfcheck.check import check
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 
 from .offline import tokenizer_with
 from .zoo import BY_FAMILY

@@ -15,7 +15,7 @@ import keygap as kg
 from keygap.capture import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 
 from .zoo import BY_FAMILY, ZOO
 

@@ -11,7 +11,7 @@ from keygap.benchmarks import BadSample, Piece, Sample
 from keygap.models.load import wrap
 from keygap.models.prompting.labelling import VideoFacts, frames_of
 from keygap.selfcheck.check import check
-from keygap.selfcheck.labels import FRAMES
+from keygap.selfcheck.samples import FRAMES
 from made import bench_of
 
 from .zoo import BY_FAMILY

@@ -30,7 +30,7 @@ Kept = dict[int, Int[np.ndarray, " n"]]  # row of a batch -> the indices of its 
 
 
 @dataclass(frozen=True)
-class Reading:
+class CapturedBatch:
     """One forward pass: the samples, their batch, and what ``Capture`` read.
 
     Attributes:

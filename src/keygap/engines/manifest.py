@@ -23,13 +23,11 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     Two extractions with one identity are the same extraction, and one continues the other.
     """
     vlm, benchmark = plan.vlm, plan.samples.benchmark
-    prompt = vlm.prompter.description()
-    del prompt["example"]  # for the reader of a manifest; it follows from the rest
     return {
         "model": vlm.name,
         "revision": vlm.revision,
         "weights": fingerprint(vlm.model),  # models of one name and revision may differ in these
-        "prompt": prompt,
+        "prompt": vlm.prompter.identity,
         "interventions": vlm.interventions.identity,
         "benchmark": benchmark.name,
         "split": benchmark.split,

@@ -9,7 +9,7 @@ import pyarrow as pa
 from keygap.benchmarks import SampleSet
 from keygap.capture.batches import labelled, opened
 from keygap.capture.hooks import Capture, Key
-from keygap.capture.tables import Reading, failed_row
+from keygap.capture.tables import CapturedBatch, failed_row
 from keygap.engines.plan import Plan
 from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
@@ -31,13 +31,13 @@ def run_part(plan: Plan, number: int) -> PartTables:
     vectors: dict[Key, list[pa.Table]] = {}
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
         for samples in part.batches(plan.batch_size):
-            reading, bad = _read(capture, samples)
+            captured, bad = _read(capture, samples)
             rows |= bad
-            if reading is None:
+            if captured is None:
                 continue
-            rows |= reading.sample_rows()
-            tokens += reading.token_tables()
-            for key, table in reading.vector_tables():
+            rows |= captured.sample_rows()
+            tokens += captured.token_tables()
+            for key, table in captured.vector_tables():
                 vectors.setdefault(key, []).append(table)
     return PartTables(
         samples=pa.Table.from_pylist([rows[e.id] for e in part.entries], schema=SAMPLES_SCHEMA),
@@ -46,7 +46,9 @@ def run_part(plan: Plan, number: int) -> PartTables:
     )
 
 
-def _read(capture: Capture, chosen: SampleSet) -> tuple[Reading | None, dict[str, dict[str, Any]]]:
+def _read(
+    capture: Capture, chosen: SampleSet
+) -> tuple[CapturedBatch | None, dict[str, dict[str, Any]]]:
     """One forward pass over the usable samples of a batch, and the rows of the others, by id."""
     samples, broken = opened(chosen)
     usable, batch, refused = labelled(capture.vlm, samples)
@@ -54,7 +56,7 @@ def _read(capture: Capture, chosen: SampleSet) -> tuple[Reading | None, dict[str
     bad = {e.id: failed_row(e, reasons[e.id]) for e in chosen.entries if e.id in reasons}
     if batch is None:
         return None, bad
-    return Reading(capture.vlm, usable, batch, capture(batch)), bad
+    return CapturedBatch(capture.vlm, usable, batch, capture(batch)), bad
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:

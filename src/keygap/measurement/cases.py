@@ -39,11 +39,8 @@ def cases(
     for contrast in contrasts:
         try:
             case = _case(selector, contrast)
-        except NotMeasurable as reason:
-            note(f"no {contrast.name}: {reason}")
-            continue
-        except UserError as reason:
-            if contrast.required:
+        except (NotMeasurable, UserError) as reason:
+            if contrast.required and isinstance(reason, UserError):
                 raise
             note(f"no {contrast.name}: {reason}")
             continue

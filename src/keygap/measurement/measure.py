@@ -70,7 +70,7 @@ def measure(
     )
     manifest = store.manifest
     run = {name: manifest[name] for name in ("model", "connector", "benchmark")}
-    places = store.places(sites, layers)
+    places = store.site_layers(sites, layers)
     layers_of = Counter(site for site, _ in places)
     found = []
     for site, layer in track(places, len(places), f"gap of {manifest['model']}"):

@@ -28,10 +28,8 @@ from keygap.measurement.views import (
     shape_view,
 )
 from keygap.store import write_table, write_text
+from keygap.store.run import DIMENSIONS, GAP, JSD, MEASUREMENT, NOTES, SHAPE, STATISTICS
 
-MEASUREMENT, NOTES = "measurement.yaml", "notes.txt"
-STATISTICS, GAP, PROFILE = "statistics.parquet", "gap.csv", "jsd.csv"
-SHAPE, DIMENSIONS = "shape.csv", "dimensions.csv"
 DIMENSION_COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "dimension",
     "contribution", "effect_size", "size",
@@ -143,7 +141,7 @@ class GapTable:
         long = pa.Table.from_pandas(self.statistics, schema=SCHEMA, preserve_index=False)
         write_table(root / STATISTICS, long)
         write_text(root / GAP, self.frame.to_csv(index=False))
-        write_text(root / PROFILE, self.profile.to_csv(index=False))
+        write_text(root / JSD, self.profile.to_csv(index=False))
         self.shape.save(root)
         settings = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
         write_text(root / MEASUREMENT, settings)
@@ -171,7 +169,7 @@ class GapTable:
         notes = root / NOTES
         return cls(
             frame,
-            _read_csv(root, PROFILE, PROFILE_COLUMNS),
+            _read_csv(root, JSD, PROFILE_COLUMNS),
             tuple(notes.read_text().splitlines()) if notes.is_file() else (),
             ShapeTable.read(root),
             settings,

@@ -141,13 +141,8 @@ class InterventionStack:
         Raises:
             UserError: a site or layer at which the model cannot be changed.
         """
-        before = self._applied
         try:
-            self._set([*before, *interventions])
-        except BaseException:
-            self._set(before)
-            raise
-        try:
+            self._set([*self._applied, *interventions])
             yield
         finally:
             self._set(_without(self._applied, interventions))

@@ -22,9 +22,9 @@ from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
 from keygap.store import LabelledVectors, Store, write_table
+from keygap.store.run import PROJECTION
 from keygap.tokens import known_roles
 
-PROJECTION = "projection.parquet"
 PCA_DIM = 50
 LABELS = ("modality", "role", "token", "sample_id", "position", "patch_row", "patch_column")
 COLUMNS = (*LABELS, "site", "layer", "x", "y")
@@ -83,7 +83,7 @@ def project(
             there are too few tokens for the perplexity.
     """
     text_roles = known_roles(text_roles)
-    places = store.places(sites, layers)
+    places = store.site_layers(sites, layers)
     frames = []
     for site, layer in track(places, len(places), f"t-SNE of {store.manifest['model']}"):
         vectors = store.vectors(site, layer)

@@ -20,13 +20,10 @@ from keygap.models.vlm import VLM
 from keygap.selfcheck.finding import Outcome, refusal
 from keygap.selfcheck.samples import (
     FRAMES,
-    check_samples,
     sample_of_a_video,
     sample_of_two_images,
 )
 from keygap.tokens import TokenLabels
-
-__all__ = ["FRAMES", "check_samples", "labels_are_what_pixels_change", "several_images", "video"]
 
 
 def labels_are_what_pixels_change(vlm: VLM, batch: Batch) -> Outcome:

@@ -145,8 +145,6 @@ class Store:
                 found.append((site, layer))
         return found
 
-    places = site_layers
-
     def vectors(
         self,
         site: str,
@@ -217,7 +215,7 @@ def read_identity(root: Path) -> dict[str, Any]:
         identity = None
     if not isinstance(identity, dict):
         raise UserError(f"{path} is missing or damaged: extract again into another folder")
-    return {"interventions": [], **identity}  # keygap 0.1 knew no interventions
+    return identity
 
 
 def _array_of(table: pa.Table) -> Float[np.ndarray, "n heads head_dim"]:

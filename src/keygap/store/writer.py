@@ -168,11 +168,8 @@ class StoreWriter:
                 )
 
     def _write_identity(self) -> None:
-        path = extraction_file(self.root)
-        if not path.is_file():
-            write_text(path, yaml.safe_dump(self.identity, sort_keys=False))
-        elif path.name != EXTRACTION:
-            path.replace(self.root / EXTRACTION)
+        if not (self.root / EXTRACTION).is_file():
+            write_text(self.root / EXTRACTION, yaml.safe_dump(self.identity, sort_keys=False))
 
     def _remove_temporary(self) -> None:
         left = [path for name in OWN_FILES for path in temporary_files(self.root, name)]

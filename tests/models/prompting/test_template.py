@@ -10,7 +10,7 @@ import pytest
 
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.selfcheck.labels import check_samples
+from keygap.selfcheck.samples import check_samples
 
 from .. import offline
 from ..zoo import BY_FAMILY

@@ -93,30 +93,36 @@ class Prompter:
         ]
         return self.form.batch(prompts, shown)
 
-    def description(self) -> dict[str, Any]:
-        """The form of the prompts, as plain values for a manifest or a report.
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides how prompts are written, as plain values.
 
         Returns:
             ``form``: ``chat`` or ``chat-string`` (the chat template, with the content of a message
             as a list or as one string), ``plain`` (no template: text with image placeholders) or
             ``bare`` (no template: the processor puts the image before the text);
             ``template_sha256``: the first 16 digits of the hash of the chat template, None without
-            one; ``system`` and ``template_arguments`` as given; ``example``: text and ids of a
-            prompt with one image.
+            one; ``system`` and ``template_arguments`` as given.
 
         Raises:
             UserError: the processor makes no prompt of an image and a text.
         """
-        template = self.form.template
-        text = template.render(PROBE)
-        ids = self.form.inputs([text], [[_picture()]])["input_ids"][0]
         return {
-            "form": template.style,
-            "template_sha256": template.digest,
+            "form": self.form.template.style,
+            "template_sha256": self.form.template.digest,
             "system": self.system,
             "template_arguments": dict(self.template_arguments),
-            "example": {"text": text, "ids": ids.tolist()},
         }
+
+    def description(self) -> dict[str, Any]:
+        """The identity, with the text and the ids of a prompt with one image as ``example``.
+
+        Raises:
+            UserError: the processor makes no prompt of an image and a text.
+        """
+        text = self.form.template.render(PROBE)
+        ids = self.form.inputs([text], [[_picture()]])["input_ids"][0]
+        return {**self.identity, "example": {"text": text, "ids": ids.tolist()}}
 
     @cached_property
     def form(self) -> Form:
