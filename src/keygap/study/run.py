@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 
+from keygap import strict_yaml
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer, first_tokens
 from keygap.engines.extract import extract
@@ -46,7 +46,7 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
             the steps fails.
     """
     out, folders = Path(out), folders_of(experiment, out)
-    study = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    study = strict_yaml.dump(experiment.model_dump(mode="json"))
     _refuse_other(out, folders, study)
     # Open every benchmark before any model is loaded: a mistake in the last one must not surface
     # after hours of work.

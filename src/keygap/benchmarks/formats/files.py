@@ -13,6 +13,8 @@ from pathlib import Path
 
 from keygap.benchmarks.formats.tables import KINDS
 from keygap.errors import UserError
+from keygap.hub import located
+from keygap.text import one_line
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,22 @@ def hub_files(source: HubFiles) -> list[Path]:
     """
     from huggingface_hub import snapshot_download
 
+    beside = "if the files are on this machine, name them with --data PATH"
+    try:
+        where = located(source.dataset, "dataset", source.revision)
+    except UserError as error:
+        raise UserError(f"{error}; {beside}") from error
     try:
         folder = snapshot_download(
             source.dataset,
             repo_type="dataset",
             revision=source.revision,
             allow_patterns=[source.pattern],
+            **where,
         )
     except OSError as error:  # all errors of the Hub's client are OSErrors
-        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"cannot get {source.dataset} from the Hub ({reason}); "
-            "if the files are on this machine, name them with --data PATH"
+            f"cannot get {source.dataset} from the Hub ({one_line(error, 200)}); {beside}"
         ) from error
     files = sorted(Path(folder).glob(source.pattern))
     if not files:
