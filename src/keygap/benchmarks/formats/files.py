@@ -7,7 +7,7 @@ questions.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +63,9 @@ def local_files(data: str | Path, *wanted: tuple[str, Collection[str]]) -> list[
         UserError: nothing is there, or no file has a wanted word while others have another.
     """
     root = Path(data)
-    if root.is_file():
+    if is_there(root, Path.is_file):
         return [root]
-    if not root.is_dir():
+    if not is_there(root, Path.is_dir):
         raise UserError(f"no data file or folder at {root}")
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in KINDS)
     if not files:
@@ -80,6 +80,14 @@ def local_files(data: str | Path, *wanted: tuple[str, Collection[str]]) -> list[
                 f"{root} has files of {found}, but none of {word}; name the file itself"
             )
     return files
+
+
+def is_there(path: Path, test: Callable[[Path], bool]) -> bool:
+    """Whether a path passes a test; not if it cannot be followed, such as one that is too long."""
+    try:
+        return test(path)
+    except (OSError, ValueError):
+        return False
 
 
 def origin(data: str | Path | None) -> str | None:
