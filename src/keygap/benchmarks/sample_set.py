@@ -16,7 +16,7 @@ from functools import cached_property
 
 from keygap.arguments import seed_of, whole
 from keygap.benchmarks.choosing import choose, with_copies
-from keygap.benchmarks.sample import Entry, Sample
+from keygap.benchmarks.sample import BadSample, Entry, Sample
 from keygap.defaults import SAMPLES
 from keygap.errors import UserError
 
@@ -118,6 +118,20 @@ class SampleSet:
             BadSample: the item cannot be used.
         """
         return self.benchmark.sample(self.places[number])
+
+    def first_readable(self) -> Sample:
+        """Open the first sample that can be used, before a model is loaded for none.
+
+        Raises:
+            UserError: none can be used; gives the reason of the first.
+        """
+        reasons = []
+        for number in range(len(self)):
+            try:
+                return self.sample(number)
+            except BadSample as reason:
+                reasons.append(f"{self.entries[number].id}: {reason}")
+        raise UserError(f"no sample of {self.name} can be used; the first is {reasons[0]}")
 
     def with_copies(self) -> SampleSet:
         """Return the set with every row of each question, for circular evaluation.

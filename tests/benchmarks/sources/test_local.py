@@ -155,7 +155,7 @@ def test_a_question_beside_the_picture_stays_inside(folder: Path) -> None:
     with pytest.raises(BadSample, match="leads out"):
         benchmark(f"folder:{folder / 'pictures'}").sample(0)
     (folder / "pictures/b.txt").unlink()
-    with pytest.raises(UserError, match="no image of .* can be used; a.png: .* leads out"):
+    with pytest.raises(UserError, match=r"no image of .* can be used; a.png: .* leads out"):
         benchmark(f"folder:{folder / 'pictures'}").index()
 
 

@@ -244,7 +244,9 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: None)
-    with pytest.raises(UserError, match=r"cannot get MMMU/MMMU .*\(cannot reach the Hub\).* --data PATH"):
+    with pytest.raises(
+        UserError, match=r"cannot get MMMU/MMMU .*\(cannot reach the Hub\).* --data PATH"
+    ):
         benchmark("mmmu")
 
 
