@@ -37,7 +37,7 @@ class Commands(TyperGroup):
         Raises:
             UserError: the command line is not valid.
         """
-        options["standalone_mode"] = False
+        options |= {"standalone_mode": False, "prog_name": "keygap"}
         try:
             status = super().main(*args, **options)
         except MISTAKE as error:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -113,7 +114,7 @@ def _in_one_line(what: str) -> Iterator[None]:
     """Turn what transformers raises while it loads something into a UserError."""
     try:
         yield
-    except LOADING_ERRORS as error:
+    except (*LOADING_ERRORS, StrictDataclassError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{what}: {lines[0]}") from error
 
