@@ -28,7 +28,7 @@ BAD = {
 
 
 def small(experiment: Experiment) -> Experiment:
-    """The same study with one model, two benchmarks, the first layer and the paper's three contrasts."""
+    """The same study with a model, two benchmarks, the first layer and the paper's contrasts."""
     return experiment.model_copy(
         update={
             "models": experiment.models[:1],
