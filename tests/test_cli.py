@@ -213,3 +213,13 @@ def test_check_shows_the_prompt(monkeypatch, capsys):
 def test_cells_of_a_printed_table():
     shown = [terminal.shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
     assert shown == ["", "no bound", "0.123", "k_proj"]
+
+
+def test_names_in_a_table_are_no_markup(capsys):
+    frame = pd.DataFrame({"[bold]model": ["[red]x[/red]", "a\x1b[31mb\nc"], "value": [0.5, 1.0]})
+    terminal.print_table(frame, ["a note\x1b[2J"])
+    said = capsys.readouterr().out
+    assert "[bold]model" in said
+    assert "[red]x[/red]" in said
+    assert r"a\x1b[31mb c" in said
+    assert r"a note\x1b[2J" in said

@@ -49,7 +49,7 @@ def _with_bar(
     items: Iterable[Item], total: int, what: str, done: int, console: Console
 ) -> Iterator[Item]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # it has names of models
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -10,8 +10,9 @@ from __future__ import annotations
 import unicodedata
 
 LONGEST = 1000  # characters of one line of a message
-# Cc: control; Cf: invisible, such as marks of direction; Cs: unpaired surrogate; Zl, Zp: separators
-_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# Control characters, invisible ones such as marks of direction, unpaired surrogates, characters of
+# private use or of no use yet, and line and paragraph separators.
+_UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"  # part of the spelling of Persian, of Indic scripts and of emoji
 
 
@@ -41,6 +42,6 @@ def _is_safe(character: str) -> bool:
 
 
 def _shown(character: str) -> str:
-    if _is_safe(character):
-        return character
-    return " " if character in "\n\r\t" else ascii(character)[1:-1]
+    if character in "\n\r\t" or unicodedata.category(character) == "Zs":
+        return " "
+    return character if _is_safe(character) else ascii(character)[1:-1]

@@ -61,9 +61,10 @@ def extract(
             written by another process or cannot be written; a full disk; or more than 5 % bad
             samples.
     """
-    names, indices = named_sites(sites), vlm.layer_indices(named_layers(layers))
+    names, wanted = named_sites(sites), named_layers(layers)
     batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
     chosen = as_sample_set(source, samples, seed)
+    indices = vlm.layer_indices(wanted)
     first = first_usable(vlm, chosen)
     size = part_size(vlm, names, indices, batch_size, first)
     plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ DPI = 150
 
 
 @mpl.rc_context(figures.STYLE)
+@figures.missing_glyphs_noted()
 def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     """Draw the figures of some runs and write ``report.html``.
 
@@ -163,7 +165,7 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
         drawn["heads"] = figures.heads(run, site)
     contrasts = shape.contrasts_at(run, site)
     for contrast in contrasts:
-        name = "shape" if len(contrasts) == 1 else f"shape-{contrast}"
+        name = "shape" if len(contrasts) == 1 else re.sub(r"[^\w-]+", "-", f"shape-{contrast}")
         drawn[name] = shape.figure(run, site, contrast)
     return drawn
 

@@ -14,6 +14,7 @@ from keygap.contrasts import CONTRASTS
 from keygap.measurement.tables import GapTable
 from keygap.store import Store
 from keygap.store.run import ACCURACY, PROJECTION
+from keygap.text import printable
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Run:
     @property
     def model(self) -> str:
         """The model's name."""
-        return str(self.manifest["model"])
+        return printable(self.manifest["model"])
 
     def saturates_at(self) -> dict[tuple[str, int, str], int]:
         """Map (site, layer, contrast) to the first number of dimensions where its JSD saturates."""
