@@ -1,10 +1,17 @@
 """The command line: parse the arguments, call the Python API, print.
 
-Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a bug in keygap, with traceback.
+Exit status: 0 done; 2 the user can fix it, one line on stderr; 130 or 143 interrupted, one line
+that says what is kept; 1 a bug in keygap, with traceback.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take a while
+    from keygap.interrupts import install
+
+    install()
+
+import errno
 import inspect
 import logging
 import math
@@ -20,13 +27,16 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from keygap import defaults
+from keygap import defaults, interrupts
 from keygap.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from keygap.models import VLM
+
+# Errors of files that the user can fix: a full disk, a quota, a read-only place, permissions.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     name="keygap",
@@ -196,6 +206,7 @@ def measure(
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
 
+    _refuse_unwritable(folder)
     table = kg.measure(
         kg.Store(folder),
         text_roles=_listed(text_roles),
@@ -218,6 +229,7 @@ def project(
     """Project the tokens of a run by PCA to 50 and t-SNE to 2 dimensions: projection.parquet."""
     import keygap as kg
 
+    _refuse_unwritable(folder)
     roles = _listed(text_roles)
     kg.project(kg.Store(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
 
@@ -312,6 +324,13 @@ def _study(experiment: Path, out: Path | None) -> None:
     typer.echo(f"report: {path}")
 
 
+def _refuse_unwritable(folder: Path) -> None:
+    """Refuse a run folder that cannot be written now, before the work and not after it."""
+    from keygap.store.lock import refuse_unwritable
+
+    refuse_unwritable(folder)
+
+
 def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
@@ -344,11 +363,31 @@ def main() -> None:
     logging.getLogger("keygap").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with interrupts.handled():
+        try:
+            _run()
+        except UserError as error:
+            typer.echo(f"keygap: {error}", err=True)
+            sys.exit(2)
+
+
+def _run() -> None:
+    """Run the command that was asked for.
+
+    Raises:
+        UserError: what it cannot do; among this, files that it cannot write.
+    """
     try:
-        app()
-    except UserError as error:
-        typer.echo(f"keygap: {error}", err=True)
-        sys.exit(2)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what could not be written stays unwritten
+        place = error.filename or "standard output"
+        raise UserError(f"{place} cannot be read or written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

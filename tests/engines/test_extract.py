@@ -23,7 +23,7 @@ import keygap as kg
 from benchmarks import fixtures
 from keygap.errors import UserError
 from keygap.store.lock import locked
-from made import LAYERS, SAMPLES, bench_of, files_of, made_sample
+from made import LAYERS, SAMPLES, as_of_keygap_0_1, bench_of, files_of, made_sample
 
 
 def truncated_image() -> Image.Image:
@@ -206,6 +206,7 @@ def test_a_run_of_keygap_0_1_is_read_and_not_continued(vlm, easy_vqa, store, tmp
     shutil.copytree(store.root, folder)
     asked = yaml.safe_load((folder / "extraction.yaml").read_text())
     del asked["interventions"], asked["prompt"]
+    as_of_keygap_0_1(folder)
     (folder / "extraction.yaml").unlink()
     (folder / "experiment.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
     old = kg.Store(folder)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keygap.errors import UserError
+from keygap.store.reading import read_yaml
+from keygap.store.results import is_recorded, result_checksums
+from keygap.store.run import STUDY
 
 Kind = Literal["cross-modal", "intra-modal"]
 
@@ -55,12 +57,14 @@ def published_in(path: Path) -> Published | None:
     """Read the published numbers of a study file; None if the file or its section is missing.
 
     Raises:
-        UserError: the section is not valid.
+        UserError: the file is damaged, or the section is not valid.
     """
     if not path.is_file():
         return None
-    values = yaml.safe_load(path.read_text())
-    section = values.get("published") if isinstance(values, dict) else None
+    remedy = "repeat the keygap run of the study, or remove the file"
+    recorded = is_recorded(path.parent, path.name) and path.name == STUDY
+    checksums = result_checksums(path.parent, path.name, remedy) if recorded else None
+    section = read_yaml(path, remedy, checksums).get("published")
     if section is None:
         return None
     try:
