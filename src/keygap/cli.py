@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from keygap.models import VLM
+    from keygap.store import Store
 
 # Errors of files that the user can fix: a full disk, a quota, a read-only place, permissions.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -206,9 +207,8 @@ def measure(
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
 
-    _refuse_unwritable(folder)
     table = kg.measure(
-        kg.Store(folder),
+        _opened(folder),
         text_roles=_listed(text_roles),
         tokens_per_sample=tokens_per_sample,
         seed=seed,
@@ -229,9 +229,8 @@ def project(
     """Project the tokens of a run by PCA to 50 and t-SNE to 2 dimensions: projection.parquet."""
     import keygap as kg
 
-    _refuse_unwritable(folder)
     roles = _listed(text_roles)
-    kg.project(kg.Store(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
+    kg.project(_opened(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
 
 
 @app.command()
@@ -324,11 +323,15 @@ def _study(experiment: Path, out: Path | None) -> None:
     typer.echo(f"report: {path}")
 
 
-def _refuse_unwritable(folder: Path) -> None:
-    """Refuse a run folder that cannot be written now, before the work and not after it."""
+def _opened(folder: Path) -> Store:
+    """Open a run for long work: damage, and a folder that cannot be written, end it before."""
+    from keygap.store import Store
     from keygap.store.lock import refuse_unwritable
 
+    store = Store(folder)
     refuse_unwritable(folder)
+    store.verify()
+    return store
 
 
 def _listed(text: str) -> list[str]:

@@ -129,11 +129,13 @@ def read_table(
     data = read_bytes(path, remedy, checksums)
     try:
         table = pq.read_table(pa.BufferReader(data))
+        names = table.column_names
         if checksums is None:
             table.validate(full=True)  # an index outside a dictionary, for instance
+            table = table.replace_schema_metadata(_own_metadata(table))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
-    _refuse_without(path, remedy, columns, table.column_names)
+    _refuse_without(path, remedy, columns, names)
     return table
 
 
@@ -161,6 +163,11 @@ def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
 def first_line(error: BaseException) -> str:
     """What an error says, in at most 200 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _own_metadata(table: pa.Table) -> dict[bytes, bytes]:
+    """The metadata of a table without what pandas would interpret."""
+    return {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
 
 
 def _mapping(

@@ -243,15 +243,14 @@ class StoreWriter:
             logger.warning(
                 "%s: missing, damaged or foreign, mended now: %s%s", self.root, shown, more
             )
+            self._remove_misplaced()
             undone = {MANIFEST, *({SAMPLES} & set(state.wrong))}
             self._record({name: s for name, s in self._recorded.items() if name not in undone})
-            for name in (MANIFEST, *(set(state.wrong) - {EXTRACTION, CHECKSUMS})):
-                remove(self.root / name)
+            for name in (MANIFEST, *state.wrong):
+                if name != CHECKSUMS:
+                    remove(self.root / name)
         for name in state.foreign:
             remove(self.root / name)
-        for folder in (self.root / TOKENS, self.root / VECTORS):
-            if folder.is_file():
-                remove(folder)
         if EXTRACTION in state.wrong or EXTRACTION not in self._recorded:
             digest = write_text(self.root / EXTRACTION, self._identity_text())
             self._record({**self._recorded, EXTRACTION: (digest,)})
@@ -260,6 +259,14 @@ class StoreWriter:
     def _record(self, recorded: dict[str, tuple[str, ...]]) -> None:
         write_checksums(self.root, recorded)
         self._recorded = recorded
+
+    def _remove_misplaced(self) -> None:
+        """Remove folders in the place of files, and files in the place of folders."""
+        for name, is_wrong in (
+            (CHECKSUMS, Path.is_dir), (TOKENS, Path.is_file), (VECTORS, Path.is_file)
+        ):  # fmt: skip
+            if is_wrong(self.root / name):
+                remove(self.root / name)
 
     def _say_what_is_kept(self) -> None:
         if len(self.samples):
