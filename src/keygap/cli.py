@@ -366,12 +366,12 @@ def main() -> None:
     logging.getLogger("keygap").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with interrupts.handled():
-        try:
+    try:
+        with interrupts.handled():
             _run()
-        except UserError as error:
-            typer.echo(f"keygap: {error}", err=True)
-            sys.exit(2)
+    except UserError as error:
+        typer.echo(f"keygap: {error}", err=True)
+        sys.exit(2)
 
 
 def _run() -> None:

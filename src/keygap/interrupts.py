@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM end a command with one line and the exit status that shells expect.
 
-The line says what is kept and which command continues. In a command, the first signal raises
-``Interrupted`` in the main thread, so that locks, temporary files and the progress bar are cleaned
-up. Before the command has begun, or on a second signal, the process ends at once: what is on disk
-is whole at every moment. This module imports little, because it must be ready before all others.
+The line says what is kept and which command continues. A signal ends the process at once, because
+what is on disk is whole at every moment. Only where there is something to tidy, such as a lock, a
+temporary file or a progress bar, it raises ``Interrupted`` in the main thread first.
 
-``Interrupted`` is no ``KeyboardInterrupt``, because libraries catch that one.
+Libraries may catch that exception, for instance during an import, and go on. Whatever exception
+follows is therefore taken for the interrupt, and ``PATIENCE`` seconds later the process ends.
+
+This module imports little, because it must be ready before all others.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-NOTHING = "nothing was written"
+NOTHING = "everything on disk is as it was"
 REPEATED = 1.0  # seconds in which a second signal is the same one, sent on by a parent process
+PATIENCE = 20.0  # seconds for tidying up
 
 
 class Interrupted(BaseException):
@@ -44,7 +47,7 @@ class _State:
         kept: what the line says about files.
         number: of the first signal; None if none arrived.
         since: when it arrived.
-        raising: whether a command runs that cleans up after an exception.
+        tidying: how many blocks have something to tidy after an exception.
         deferring: how many blocks must finish before the exception.
     """
 
@@ -52,7 +55,7 @@ class _State:
         self.kept = NOTHING
         self.number: int | None = None
         self.since = 0.0
-        self.raising = False
+        self.tidying = 0
         self.deferring = 0
 
 
@@ -62,6 +65,16 @@ _state = _State()
 def keep(what: str) -> None:
     """Set what the line says about files, if the command is interrupted from here on."""
     _state.kept = what
+
+
+@contextmanager
+def tidied() -> Iterator[None]:
+    """Raise ``Interrupted`` in a block instead of ending the process: it has something to tidy."""
+    _state.tidying += 1
+    try:
+        yield
+    finally:
+        _state.tidying -= 1
 
 
 @contextmanager
@@ -76,7 +89,7 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _state.deferring -= 1
-    if _state.number is not None and _state.raising and not _state.deferring:
+    if _state.number is not None and not _state.deferring:
         raise Interrupted(_state.number)
 
 
@@ -99,17 +112,18 @@ def handled() -> Iterator[None]:
     outer, _state = _state, _State()
     before = {number: signal.getsignal(number) for number in SIGNALS}
     install()
-    _state.raising = True
     try:
         yield
-    except (Interrupted, KeyboardInterrupt) as error:
-        _state.raising = False
-        number = error.number if isinstance(error, Interrupted) else int(signal.SIGINT)
+    except BaseException as error:
+        number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else _state.number
+        if number is None:
+            raise
         print(_line(number), file=sys.stderr, flush=True)
         sys.exit(128 + number)
     finally:
         _state = outer
         if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -118,11 +132,12 @@ def _handle(number: int, _frame: object) -> None:
     now = time.monotonic()
     if _state.number is None:
         _state.number, _state.since = number, now
-        if _state.deferring and _state.raising:
-            return
-        if _state.raising:
+        if not _state.tidying:
+            _end(number)
+        signal.signal(signal.SIGALRM, lambda *_: _end(number))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        if not _state.deferring:
             raise Interrupted(number)
-        _end(number)
     elif now - _state.since > REPEATED:
         _end(_state.number)
 

@@ -23,6 +23,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keygap import interrupts
 from keygap.errors import UserError
 
 Content: TypeAlias = "str | bytes | pa.Table"
@@ -61,23 +62,15 @@ def staged(path: Path, content: Content) -> Iterator[Staged]:
         UserError: the disk is full, or the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w+b") as file:
-            if isinstance(content, pa.Table):
-                pq.write_table(content, file, compression="zstd")
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        yield Staged(path, temporary, digest)
-    except OSError as error:
-        raise explained(error, path) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with interrupts.tidied():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield Staged(path, temporary, _written(temporary, content))
+        except OSError as error:
+            raise explained(error, path) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -150,6 +143,19 @@ def explained(error: OSError, path: Path) -> UserError:
         return UserError(f"{path} cannot be written, {below} is a file: name another folder")
     reason = error.strerror or error
     return UserError(f"{path} cannot be written ({reason}): name another folder")
+
+
+def _written(path: Path, content: Content) -> str:
+    """Write a file through to the disk; returns its SHA-256."""
+    with path.open("w+b") as file:
+        if isinstance(content, pa.Table):
+            pq.write_table(content, file, compression="zstd")
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, content: Content) -> str:

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from keygap import interrupts
 from keygap.errors import UserError
 from keygap.store.files import explained
 from keygap.store.run import LOCK
@@ -43,16 +44,17 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
         created = [path for path in (folder, *folder.parents) if not path.exists()]
     except OSError as error:  # a name that is too long, for instance
         raise explained(error, folder / LOCK) from error
-    file = _acquire(folder, time.monotonic() + wait)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink(missing_ok=True)
-        file.close()
-        for path in created:
-            with suppress(OSError):  # not empty
-                path.rmdir()
+    with interrupts.tidied():
+        file = _acquire(folder, time.monotonic() + wait)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+            file.close()
+            for path in created:
+                with suppress(OSError):  # not empty
+                    path.rmdir()
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import yaml
 
+from keygap import interrupts
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer, first_tokens
 from keygap.engines.extract import extract
@@ -68,6 +69,7 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
     # after hours of work.
     sample_sets = [_chosen(source, experiment) for source in experiment.benchmarks]
     with locked(out):
+        interrupts.keep(f"the steps that finished are kept in {out}")
         for model in experiment.models:
             _run_model(model, sample_sets, experiment, out)
         tables = [read_run(folder).table.frame for folder in folders]
