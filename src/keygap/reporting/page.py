@@ -23,6 +23,7 @@ from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_bytes, write_text
+from keygap.store.lock import refuse_unwritable
 from keygap.store.run import FIGURES, REPORT
 
 DPI = 150
@@ -46,6 +47,8 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     if not folders:
         raise UserError("a report needs at least one run folder")
     runs = [read_run(folder, verify=True) for folder in folders]
+    for run in runs:
+        refuse_unwritable(run.root)
     out = Path(out) if out else runs[0].root if len(runs) == 1 else runs[0].root.parent
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder for the report")
