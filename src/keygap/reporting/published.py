@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from keygap import strict_yaml
 from keygap.errors import UserError
-from keygap.store.reading import read_yaml
+from keygap.store.reading import verify
 from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import STUDY
 
@@ -28,7 +29,7 @@ class PublishedValue(BaseModel):
         value: the number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     kind: Kind
     what: str
@@ -45,7 +46,7 @@ class Published(BaseModel):
         connectors: what the source calls the connector of each model, by model name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     source: str
     values: list[PublishedValue] = Field(min_length=1)
@@ -61,10 +62,13 @@ def published_in(path: Path) -> Published | None:
     """
     if not path.is_file():
         return None
-    remedy = "repeat the keygap run of the study, or remove the file"
-    recorded = is_recorded(path.parent, path.name) and path.name == STUDY
-    checksums = result_checksums(path.parent, path.name, remedy) if recorded else None
-    section = read_yaml(path, remedy, checksums).get("published")
+    if path.name == STUDY and is_recorded(path.parent, STUDY):
+        remedy = "repeat the keygap run of the study, or remove the file"
+        checksums = result_checksums(path.parent, STUDY, remedy)
+        if checksums is not None:
+            verify(path, remedy, checksums)
+    values = strict_yaml.read(path)
+    section = values.get("published") if isinstance(values, dict) else None
     if section is None:
         return None
     try:

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
+from keygap.arguments import distinct
 from keygap.errors import UserError, unknown
 from keygap.store.checksums import REPAIR, Recorded, checksums_of, read_checksums
 from keygap.store.lock import refuse_locked
@@ -163,11 +164,11 @@ class Store:
             UserError: the run has no such site or layer.
         """
         found = []
-        for site in self.sites if sites is None else sites:
+        for site in self.sites if sites is None else distinct(sites, "sites", "k_proj"):
             if site not in self.sites:
                 raise unknown("site", site, self.sites, hint=f"of {self.root}")
             known = self.layers(site)
-            for layer in known if layers is None else layers:
+            for layer in known if layers is None else distinct(layers, "layers", "0"):
                 if layer not in known:
                     raise unknown("layer", layer, known, hint=f"of {site} in {self.root}")
                 found.append((site, layer))
