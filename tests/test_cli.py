@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -130,10 +131,17 @@ def test_measuring_again_replaces_the_numbers_and_their_settings(
     folder = tmp_path / "run"
     shutil.copytree(store.root, folder)
     for roles in ("question", "question,template"):
-        status, *_ = keygap(monkeypatch, capsys, "measure", folder, "--text-roles", roles)
+        asked = ("--text-roles", roles, "--layers", "15", "--contrasts", "image_text,text_sink")
+        status, said, _ = keygap(
+            monkeypatch, capsys, "measure", folder, *asked, "--n-permutations", "9"
+        )
         assert status == 0
-        asked = yaml.safe_load((folder / "measurement.yaml").read_text())
-        assert asked["text_roles"] == roles.split(",")
+        assert "image_text" in said
+        saved = yaml.safe_load((folder / "measurement.yaml").read_text())
+        assert saved["text_roles"] == roles.split(",")
+        assert [item["name"] for item in saved["contrasts"]] == ["image_text", "text_sink"]
+        assert saved["n_permutations"] == 9
+        assert set(pd.read_csv(folder / "gap.csv")["layer"]) == {15}
     out = tmp_path / "elsewhere"
     status, said, _ = keygap(monkeypatch, capsys, "report", folder, "--out", out)
     assert (status, said.strip()) == (0, str(out / "report.html"))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keygap import defaults, interrupts, strict_yaml
-from keygap.arguments import MOST, MOST_SEEDS, distinct, folder_of
+from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
 from keygap.terminal import Commands, LineFormatter, print_table
 from keygap.text import printable
@@ -206,15 +206,35 @@ def measure(
         int,
         typer.Option(min=2, max=MOST, help="Most tokens of a sample on each side of a contrast."),
     ] = defaults.TOKENS_PER_SAMPLE,
+    sites: Annotated[str | None, typer.Option(help="Sites of the run. Default: all.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Indices of layers, such as 0,15. Default: all of the run.")
+    ] = None,
+    contrasts: Annotated[
+        str | None, typer.Option(help="Names, such as image_text,text_text. Default: all.")
+    ] = None,
+    n_permutations: Annotated[
+        int,
+        typer.Option(min=1, max=MOST_RESAMPLINGS, help="Least number of label swaps of a test."),
+    ] = defaults.N_PERMUTATIONS,
+    n_bootstraps: Annotated[
+        int, typer.Option(min=0, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
+    ] = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
+    from keygap.capture.choice import layers_of_run
 
     table = kg.measure(
         _opened(folder),
+        sites=None if sites is None else _listed(sites),
+        layers=None if layers is None else layers_of_run(_listed(layers)),
+        contrasts=None if contrasts is None else _listed(contrasts),
         text_roles=_listed(text_roles),
         tokens_per_sample=tokens_per_sample,
+        n_permutations=n_permutations,
+        n_bootstraps=n_bootstraps,
         seed=seed,
     )
     table.save(folder)

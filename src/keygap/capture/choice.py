@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from keygap.arguments import distinct, whole
 from keygap.capture.sites import site_of
-from keygap.errors import unknown
+from keygap.errors import UserError, unknown
 from keygap.models.vlm import LAYER_NAMES
 
 MOST_LAYERS = 100_000  # far above the depth of any model
@@ -28,6 +28,20 @@ def named_layers(layers: Iterable[str | int]) -> list[str | int]:
         UserError: there is none, one is no name and no index, or one occurs twice.
     """
     return distinct(map(_layer, distinct(layers, "layers", "first")), "layers", "first")
+
+
+def layers_of_run(layers: Iterable[str]) -> list[int]:
+    """Check indices of layers of a run; the run has no model that could say what a name means.
+
+    Raises:
+        UserError: there is none, one is no index, or one occurs twice.
+    """
+    found = []
+    for layer in named_layers(layers):
+        if isinstance(layer, str):
+            raise UserError(f"layer {layer!r}: name a layer of a run by its index, such as 0")
+        found.append(layer)
+    return found
 
 
 def _layer(layer: str | int) -> str | int:
