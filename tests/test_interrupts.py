@@ -35,7 +35,7 @@ def interrupted(
         env=ENVIRONMENT,
         cwd=Path(__file__).parents[1],
         # a shell that starts the tests in the background makes them ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # type: ignore[arg-type,return-value]
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 400
     while not ready() and process.poll() is None and time.monotonic() < deadline:

@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before the imports, which take a while
 
     install()
 
-import errno
 import inspect
 import logging
 import os
@@ -26,15 +25,12 @@ import typer
 from keygap import defaults, interrupts, strict_yaml
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
-from keygap.terminal import Commands, LineFormatter, print_table
+from keygap.terminal import Commands, LineFormatter, print_table, refused_files
 from keygap.text import printable
 
 if TYPE_CHECKING:
     from keygap.models import VLM
     from keygap.store import Store
-
-# Errors of files that the user can fix: a full disk, a quota, a read-only place, permissions.
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     name="keygap",
@@ -375,30 +371,11 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        with interrupts.handled():
-            _run()
+        with interrupts.handled(), refused_files():
+            app()
     except UserError as error:
         typer.echo(f"keygap: {error}", err=True)
         sys.exit(2)
-
-
-def _run() -> None:
-    """Run the command that was asked for.
-
-    Raises:
-        UserError: what it cannot do; among this, files that it cannot write.
-    """
-    try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what could not be written stays unwritten
-        place = error.filename or "standard output"
-        raise UserError(f"{place} cannot be read or written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

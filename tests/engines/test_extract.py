@@ -228,9 +228,12 @@ def test_only_what_is_damaged_is_extracted_again(
     with pytest.raises(UserError, match=rf"{name.rpartition('/')[2]} is damaged"):
         kg.Store(tmp_path).verify()
     read = []
-    monkeypatch.setattr(
-        "keygap.engines.local.run_part", lambda *of: read.append(of[1]) or run_part(*of)
-    )
+
+    def counted(plan, number):
+        read.append(number)
+        return run_part(plan, number)
+
+    monkeypatch.setattr("keygap.engines.local.run_part", counted)
     with caplog.at_level(logging.WARNING, "keygap"):
         kg.extract(vlm, out=tmp_path, **same)
     assert f"mended now: {name}" in caplog.text

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -37,7 +38,12 @@ def holder(tmp_path):
 def finish(root: Path, seed: int = 0) -> None:
     """Measure, project and answer a run."""
     store = kg.Store(root)
-    few = {"n_permutations": 20, "n_bootstraps": 20, "contrasts": ["image_text"], "seed": seed}
+    few: dict[str, Any] = {
+        "n_permutations": 20,
+        "n_bootstraps": 20,
+        "contrasts": ["image_text"],
+        "seed": seed,
+    }
     kg.measure(store, **few).save(root)
     kg.project(store, tokens=50, perplexity=5, seed=seed).save(root)
     answers = pd.DataFrame({"sample_id": ["s000"], "subject": ["x"], "correct": [True]})

@@ -21,7 +21,7 @@ COMPUTED = (
     "gap.csv", "jsd.csv", "shape.csv", "dimensions.csv", "notes.txt", "measurement.yaml",
     "statistics.parquet", "projection.parquet", "answers.csv", "accuracy.csv",
 )  # fmt: skip
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 def flipped(at: float) -> Damage:
@@ -71,7 +71,7 @@ OF_ANY: dict[str, Damage] = {
     "deleted": Path.unlink,
     "empty": cut(0.0),
     "half": cut(0.5),
-    "without its last byte": lambda path: path.write_bytes(path.read_bytes()[:-1]) and None,
+    "without its last byte": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "one byte longer": longer,
     "zeros": zeros,
     "not UTF-8": not_utf_8,
@@ -108,7 +108,7 @@ def _copied(source: str, target: str) -> Damage:
 
 def _foreign(name: str) -> Damage:
     """From another run, whose folder is beside this one."""
-    return lambda root: shutil.copy(root.parent / "other" / name, root / name) and None
+    return lambda root: shutil.copy(root.parent / "other" / name, root / name)
 
 
 def _edited_manifest(root: Path) -> None:
@@ -162,11 +162,8 @@ OF_EXTRACTION: dict[str, tuple[Damage, str]] = {
     "edited manifest": (_edited_manifest, "manifest.json"),
     "edited checksum": (_edited("checksums.sha256", "0", "1"), "checksums.sha256"),
     "a checksum less": (
-        lambda root: (
-            (root / "checksums.sha256").write_text(
-                "".join((root / "checksums.sha256").read_text().splitlines(keepends=True)[1:])
-            )
-            and None
+        lambda root: (root / "checksums.sha256").write_text(
+            "".join((root / "checksums.sha256").read_text().splitlines(keepends=True)[1:])
         ),
         "checksums.sha256",
     ),

@@ -130,11 +130,16 @@ def _sign(file: IO[str], path: Path) -> None:
 
 
 def _held(folder: Path, file: IO[str]) -> UserError:
-    file.seek(0)
-    holder = " ".join(file.read(200).split()) or "another process"
+    holder = ""
+    for _ in range(20):  # its holder may be about to write who it is
+        file.seek(0)
+        if holder := " ".join(file.read(200).split()):
+            break
+        time.sleep(0.02)
     file.close()
     return UserError(
-        f"{folder} is being written by {holder}: wait for it to end, or name another folder"
+        f"{folder} is being written by {holder or 'another process'}: wait for it to end, or name "
+        "another folder"
     )
 
 
