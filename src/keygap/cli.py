@@ -1,9 +1,15 @@
 """The command line: parse the arguments, call the Python API, print.
 
-Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a bug in keygap, with traceback.
+Exit status: 0 done; 2 the user can fix it, one line on stderr; 130 or 143 interrupted, one line
+that says what is kept; 1 a bug in keygap, with traceback.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # before the imports, which take a while
+    from keygap.interrupts import install
+
+    install()
 
 import inspect
 import logging
@@ -16,14 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keygap import defaults, strict_yaml
+from keygap import defaults, interrupts, strict_yaml
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
-from keygap.terminal import Commands, LineFormatter, print_table
+from keygap.terminal import Commands, LineFormatter, print_table, refused_files
 from keygap.text import printable
 
 if TYPE_CHECKING:
     from keygap.models import VLM
+    from keygap.store import Store
 
 app = typer.Typer(
     name="keygap",
@@ -216,7 +223,7 @@ def measure(
     from keygap.capture.choice import layers_of_run
 
     table = kg.measure(
-        kg.Store(folder_of(folder, "DIR")),
+        _opened(folder),
         sites=None if sites is None else _listed(sites),
         layers=None if layers is None else layers_of_run(_listed(layers)),
         contrasts=None if contrasts is None else _listed(contrasts),
@@ -243,8 +250,8 @@ def project(
     import keygap as kg
 
     roles = _listed(text_roles)
-    store = kg.Store(folder_of(folder, "DIR"))
-    kg.project(store, tokens=tokens, text_roles=roles, seed=seed).save(folder)
+    store = _opened(folder)
+    kg.project(store, tokens=tokens, text_roles=roles, seed=seed).save(store.root)
 
 
 @app.command()
@@ -339,6 +346,17 @@ def _study(experiment: Path, out: str | None) -> None:
     typer.echo(f"report: {path}")
 
 
+def _opened(folder: str) -> Store:
+    """Open a run for long work: damage, and a folder that cannot be written, end it before."""
+    from keygap.store import Store
+    from keygap.store.lock import refuse_unwritable
+
+    store = Store(folder_of(folder, "DIR"))
+    refuse_unwritable(store.root)
+    store.verify()
+    return store
+
+
 def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",")]
 
@@ -353,7 +371,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        with interrupts.handled(), refused_files():
+            app()
     except UserError as error:
         typer.echo(f"keygap: {error}", err=True)
         sys.exit(2)

@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from keygap.interrupts import tidied
+
 logger = logging.getLogger("keygap")
 QUIET_SECONDS = 15.0
 Item = TypeVar("Item")
@@ -56,7 +58,7 @@ def _with_bar(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with tidied(), Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=total, completed=done)
         for item in items:
             yield item

@@ -6,10 +6,13 @@ escape code or a line break.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -24,6 +27,8 @@ from keygap.text import one_line, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+# Errors of files that the user can fix: a full disk, a quota, a read-only place, permissions.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # The base class of all mistakes on a command line, which typer itself does not export.
 MISTAKE: Any = next(each for each in typer.BadParameter.mro() if each.__name__ == "ClickException")
 
@@ -49,6 +54,26 @@ class Commands(TyperGroup):
             said = one_line(error.format_message(), 600).rstrip(".")
             raise UserError(f"{said}; see {command} --help") from error
         sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def refused_files() -> Iterator[None]:
+    """Turn errors of files that the user can fix into one line, and flush standard output.
+
+    Raises:
+        UserError: a disk is full, or a file cannot be read or written for lack of permission.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the interpreter flushes it at its end
+        place = error.filename or "standard output"
+        raise UserError(f"{place} cannot be read or written: {error.strerror}") from error
 
 
 class LineFormatter(logging.Formatter):

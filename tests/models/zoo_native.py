@@ -48,6 +48,7 @@ NATIVE = [
             "vision_config__pos_emb_height": 8,
             "vision_config__pos_emb_width": 8,
         },
+        releases=">=5.14",
     ),
     Entry(
         "lfm2_vl",

@@ -2,8 +2,8 @@
 
 An engine extracts the parts of a plan and writes their files. The driver here is the only one that
 commits them, in order, so a run that was killed continues at the first missing part and ends with
-the same rows. A bad sample is a row with its reason; too many of them point to another fault and
-stop the run.
+the same rows. Parts that were damaged since are extracted again. A bad sample is a row with its
+reason; too many of them point to another fault and stop the run.
 """
 
 from __future__ import annotations
@@ -73,18 +73,18 @@ def extract(
         if first is not None and not writer.done:
             cheap_check(vlm, first)
         _drive(plan, LocalEngine(), writer)
-        writer.write_manifest(manifest_of(plan, identity, writer.samples))
+        writer.write_manifest(manifest_of(plan, identity, writer))
     return Store(out)
 
 
 def _drive(plan: Plan, engine: Engine, writer: StoreWriter) -> None:
     """Extract and commit the parts that are missing."""
-    missing = plan.missing(writer.done)
+    missing = plan.missing(writer.done, writer.damaged)
     parts = engine.run(plan, missing, writer.root)
     what = f"{plan.vlm.name} on {plan.samples.name}"
     for part in track(parts, len(plan), what, done=len(plan) - len(missing)):
         _refuse_if_bad({**writer.failures, **failures_of(part.samples)}, plan.samples)
-        writer.commit(part.samples)
+        writer.commit(part.number, part.samples, part.checksums)
 
 
 def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet) -> None:

@@ -23,7 +23,7 @@ from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
 from keygap.projection.tsne import MOST_PERPLEXITY
-from keygap.store import LabelledVectors, Store, write_table
+from keygap.store import LabelledVectors, Store, save_results
 from keygap.store.run import PROJECTION
 from keygap.tokens import known_roles
 
@@ -47,10 +47,10 @@ class Projection:
         """Write ``projection.parquet``, whole or not at all.
 
         Raises:
-            UserError: the disk is full, or the folder cannot be written.
+            UserError: another process writes in the folder, the disk is full, or the folder
+                cannot be written.
         """
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        write_table(Path(folder) / PROJECTION, table)
+        save_results(folder, {PROJECTION: pa.Table.from_pandas(self.frame, preserve_index=False)})
 
 
 def project(

@@ -24,7 +24,8 @@ from keygap.measurement.views import JSD_DIM
 from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
-from keygap.store import write_text
+from keygap.store import write_bytes, write_text
+from keygap.store.lock import refuse_unwritable
 from keygap.store.run import FIGURES, REPORT
 
 DPI = 150
@@ -43,11 +44,14 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         The path of the report. Figures go to ``figures/`` of each run, and of ``out``.
 
     Raises:
-        UserError: no folder is given, one was not measured, or ``out`` is a file.
+        UserError: no folder is given, one was not measured or is damaged, or the report cannot be
+            written.
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder, verify=True) for folder in folders]
+    for run in runs:
+        refuse_unwritable(run.root)
     out = (
         folder_of(out, "out")
         if out is not None
@@ -173,10 +177,10 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
 def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
     """Save a figure as PNG and SVG; returns its name and the PNG as a data URL."""
     folder = root / FIGURES
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
+    buffer, drawing = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    (folder / f"{name}.png").write_bytes(buffer.getvalue())
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    write_bytes(folder / f"{name}.png", buffer.getvalue())
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    write_bytes(folder / f"{name}.svg", drawing.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
     return {"name": name, "data": f"data:image/png;base64,{data}"}

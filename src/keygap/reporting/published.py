@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keygap import strict_yaml
 from keygap.errors import UserError
+from keygap.store.reading import verify
+from keygap.store.results import is_recorded, result_checksums
+from keygap.store.run import STUDY
 
 Kind = Literal["cross-modal", "intra-modal"]
 
@@ -55,10 +58,15 @@ def published_in(path: Path) -> Published | None:
     """Read the published numbers of a study file; None if the file or its section is missing.
 
     Raises:
-        UserError: the section is not valid.
+        UserError: the file is damaged, or the section is not valid.
     """
     if not path.is_file():
         return None
+    if path.name == STUDY and is_recorded(path.parent, STUDY):
+        remedy = "repeat the keygap run of the study, or remove the file"
+        checksums = result_checksums(path.parent, STUDY, remedy)
+        if checksums is not None:
+            verify(path, remedy, checksums)
     values = strict_yaml.read(path)
     section = values.get("published") if isinstance(values, dict) else None
     if section is None:

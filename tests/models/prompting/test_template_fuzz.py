@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keygap.benchmarks import BadSample
@@ -93,7 +93,7 @@ def checked(llava, template: str, question: str) -> str:
     return ""
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(template=templates(), question=WORDS)
 @example(template=BEFORE[5] + "{{ style }}", question="What colour?")
 @example(template="{{ 1 / 0 }}", question="What colour?")
