@@ -22,6 +22,7 @@ from keygap.models.connector import Connector
 from keygap.models.decoder_layer import Attends, DecoderLayer
 from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
+from keygap.models.running import as_it_is_read
 
 LAYER_NAMES = ("first", "middle", "last", "all")
 
@@ -109,7 +110,8 @@ class VLM:
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
-            return self.model(**inputs, **self._no_cache, **start, **keywords)
+            with as_it_is_read(self.model):
+                return self.model(**inputs, **self._no_cache, **start, **keywords)
 
     def generate(self, batch: Batch, **keywords: Any) -> Any:
         """Generate from a batch whose labels interventions see; generated tokens are answers.
@@ -130,7 +132,7 @@ class VLM:
                 "begin: generate from prompts of one length, or one by one"
             )
         generate: Any = self.model.generate
-        with self.interventions.labels_of(batch):
+        with self.interventions.labels_of(batch), as_it_is_read(self.model):
             return generate(**self.inputs_of(batch), **keywords)
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
