@@ -1,6 +1,7 @@
 """The command line: parse the arguments, call the Python API, print.
 
-Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a bug in keygap, with traceback.
+Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a bug in keygap, with traceback;
+3 (``check`` alone) nothing failed, but a check could not be run.
 """
 
 from __future__ import annotations
@@ -258,7 +259,10 @@ def models() -> None:
 @app.command()
 @takes_model
 def check(model: ModelOptions) -> None:
-    """Check that keygap reads a model correctly. Exit status 2 if it does not."""
+    """Check that keygap reads a model correctly.
+
+    Exit status 2 if it does not, 3 if a check could not be run.
+    """
     from keygap.selfcheck.check import check as check_model
     from keygap.selfcheck.check import frame_of, summary
 
@@ -269,6 +273,9 @@ def check(model: ModelOptions) -> None:
     _print(frame_of(findings), ())
     if wrong := [finding.check for finding in findings if finding.passed is False]:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
+    if unknown := [finding.check for finding in findings if finding.result == "not run"]:
+        typer.echo(f"keygap: not known, because it could not be run: {', '.join(unknown)}", err=True)
+        raise typer.Exit(3)
 
 
 @micro.command()

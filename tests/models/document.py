@@ -13,7 +13,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.selfcheck.check import check, sites_of
+from keygap.selfcheck.check import check
+from keygap.selfcheck.extraction import sites_of
 
 from .entry import Entry
 from .zoo import ZOO

@@ -28,6 +28,7 @@ from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.models.batch import Batch
 from keygap.progress import track
+from keygap.selfcheck.batches import read_size
 from keygap.store import write_text
 
 COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability")
@@ -90,7 +91,7 @@ def answer(
     asked = as_sample_set(source, samples, seed).with_copies()
     judged: list[Judged] = []
     left_out: dict[str, str] = {}
-    batches = asked.batches(batch_size)
+    batches = asked.batches(read_size(vlm, batch_size))
     for batch in track(batches, len(batches), f"answers of {vlm.name}"):
         answered, unscored = _answer_batch(vlm, batch)
         judged += answered

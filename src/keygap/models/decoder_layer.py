@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from keygap.errors import UserError
+from keygap.models.attention_tap import calls_attention_function
 from keygap.models.projections import Projection, is_latent
 
 Attends = Literal["self", "cross", "none"]
@@ -44,6 +45,22 @@ class DecoderLayer:
     projections: Mapping[str, Projection] = field(default_factory=dict)
     kind: str = ""
     window: int | None = None
+
+    @property
+    def calls_function(self) -> bool:
+        """Whether its attention calls transformers' attention function, which can be tapped."""
+        return self.attention is not None and calls_attention_function(self.attention)
+
+    def has_site(self, name: str, kind: str) -> bool:
+        """Whether vectors of a site can be read here.
+
+        Args:
+            name: the site's name.
+            kind: the site's kind, see ``keygap.capture.sites.Site``.
+        """
+        if kind == "projection":
+            return name in self.projections
+        return kind == "hidden" or self.calls_function
 
     def projection(self, name: str) -> Projection:
         """The projection ``q_proj``, ``k_proj`` or ``v_proj``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,11 @@ from keygap.models.vlm import VLM
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 MICRO_PREFIX = "micro:"
 # A damaged file, a device that does not exist or has too little memory, a package that is missing.
-LOADING_ERRORS = (OSError, ImportError, ValueError, RuntimeError, SafetensorError)
+# A configuration or a pickle that makes no sense raises any of the others.
+LOADING_ERRORS = (
+    *(OSError, ImportError, ValueError, RuntimeError, SafetensorError),
+    *(TypeError, LookupError, AttributeError, EOFError, pickle.UnpicklingError),
+)
 
 
 def load(
@@ -74,12 +79,12 @@ def load(
     if isinstance(model, os.PathLike):
         model = os.fspath(model)
     if not isinstance(model, str):
-        model = unwrapped(model)
-        refuse_unusable(model)
+        loaded: Any = unwrapped(model)
+        refuse_unusable(loaded)
         if processor is None:
             raise UserError("a loaded model needs its processor: kg.load(model, processor)")
-        name = getattr(model.config, "name_or_path", None) or type(model).__name__
-        return wrap(model, processor, name, system, template_arguments, parts)
+        name = getattr(loaded.config, "name_or_path", None) or type(loaded).__name__
+        return wrap(loaded, processor, name, system, template_arguments, parts)
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,6 +117,11 @@ def _in_one_line(what: str) -> Iterator[None]:
         yield
     except LOADING_ERRORS as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{what}: its repository defines it by code of its own, which keygap runs only "
+                "with trust_remote_code=True (--trust-remote-code): read that code first"
+            ) from error
         raise UserError(f"{what}: {lines[0]}") from error
 
 

@@ -150,7 +150,8 @@ def attentions(block: nn.Module) -> list[tuple[str, nn.Module]]:
 def _attends(module: nn.Module) -> bool:
     if calls_attention_function(module):
         return True
-    return linear_child(module, PROJECTIONS["k_proj"]) is not None and hasattr(module, "layer_idx")
+    found = [linear_child(module, names) is not None for names in PROJECTIONS.values()]
+    return all(found) or (found[1] and hasattr(module, "layer_idx"))
 
 
 def _roots(
