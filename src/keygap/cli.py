@@ -79,12 +79,22 @@ class ModelOptions:
         ),
     ] = None
 
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            metavar="PART=PATH",
+            help="Path of a part that was not found: decoder, embedding, vision, connector.",
+        ),
+    ] = None
+
     def load(self) -> VLM:
         """Load the model."""
         import keygap as kg
 
         options = asdict(self)
         options["template_arguments"] = _template_arguments(self.template_arguments or [])
+        options["parts"] = dict(_named(item, "--part", "PART=PATH") for item in self.parts or [])
         return kg.load(options.pop("model"), **options)
 
 
@@ -92,14 +102,20 @@ def _template_arguments(given: list[str]) -> dict[str, Any] | None:
     """The arguments of a chat template, values read as YAML: ``enable_thinking=false``."""
     found: dict[str, Any] = {}
     for item in given:
-        name, equals, value = item.partition("=")
-        if not (name and equals):
-            raise UserError(f"--template-argument {item!r}: write NAME=VALUE")
+        name, value = _named(item, "--template-argument", "NAME=VALUE")
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--template-argument {item!r}: the value is not YAML") from error
     return found or None
+
+
+def _named(item: str, option: str, form: str) -> tuple[str, str]:
+    """The two sides of ``NAME=VALUE``."""
+    name, equals, value = item.partition("=")
+    if not (name and equals):
+        raise UserError(f"{option} {item!r}: write {form}")
+    return name, value
 
 
 def takes_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -274,7 +290,9 @@ def check(model: ModelOptions) -> None:
     if wrong := [finding.check for finding in findings if finding.passed is False]:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
     if unknown := [finding.check for finding in findings if finding.result == "not run"]:
-        typer.echo(f"keygap: not known, because it could not be run: {', '.join(unknown)}", err=True)
+        typer.echo(
+            f"keygap: not known, because it could not be run: {', '.join(unknown)}", err=True
+        )
         raise typer.Exit(3)
 
 

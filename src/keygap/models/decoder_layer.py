@@ -33,6 +33,7 @@ class DecoderLayer:
         projections: by site name; a latent-attention layer has no ``k_proj``.
         kind: the class of the attention module, or of what the layer has in its place.
         window: how many positions back a position sees, None for all.
+        shares: the earlier layer whose keys and values it attends to, None if it has its own.
     """
 
     index: int
@@ -45,6 +46,7 @@ class DecoderLayer:
     projections: Mapping[str, Projection] = field(default_factory=dict)
     kind: str = ""
     window: int | None = None
+    shares: int | None = None
 
     @property
     def calls_function(self) -> bool:
@@ -72,6 +74,11 @@ class DecoderLayer:
             return self.projections[name]
         if self.attention is None:
             raise UserError(f"layer {self.index} has no attention ({self.kind}), so no {name}")
+        if self.shares is not None:
+            raise UserError(
+                f"layer {self.index} has no {name}: it attends to the keys and values of layer "
+                f"{self.shares}; read layer {self.shares} instead"
+            )
         latent = is_latent(self.attention)
         why = "its keys come out of a latent (MLA)" if latent else "it has no such projection"
         raise UserError(

@@ -28,6 +28,7 @@ from keygap.models.projections import (
     projections_of,
     width_of,
 )
+from keygap.models.shared_keys import with_shared_keys
 
 _OTHER_TOWERS = re.compile(r"vis(ion|ual)|image|audio|speech|perceiver|q_?former|(^|\.)vq")
 _ACROSS = re.compile(r"cross|encoder_attn|encoder_decoder|enc_dec")  # attention to other states
@@ -79,7 +80,7 @@ def text_stack(model: PreTrainedModel, parts: Mapping[str, nn.Module] | None = N
             for index, (block, own) in enumerate(zip(blocks, _attentions(blocks), strict=True))
         )
         is_encoder = _in_encoder(f"{place}.{path}", model.config)
-        return TextStack(root, with_layouts(root, layers), is_encoder)
+        return TextStack(root, with_layouts(root, with_shared_keys(layers, config)), is_encoder)
     where = "in the decoder that was named" if "decoder" in parts else "beside the text embedding"
     raise UserError(
         f"{type(model).__name__}: no list of text layers with an attention module was found "

@@ -29,8 +29,10 @@ def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
     index = {id(layer.attention): layer.index for layer in layers}
     errors: dict[int, float] = {}
     skipped: list[str] = []
+    keys: dict[int, Tensor] = {}
 
     def handler(call: AttentionCall) -> Any:
+        keys[index[id(call.module)]] = call.key[:1].detach().clone()
         output = call.proceed()
         states = output[0] if isinstance(output, tuple) else output
         try:
@@ -44,6 +46,8 @@ def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
 
     with torch.no_grad(), AttentionTap(modules, handler, reads=True):
         vlm.forward(batch)
+    if wrong := _unnamed_sharing(vlm, keys):
+        return FAIL, wrong
     if skipped:
         return NOT_RUN, skipped[0]
     missing = [layer.index for layer in layers if layer.index not in errors]
@@ -52,6 +56,22 @@ def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
     worst = max(errors, key=lambda layer: errors[layer])
     detail = f"{len(errors)} layers, worst {errors[worst]:.1e} at layer {worst}"
     return outcome(errors[worst] <= NOISE[vlm.dtype], detail)
+
+
+def _unnamed_sharing(vlm: VLM, keys: dict[int, Tensor]) -> str:
+    """Which layer is said to share keys and does not, or the other way round; empty if none."""
+    for layer, own in keys.items():
+        same = [
+            other
+            for other, theirs in keys.items()
+            if other < layer and theirs.shape == own.shape and torch.equal(theirs, own)
+        ]
+        source = vlm.shared.get(layer)
+        if source is None and same:
+            return f"layer {layer} attends to the keys of layer {same[0]}, and is read as another"
+        if source is not None and source not in same:
+            return f"layer {layer} does not attend to the keys of layer {source}"
+    return ""
 
 
 def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
@@ -71,6 +91,7 @@ def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
 def changed_key(vlm: VLM, batch: Batch) -> Outcome:
     """A key that is changed on its way into attention changes the logits, which then come back."""
     layers = [layer for layer in vlm.layers if layer.attention is not None]
+    layers = [layer for layer in layers if layer.shares is None]
     cross = [layer for layer in layers if layer.attends == "cross"]
     layer = (cross or layers)[len(cross or layers) // 2]
     if layer.attention is None or not layer.calls_function:

@@ -23,6 +23,7 @@ from keygap.capture.features import visible_features
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
 from keygap.models.batch import Batch
+from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.prompting.prompter import Prompter
 from keygap.models.vlm import VLM
 from keygap.selfcheck.finding import (
@@ -153,15 +154,19 @@ def _why(vlm: VLM, errors: Errors) -> str:
 
 def _sites(vlm: VLM) -> tuple[list[str], list[int]]:
     """Sites that are compared, and the layers that attend."""
-    layers = [layer for layer in vlm.layers if layer.attention is not None]
+    layers = _own(vlm)
     sites = [name for name in ("k_proj", "key") if _everywhere(vlm, name)]
     return [*sites, "hidden"], [layer.index for layer in layers]
 
 
 def _everywhere(vlm: VLM, site: str) -> bool:
     """Whether every layer that attends has a site."""
-    attending = [layer for layer in vlm.layers if layer.attention is not None]
-    return all(layer.has_site(site, SITES[site].kind) for layer in attending)
+    return all(layer.has_site(site, SITES[site].kind) for layer in _own(vlm))
+
+
+def _own(vlm: VLM) -> list[DecoderLayer]:
+    """The layers that attend to keys of their own."""
+    return [layer for layer in vlm.layers if layer.attention is not None and layer.shares is None]
 
 
 def _errors(vlm: VLM, samples: Sequence[Sample]) -> Errors:

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from transformers import AttentionInterface
 
+from keygap.benchmarks import BadSample
 from keygap.errors import UserError
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
@@ -69,7 +70,12 @@ def check(vlm: VLM) -> list[Finding]:
         UserError: the model makes no prompt of an image and a text, does not run on one, or does
             not fit into memory.
     """
-    batch = vlm.prompter(check_samples())
+    try:
+        batch = vlm.prompter(check_samples())
+    except BadSample as reason:
+        raise UserError(
+            f"{vlm.name}: no prompt can be made of the self-check's questions: {reason}"
+        ) from None
     with vlm.interventions.suspended(), torch.no_grad():
         # transformers sets hooks of its own in the first pass, and keeps them
         if why := refusal(vlm, lambda: vlm.forward(batch)):
@@ -165,6 +171,8 @@ def summary(vlm: VLM) -> str:
     )
     if windows := [layer.window for layer in vlm.layers if layer.window]:
         kinds += f" ({len(windows)} of them with a sliding window of {min(windows)})"
+    if vlm.shared:
+        kinds += f" ({len(vlm.shared)} of them attend to the keys of earlier layers)"
     return (
         f"{vlm.name}: {vlm.architecture}, image and text meet in: {vlm.fusion}; "
         f"connector: {vlm.connector or 'none'}; layers: {kinds}; sites: {', '.join(sites_of(vlm))}"

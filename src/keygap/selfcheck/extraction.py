@@ -26,9 +26,11 @@ def sites_of(vlm: VLM, layers: Sequence[int] | None = None) -> list[str]:
 
     Args:
         vlm: the model.
-        layers: absolute indices; by default every layer with attention.
+        layers: absolute indices; by default every layer that attends to keys of its own.
     """
-    wanted: Sequence[DecoderLayer] = [layer for layer in vlm.layers if layer.attention is not None]
+    wanted: Sequence[DecoderLayer] = [
+        layer for layer in vlm.layers if layer.attention is not None and layer.shares is None
+    ]
     if layers is not None:
         wanted = [vlm.layers[index] for index in layers]
     return [
@@ -60,13 +62,20 @@ def sites_to_read(vlm: VLM, sites: Sequence[str], layers: Sequence[int]) -> tupl
 
 def notes_on(vlm: VLM, layers: Sequence[int]) -> list[str]:
     """What is missing from an extraction of some layers, one sentence each."""
+    notes = []
+    if vlm.shared:
+        pairs = ", ".join(f"{layer} (those of {source})" for layer, source in vlm.shared.items())
+        notes.append(
+            f"layers that attend to the keys and values of an earlier layer are left out: {pairs}"
+        )
     own = [layer for index in layers if not (layer := vlm.layers[index]).calls_function]
     if not own:
-        return []
+        return notes
     where = ", ".join(str(layer.index) for layer in own)
     return [
+        *notes,
         f"{own[0].kind} (layers {where}) does not call transformers' attention function: the "
-        "attention that tokens receive is left blank, so no token counts as an attention sink"
+        "attention that tokens receive is left blank, so no token counts as an attention sink",
     ]
 
 
