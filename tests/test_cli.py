@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from benchmarks import fixtures
-from keygap import cli
+from keygap import cli, terminal
 from keygap.errors import UserError
 from made import files_of
 
@@ -140,7 +140,7 @@ def test_measuring_again_replaces_the_numbers_and_their_settings(
     assert "text is question, template; at most 64 tokens" in (out / "report.html").read_text()
     (tmp_path / "file").write_text("")
     status, _, said = keygap(monkeypatch, capsys, "report", folder, "--out", tmp_path / "file")
-    assert (status, said.strip().endswith("is a file: name a folder for the report")) == (2, True)
+    assert (status, said.strip().endswith("is a file: name a folder")) == (2, True)
 
 
 def test_lists(monkeypatch, capsys):
@@ -183,7 +183,7 @@ def test_non_finite_vectors_are_named(vlm, easy_vqa, tmp_path):
     ("argument", "line"),
     [
         ("thinking", "--template-argument 'thinking': write NAME=VALUE"),
-        ("a=[", "--template-argument 'a=[': the value is not YAML"),
+        ("a=[", "the value of --template-argument a is not valid YAML"),
         ("nonsense=true", "nonsense"),  # the template does not use it
     ],
 )
@@ -203,5 +203,5 @@ def test_check_shows_the_prompt(monkeypatch, capsys):
 
 
 def test_cells_of_a_printed_table():
-    shown = [cli._shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
+    shown = [terminal.shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
     assert shown == ["", "no bound", "0.123", "k_proj"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -17,20 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
-from rich.console import Console
-from rich.table import Table
 
-from keygap import defaults
+from keygap import defaults, strict_yaml
+from keygap.arguments import MOST, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
+from keygap.terminal import Commands, LineFormatter, print_table
+from keygap.text import printable
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from keygap.models import VLM
 
 app = typer.Typer(
     name="keygap",
+    cls=Commands,
     help="Does a vision-language model keep image and text in the same attention key space?",
     no_args_is_help=True,
     add_completion=False,
@@ -42,15 +40,16 @@ app.add_typer(micro, name="micro")
 LAYERS, SITES, TEXT = (
     ",".join(names) for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES)
 )
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEEDS - 1, help="Seed of every random choice.")]
 TextRoles = Annotated[
     str,
     typer.Option(
         help="Roles that count as text: question, option, hint, answer, template, system."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+# Paths are text until they are checked: Path("") is the current folder.
+Out = Annotated[str, typer.Option(help="Folder for the results.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]
 Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
 
 
@@ -94,7 +93,7 @@ class ModelOptions:
 
         options = asdict(self)
         options["template_arguments"] = _template_arguments(self.template_arguments or [])
-        options["parts"] = dict(_named(item, "--part", "PART=PATH") for item in self.parts or [])
+        options["parts"] = _parts(self.parts or [])
         return kg.load(options.pop("model"), **options)
 
 
@@ -102,20 +101,26 @@ def _template_arguments(given: list[str]) -> dict[str, Any] | None:
     """The arguments of a chat template, values read as YAML: ``enable_thinking=false``."""
     found: dict[str, Any] = {}
     for item in given:
-        name, value = _named(item, "--template-argument", "NAME=VALUE")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--template-argument {item!r}: the value is not YAML") from error
+        name, equals, value = item.partition("=")
+        if not (name.isidentifier() and equals):
+            raise UserError(f"--template-argument {item!r}: write NAME=VALUE")
+        if name in found:
+            raise UserError(f"--template-argument {name} is given twice: leave one out")
+        found[name] = strict_yaml.parse(value, f"the value of --template-argument {name}")
     return found or None
 
 
-def _named(item: str, option: str, form: str) -> tuple[str, str]:
-    """The two sides of ``NAME=VALUE``."""
-    name, equals, value = item.partition("=")
-    if not (name and equals):
-        raise UserError(f"{option} {item!r}: write {form}")
-    return name, value
+def _parts(given: list[str]) -> dict[str, str]:
+    """The paths of a model's parts by name: ``decoder=model.text``."""
+    found: dict[str, str] = {}
+    for item in given:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"--part {item!r}: write PART=PATH, such as decoder=model.text")
+        if name in found:
+            raise UserError(f"--part {name} is given twice: leave one out")
+        found[name] = path
+    return found
 
 
 def takes_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -140,7 +145,7 @@ def takes_model(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo")) -> None:
+def demo(out: Out = "runs/demo") -> None:
     """Run the whole study on the embedded model, with each of its three connectors."""
     from importlib.resources import as_file, files
 
@@ -154,7 +159,7 @@ def run(
         Path, typer.Argument(metavar="EXPERIMENT.yaml", help="See experiments/ for examples.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
+        str | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
     ] = None,
 ) -> None:
     """Run a study from a file."""
@@ -169,7 +174,7 @@ def extract(
     benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
     split: Annotated[str | None, typer.Option(help="Default: the split usually reported.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
+        str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
     ] = None,
     language: Annotated[str | None, typer.Option(help="Language of your own questions.")] = None,
     layers: Annotated[
@@ -178,27 +183,32 @@ def extract(
     sites: Annotated[
         str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")
     ] = SITES,
-    samples: Annotated[int, typer.Option(min=1, help="Number of samples.")] = defaults.SAMPLES,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Number of samples.")
+    ] = defaults.SAMPLES,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Samples in one forward pass.")
+        int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
     ] = defaults.BATCH_SIZE,
     seed: Seed = 0,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
+    from keygap.capture.choice import named_layers, named_sites
 
+    place = folder_of(out, "--out")
+    asked_sites, asked_layers = named_sites(_listed(sites)), named_layers(_listed(layers))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
+    chosen = bench.choose(samples, seed)
+    chosen.first_readable()
     store = kg.extract(
         model.load(),
-        bench,
-        out,
-        layers=_listed(layers),
-        sites=_listed(sites),
-        samples=samples,
+        chosen,
+        place,
+        layers=asked_layers,
+        sites=asked_sites,
         batch_size=batch_size,
-        seed=seed,
     )
-    typer.echo(store)
+    typer.echo(printable(store))
 
 
 @app.command()
@@ -206,7 +216,8 @@ def measure(
     folder: Folder,
     text_roles: TextRoles = TEXT,
     tokens_per_sample: Annotated[
-        int, typer.Option(min=2, help="Most tokens of a sample on each side of a contrast.")
+        int,
+        typer.Option(min=2, max=MOST, help="Most tokens of a sample on each side of a contrast."),
     ] = defaults.TOKENS_PER_SAMPLE,
     seed: Seed = 0,
 ) -> None:
@@ -214,20 +225,20 @@ def measure(
     import keygap as kg
 
     table = kg.measure(
-        kg.Store(folder),
+        kg.Store(folder_of(folder, "DIR")),
         text_roles=_listed(text_roles),
         tokens_per_sample=tokens_per_sample,
         seed=seed,
     )
     table.save(folder)
-    _print(table.summary(), table.notes)
+    print_table(table.summary(), table.notes)
 
 
 @app.command()
 def project(
     folder: Folder,
     tokens: Annotated[
-        int, typer.Option(min=10, help="Most tokens of each modality.")
+        int, typer.Option(min=10, max=MOST, help="Most tokens of each modality.")
     ] = defaults.PROJECTION_TOKENS,
     text_roles: TextRoles = TEXT,
     seed: Seed = 0,
@@ -236,21 +247,23 @@ def project(
     import keygap as kg
 
     roles = _listed(text_roles)
-    kg.project(kg.Store(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
+    store = kg.Store(folder_of(folder, "DIR"))
+    kg.project(store, tokens=tokens, text_roles=roles, seed=seed).save(folder)
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run folders.")],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Folder for report.html. Default: the run folder, or its parent."),
     ] = None,
 ) -> None:
     """Write figures and report.html about one or several run folders."""
     import keygap as kg
 
-    typer.echo(kg.report(*folders, out=out))
+    places = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
+    typer.echo(kg.report(*places, out=None if out is None else folder_of(out, "--out")))
 
 
 @app.command()
@@ -286,7 +299,7 @@ def check(model: ModelOptions) -> None:
     typer.echo(summary(vlm))
     typer.echo(_shown_prompt(vlm))
     findings = check_model(vlm)
-    _print(frame_of(findings), ())
+    print_table(frame_of(findings), ())
     if wrong := [finding.check for finding in findings if finding.passed is False]:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
     if unknown := [finding.check for finding in findings if finding.result == "not run"]:
@@ -299,12 +312,12 @@ def check(model: ModelOptions) -> None:
 @micro.command()
 def train(
     connector: Connector,
-    out: Out = Path("runs/micro"),
+    out: Out = "runs/micro",
 ) -> None:
     """Train a connector of the embedded model on the training split of easy-VQA."""
     from keygap.micro.training.train import train as train_connector
 
-    typer.echo(train_connector(connector, out))
+    typer.echo(train_connector(connector, folder_of(out, "--out")))
 
 
 @micro.command()
@@ -315,7 +328,7 @@ def evaluate(
     """Print accuracy on the test split of easy-VQA, by question type, with and without images."""
     from keygap.micro.training.evaluate import evaluate as evaluate_connector
 
-    _print(evaluate_connector(connector, weights), ())
+    print_table(evaluate_connector(connector, weights), ())
 
 
 def _shown_prompt(vlm: VLM) -> str:
@@ -326,46 +339,28 @@ def _shown_prompt(vlm: VLM) -> str:
     return f"prompt: {prompt['form']}, {origin}; an example: {prompt['example']['text']!r}"
 
 
-def _study(experiment: Path, out: Path | None) -> None:
+def _study(experiment: Path, out: str | None) -> None:
     from keygap.study.experiment import read_experiment
     from keygap.study.run import folders_of, run_study, summary_of
 
+    place = None if out is None else folder_of(out, "--out")
     asked = read_experiment(experiment)
-    out = out or Path("runs") / asked.name
-    path = run_study(asked, out)
-    _print(summary_of(folders_of(asked, out)), ())
+    place = place or folder_of(Path("runs") / asked.name, "the folder of the study")
+    path = run_study(asked, place)
+    print_table(summary_of(folders_of(asked, place)), ())
     typer.echo(f"report: {path}")
 
 
 def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
-    table = Table()
-    for column in frame.columns:
-        table.add_column(
-            str(column), justify="right" if frame[column].dtype.kind in "iufb" else "left"
-        )
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_shown(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
-    for note in notes:
-        typer.echo(note)
-
-
-def _shown(value: object) -> str:
-    """Format a cell of a printed table: nothing for NaN, and "no bound" for infinity."""
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "no bound"
-        return "" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
+    return [item.strip() for item in text.split(",")]
 
 
 def main() -> None:
     """Run the ``keygap`` command."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is recorded
     logging.getLogger("keygap").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keygap.arguments import distinct
 from keygap.errors import UserError, unknown
 
 MODALITIES = ("text", "image", "video", "audio")
@@ -38,6 +39,7 @@ def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list
     Raises:
         UserError: none, or one that no token can have; names the nearest.
     """
+    roles = distinct(roles, "text_roles", "question") if roles else roles
     for role in roles:
         if role not in known:
             raise unknown("role", role, filter(None, known))

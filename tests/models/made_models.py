@@ -49,33 +49,30 @@ def with_own_attention(model: PreTrainedModel) -> PreTrainedModel:
 class Int8(torch.Tensor):
     """A weight of eight bits with a scale for each row, and no more operations than it needs."""
 
-    values: torch.Tensor
-    scale: torch.Tensor
-
     @staticmethod
     def __new__(cls, values, scale, dtype):
         return torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=dtype)
 
     def __init__(self, values, scale, dtype):
-        self.values, self.scale = values, scale
+        self.packed, self.scale = values, scale
 
     def __tensor_flatten__(self):
-        return ["values", "scale"], [self.dtype]
+        return ["packed", "scale"], [self.dtype]
 
     @classmethod
     def __tensor_unflatten__(cls, inner, context, *_):
-        return cls(inner["values"], inner["scale"], context[0])
+        return cls(inner["packed"], inner["scale"], context[0])
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         name = func.__name__.split(".")[0]
         if name == "detach":
-            copied = cls(args[0].values, args[0].scale, args[0].dtype)
+            copied = cls(args[0].packed, args[0].scale, args[0].dtype)
             return return_and_correct_aliasing(func, args, kwargs or {}, copied)
         if name not in ("t", "linear", "mm", "addmm"):
             raise NotImplementedError(name)
         plain = [
-            each.values.to(each.dtype) * each.scale if isinstance(each, Int8) else each
+            each.packed.to(each.dtype) * each.scale if isinstance(each, Int8) else each
             for each in args
         ]
         return func(*plain, **(kwargs or {}))
@@ -83,7 +80,7 @@ class Int8(torch.Tensor):
 
 def in_eight_bits(model: nn.Module) -> nn.Module:
     """The same model, with the weights of its linear text layers packed."""
-    text: Any = model.model.language_model
+    text: Any = model.get_submodule("model.language_model")
     for module in text.layers.modules():
         if isinstance(module, nn.Linear):
             weight = module.weight.data

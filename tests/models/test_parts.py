@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from torch import nn
 
@@ -32,13 +34,13 @@ def unnamed():
 
 def test_a_plain_module_is_told_what_it_lacks(unnamed):
     with pytest.raises(UserError, match="no configuration and no device and no dtype") as error:
-        kg.load(Plain(), unnamed[1])
+        kg.load(cast(Any, Plain()), unnamed[1])
     assert "\n" not in str(error.value)
 
 
 def test_what_is_no_model_is_refused(unnamed):
     with pytest.raises(UserError, match="int is no model"):
-        kg.load(42, unnamed[1])
+        kg.load(cast(Any, 42), unnamed[1])
 
 
 def test_a_missing_embedding_is_named_with_the_remedy(unnamed):
@@ -63,7 +65,8 @@ def test_parts_can_be_named(unnamed, parts):
     model, processor = unnamed
     vlm = kg.load(model, processor, parts=parts)
     assert vlm.decoder is model.model.language_model
-    assert [layer.block for layer in vlm.layers] == list(model.model.language_model.layers)
+    text: Any = model.model.language_model
+    assert [layer.block for layer in vlm.layers] == list(text.layers)
     assert vlm.connector is not None
     assert vlm.connector.path == "model.multi_modal_projector"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -105,6 +106,7 @@ def test_answers_are_given_one_by_one_too(mllama, monkeypatch):
 def test_a_model_that_is_not_finite_is_not_said_to_depend_on_batches():
     model, processor = BY_FAMILY["llava"].build()
     vlm = wrap(model, processor, "broken")
+    mlp: Any = vlm.layers[0].block.mlp
     with torch.no_grad():
-        vlm.layers[0].block.mlp.down_proj.weight.fill_(float("inf"))
+        mlp.down_proj.weight.fill_(float("inf"))
     assert batches_of(vlm).result == "FAIL"

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from keygap import defaults
+from keygap.arguments import folder_of, whole
 from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
 from keygap.capture.batches import first_usable
-from keygap.capture.sites import site_of
+from keygap.capture.choice import named_layers, named_sites
 from keygap.engines.local import LocalEngine
 from keygap.engines.manifest import identity_of, manifest_of
 from keygap.engines.plan import Engine, Plan, part_size
@@ -66,17 +67,15 @@ def extract(
             written by another process or cannot be written; a full disk; or more than 5 % bad
             samples.
     """
-    indices = vlm.layer_indices(layers)
-    names = [site_of(name).name for name in dict.fromkeys(sites)]
+    names, indices = named_sites(sites), vlm.layer_indices(named_layers(layers))
+    batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
     names, note = sites_to_read(vlm, names, indices)
-    if batch_size < 1:
-        raise UserError("batch_size must be at least 1")
     chosen = as_sample_set(source, samples, seed)
     first = first_usable(vlm, chosen)
     size = part_size(vlm, names, indices, batch_size, first)
     plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size)
     identity = identity_of(plan)
-    with StoreWriter(Path(out), identity) as writer:
+    with StoreWriter(out, identity) as writer:
         findings = checked_in_extraction(vlm, first, batch_size)
         notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
         plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))

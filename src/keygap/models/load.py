@@ -11,10 +11,10 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -25,6 +25,7 @@ from transformers import (
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector, describe
+from keygap.models.location import check_placement, source_of
 from keygap.models.parts import named_parts, refuse_unusable, unwrapped
 from keygap.models.prompting.image_inputs import POSITION_MASK
 from keygap.models.prompting.prompter import ImageTokens, Prompter
@@ -33,7 +34,6 @@ from keygap.models.text_stack import TextStack, attends_across, text_stack
 from keygap.models.vlm import VLM
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-MICRO_PREFIX = "micro:"
 # A damaged file, a device that does not exist or has too little memory, a package that is missing.
 # A configuration or a pickle that makes no sense raises any of the others.
 LOADING_ERRORS = (
@@ -87,12 +87,13 @@ def load(
         return wrap(loaded, processor, name, system, template_arguments, parts)
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
+    check_placement(device, device_map)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
 
-    source = _source(model)
-    remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source, where = source_of(model, revision)
+    remote = {"revision": revision, "trust_remote_code": trust_remote_code, **where}
     with _in_one_line(f"cannot load model {model!r}"):
         config = AutoConfig.from_pretrained(source, **remote)
     loads = model_class(config, model, trust_remote_code)
@@ -104,6 +105,7 @@ def load(
             dtype=torch_dtype,
             device_map=device_map or device,
             output_loading_info=True,
+            use_safetensors=True,  # a pickle can run code
             **remote,
         )
     refuse_partial(loaded, found, model)
@@ -115,7 +117,7 @@ def _in_one_line(what: str) -> Iterator[None]:
     """Turn what transformers raises while it loads something into a UserError."""
     try:
         yield
-    except LOADING_ERRORS as error:
+    except (*LOADING_ERRORS, StrictDataclassError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if "trust_remote_code" in str(error):
             raise UserError(
@@ -235,14 +237,3 @@ def _fusion(model: PreTrainedModel, stack: TextStack) -> str:
         return "encoder"
     discrete = getattr(model.config, "vq_config", None) is not None
     return "early fusion" if discrete and not hasattr(model.config, "vision_config") else "sequence"
-
-
-def _source(model: str) -> str:
-    """What ``from_pretrained`` takes: a folder for ``micro:`` names, the name itself otherwise."""
-    if model.startswith(MICRO_PREFIX):
-        from keygap.micro.checkpoint import build
-
-        return str(build(model.removeprefix(MICRO_PREFIX)))
-    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
-        raise UserError(f"no model folder at {model}")
-    return str(Path(model).expanduser()) if model.startswith("~") else model

@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
+from keygap.arguments import folder_of
 from keygap.errors import UserError
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import confounds, figures, shape
@@ -45,9 +46,13 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     if not folders:
         raise UserError("a report needs at least one run folder")
     runs = [read_run(folder) for folder in folders]
-    out = Path(out) if out else runs[0].root if len(runs) == 1 else runs[0].root.parent
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a folder for the report")
+    out = (
+        folder_of(out, "out")
+        if out is not None
+        else runs[0].root
+        if len(runs) == 1
+        else runs[0].root.parent
+    )
     text = _template().render(
         title=", ".join(dict.fromkeys(run.model for run in runs)),
         contrasts=definitions(runs),

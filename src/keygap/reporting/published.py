@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from keygap import strict_yaml
 from keygap.errors import UserError
 
 Kind = Literal["cross-modal", "intra-modal"]
@@ -26,7 +26,7 @@ class PublishedValue(BaseModel):
         value: the number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     kind: Kind
     what: str
@@ -43,7 +43,7 @@ class Published(BaseModel):
         connectors: what the source calls the connector of each model, by model name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     source: str
     values: list[PublishedValue] = Field(min_length=1)
@@ -59,7 +59,7 @@ def published_in(path: Path) -> Published | None:
     """
     if not path.is_file():
         return None
-    values = yaml.safe_load(path.read_text())
+    values = strict_yaml.read(path)
     section = values.get("published") if isinstance(values, dict) else None
     if section is None:
         return None

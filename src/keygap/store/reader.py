@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 from jaxtyping import Bool, Float
 
+from keygap.arguments import distinct
 from keygap.errors import UserError, unknown
 from keygap.store.run import (
     MANIFEST,
@@ -135,11 +136,11 @@ class Store:
             UserError: the run has no such site or layer.
         """
         found = []
-        for site in self.sites if sites is None else sites:
+        for site in self.sites if sites is None else distinct(sites, "sites", "k_proj"):
             if site not in self.sites:
                 raise unknown("site", site, self.sites, hint=f"of {self.root}")
             known = self.layers(site)
-            for layer in known if layers is None else layers:
+            for layer in known if layers is None else distinct(layers, "layers", "0"):
                 if layer not in known:
                     raise unknown("layer", layer, known, hint=f"of {site} in {self.root}")
                 found.append((site, layer))

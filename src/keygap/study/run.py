@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 
+from keygap import strict_yaml
+from keygap.arguments import MOST_BYTES, folder_of
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer, first_tokens
 from keygap.engines.extract import extract
@@ -45,8 +46,9 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         UserError: the folder holds something else, a benchmark has no text to measure, or one of
             the steps fails.
     """
-    out, folders = Path(out), folders_of(experiment, out)
-    study = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    out = folder_of(out, "out")
+    folders = folders_of(experiment, out)
+    study = strict_yaml.dump(experiment.model_dump(mode="json"))
     _refuse_other(out, folders, study)
     # Open every benchmark before any model is loaded: a mistake in the last one must not surface
     # after hours of work.
@@ -64,6 +66,7 @@ def _chosen(source: BenchmarkChoice, experiment: Experiment) -> SampleSet:
     sample_set = benchmark(**source.model_dump()).choose(
         experiment.extraction.samples, experiment.seed
     )
+    sample_set.first_readable()
     _refuse_without_text(sample_set, experiment.measurement.text_roles)
     return sample_set
 
@@ -134,6 +137,11 @@ def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
         for source in experiment.benchmarks
     ]
     for number, folder in enumerate(folders):
+        if (size := len(folder.name.encode())) > MOST_BYTES:
+            raise UserError(
+                f"the run folder {folder.name[:60]}... would have a name of {size} bytes, and at "
+                f"most {MOST_BYTES} are possible: use shorter names or paths"
+            )
         if folder in folders[:number]:
             raise UserError(
                 f"two runs of the experiment would share the folder {folder.name}: name each pair "
