@@ -9,7 +9,8 @@ model's file looks up.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,8 @@ class ByHand:
     Attributes:
         layers: the path of the text layers.
         attention: the path of the attention in each layer; by layer if they differ.
-        fused: the name of a fused projection, if there is one.
+        names: what its projections are called.
+        fused: the name of the projection that gives all three one after the other, if there is one.
         heads: query and key heads.
         dim: head width.
         sites: the sites that it has.
@@ -39,21 +41,40 @@ class ByHand:
     layers: str = "model.language_model.layers"
     attention: str | tuple[str, ...] = "self_attn"
     names: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
+    fused: str = ""
     heads: tuple[int, int] = (4, 2)
     dim: int = 16
     sites: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "query", "key", "value", "hidden")
 
 
 LATENT = ("query", "key", "value", "hidden")
+PHI3 = {
+    "model_type": "phi3",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 640,
+    "pad_token_id": 0,
+}
 FAST = {
     "llava": ByHand(),  # grouped heads
+    "llava with phi3": ByHand(fused="qkv_proj"),
     "qwen2_5_vl": ByHand(),  # native resolution
     "idefics3": ByHand(layers="model.text_model.layers"),  # tiles
     "kimi_k25": ByHand(sites=LATENT),  # keys from a latent
     "mllama": ByHand(attention=("self_attn", "cross_attn", "self_attn", "cross_attn")),
     "gemma3": ByHand(),  # norms of queries and keys
+    "deepseek_vl": ByHand(),  # padding in the image
 }
 SLOW = {
+    "emu3": ByHand(layers="model.text_model.layers"),
+    "molmo2": ByHand(),
+    "gemma3n": ByHand(),
+    "minimax_m3_vl": ByHand(),
+    "inkling2": ByHand(),
+    "t5gemma2": ByHand(layers="model.encoder.text_model.layers"),
     "florence2": ByHand(layers="model.language_model.encoder.layers", heads=(4, 4)),
     "internvl": ByHand(),
     "llama4": ByHand(layers="language_model.model.layers"),
@@ -72,6 +93,15 @@ def projected(output: Tensor, prompts: int, dim: int) -> Tensor:
     return output.reshape(prompts, -1, output.shape[-1] // dim, dim)
 
 
+def divides(found, number, prompts, places, module, arguments, output) -> None:
+    """Keep the three shares of a fused projection."""
+    heads, key_heads = places.heads
+    first, second = heads * places.dim, (heads + key_heads) * places.dim
+    shares = output[..., :first], output[..., first:second], output[..., second:]
+    for site, share in zip(("q_proj", "k_proj", "v_proj"), shares, strict=True):
+        found[site, number] = projected(share, prompts, places.dim)
+
+
 def read_by_hand(vlm, batch, places: ByHand) -> dict[tuple[str, int], Tensor]:
     found: dict[tuple[str, int], Tensor] = {}
     prompts = len(batch.labels)
@@ -85,9 +115,14 @@ def read_by_hand(vlm, batch, places: ByHand) -> dict[tuple[str, int], Tensor]:
 
         def enters(module, arguments, keywords, number=number):
             hidden = arguments[0] if arguments else keywords["hidden_states"]
-            found["hidden", number] = hidden.unsqueeze(-2)
+            streams = hidden.ndim == 4  # AltUp puts several before the batch
+            found["hidden", number] = hidden.permute(1, 2, 0, 3) if streams else hidden[:, :, None]
 
         handles.append(block.register_forward_pre_hook(enters, with_kwargs=True))
+        if places.fused:
+            hook = partial(divides, found, number, prompts, places)
+            handles.append(getattr(attention, places.fused).register_forward_hook(hook))
+            continue
         for site, name in zip(("q_proj", "k_proj", "v_proj"), places.names, strict=True):
             if site not in places.sites:
                 continue
@@ -137,7 +172,10 @@ def attends(vlm, batch, number_of, found, block, places: ByHand) -> None:
 
 
 def assert_every_site_agrees(family: str, places: ByHand) -> None:
-    vlm = wrap(*BY_FAMILY[family].build(), name=family)
+    entry = BY_FAMILY[family.partition(" ")[0]]
+    if family.endswith("phi3"):
+        entry = replace(entry, config={**entry.config, "text_config": PHI3})
+    vlm = wrap(*entry.build(), name=family)
     batch = vlm.prompter(check_samples())
     expected = read_by_hand(vlm, batch, places)
     layers = range(len(vlm.layers))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import keygap as kg
@@ -15,7 +17,7 @@ from ..zoo import BY_FAMILY
 
 def changed(model, processor, differs) -> kg.VLM:
     """A model whose processor makes further ids in ``apply_chat_template`` alone, of some texts."""
-    own = type(processor)
+    own: Any = type(processor)
 
     class Further(own):
         def apply_chat_template(self, conversation, *args, tokenize=False, **keywords):
