@@ -78,7 +78,7 @@ def missing_glyphs_noted() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", MISSING_GLYPH.pattern)
         yield
-    missing = {}
+    missing: dict[str, None] = {}
     for warning in caught:
         if match := MISSING_GLYPH.match(str(warning.message)):
             missing[chr(int(match[1] or 32))] = None
