@@ -1,7 +1,8 @@
 """The command line: parse the arguments, call the Python API, print.
 
 Exit status: 0 done; 2 the user can fix it, one line on stderr; 130 or 143 interrupted, one line
-that says what is kept; 1 a bug in keygap, with traceback.
+that says what is kept; 1 a bug in keygap, with traceback; 3 (``check`` alone) nothing failed, but a
+check could not be run.
 """
 
 from __future__ import annotations
@@ -11,20 +12,18 @@ if __name__ == "__main__":  # before the imports, which take a while
 
     install()
 
-import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keygap import defaults, interrupts, strict_yaml
+from keygap import defaults, interrupts
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
+from keygap.model_options import ModelOptions, takes_model
 from keygap.terminal import Commands, LineFormatter, print_table, refused_files
 from keygap.text import printable
 
@@ -57,74 +56,6 @@ TextRoles = Annotated[
 Out = Annotated[str, typer.Option(help="Folder for the results.")]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]
 Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """The argument and the options of ``kg.load``, for every command that loads a model."""
-
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")
-    ]
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto"
-    device_map: Annotated[
-        str | None, typer.Option(help="Placement by accelerate: auto, balanced, ...")
-    ] = None
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run Python code from the model's repository.")
-    ] = False
-    system: Annotated[str | None, typer.Option(help="System message before every prompt.")] = None
-    template_arguments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--template-argument",
-            metavar="NAME=VALUE",
-            help="Argument of the chat template; may be repeated.",
-        ),
-    ] = None
-
-    def load(self) -> VLM:
-        """Load the model."""
-        import keygap as kg
-
-        options = asdict(self)
-        options["template_arguments"] = _template_arguments(self.template_arguments or [])
-        return kg.load(options.pop("model"), **options)
-
-
-def _template_arguments(given: list[str]) -> dict[str, Any] | None:
-    """The arguments of a chat template, values read as YAML: ``enable_thinking=false``."""
-    found: dict[str, Any] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not (name.isidentifier() and equals):
-            raise UserError(f"--template-argument {item!r}: write NAME=VALUE")
-        if name in found:
-            raise UserError(f"--template-argument {name} is given twice: leave one out")
-        found[name] = strict_yaml.parse(value, f"the value of --template-argument {name}")
-    return found or None
-
-
-def takes_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``ModelOptions`` in place of its first parameter.
-
-    Typer reads a command's options from its signature, so the fields are spread over it.
-    """
-
-    def run(**given: Any) -> None:
-        options = ModelOptions(**{name: given.pop(name) for name in shared})
-        command(options, **given)
-
-    shared = inspect.signature(ModelOptions, eval_str=True).parameters
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (*shared.values(), *own)
-    ]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run
 
 
 @app.command()
@@ -291,7 +222,10 @@ def models() -> None:
 @app.command()
 @takes_model
 def check(model: ModelOptions) -> None:
-    """Check that keygap reads a model correctly. Exit status 2 if it does not."""
+    """Check that keygap reads a model correctly.
+
+    Exit status 2 if it does not, 3 if a check could not be run.
+    """
     from keygap.selfcheck.check import check as check_model
     from keygap.selfcheck.check import frame_of, summary
 
@@ -302,6 +236,11 @@ def check(model: ModelOptions) -> None:
     print_table(frame_of(findings), ())
     if wrong := [finding.check for finding in findings if finding.passed is False]:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
+    if unknown := [finding.check for finding in findings if finding.result == "not run"]:
+        typer.echo(
+            f"keygap: not known, because it could not be run: {', '.join(unknown)}", err=True
+        )
+        raise typer.Exit(3)
 
 
 @micro.command()

@@ -152,7 +152,6 @@ NATIVE = [
             "vision_config__min_image_size": 16,
             "vision_config__img_max_token_num": 64,
         },
-        fails="positions of its rotary embedding on through a batch",
         slow=True,
     ),
     Entry(

@@ -28,6 +28,7 @@ from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.models.batch import Batch
 from keygap.progress import track
+from keygap.selfcheck.batches import read_size
 from keygap.store import save_results
 from keygap.store.run import ACCURACY, ANSWERS
 
@@ -96,7 +97,7 @@ def answer(
     asked = as_sample_set(source, samples, seed).with_copies()
     judged: list[Judged] = []
     left_out: dict[str, str] = {}
-    batches = asked.batches(batch_size)
+    batches = asked.batches(read_size(vlm, batch_size))
     for batch in track(batches, len(batches), f"answers of {vlm.name}"):
         answered, unscored = _answer_batch(vlm, batch)
         judged += answered

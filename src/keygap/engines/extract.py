@@ -8,7 +8,9 @@ reason; too many of them point to another fault and stop the run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from keygap import defaults
@@ -22,9 +24,13 @@ from keygap.engines.plan import Engine, Plan, part_size
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
 from keygap.progress import track
-from keygap.selfcheck.check import cheap_check
+from keygap.selfcheck.check import checked_facts, checked_in_extraction, notes_of
+from keygap.selfcheck.extraction import notes_on, sites_to_read
+from keygap.selfcheck.finding import ALONE
 from keygap.store import Store, StoreWriter
 from keygap.store.writer import failures_of
+
+logger = logging.getLogger("keygap")
 
 BAD_SHARE = 0.05  # a run with a larger share of bad samples stops
 
@@ -65,15 +71,20 @@ def extract(
     batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
     chosen = as_sample_set(source, samples, seed)
     indices = vlm.layer_indices(wanted)
+    names, note = sites_to_read(vlm, names, indices)
     first = first_usable(vlm, chosen)
     size = part_size(vlm, names, indices, batch_size, first)
     plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size)
     identity = identity_of(plan)
     with StoreWriter(out, identity) as writer:
-        if first is not None and not writer.done:
-            cheap_check(vlm, first)
+        findings = checked_in_extraction(vlm, first, batch_size)
+        notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
+        plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))
+        for line in filter(None, notes):
+            logger.info("%s: %s", vlm.name, line)
         _drive(plan, LocalEngine(), writer)
-        writer.write_manifest(manifest_of(plan, identity, writer))
+        facts = checked_facts(findings, notes)
+        writer.write_manifest(manifest_of(plan, identity, writer) | facts)
     return Store(out)
 
 

@@ -66,6 +66,7 @@ def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> di
         "connector_parameters": connector.parameters if connector else None,
         "fusion": vlm.fusion,
         "cross_attention_layers": vlm.indices("cross"),
+        "shared_keys": {str(layer): source for layer, source in vlm.shared.items()},
         "sliding_windows": {
             str(layer.index): layer.window for layer in vlm.layers if layer.window is not None
         },

@@ -34,6 +34,7 @@ class Plan:
         layers: absolute indices.
         batch_size: samples in one forward pass.
         part_size: samples in one part, a multiple of ``batch_size``.
+        alone: whether each sample has a forward pass of its own, whatever ``batch_size`` says.
     """
 
     vlm: VLM
@@ -42,6 +43,7 @@ class Plan:
     layers: tuple[int, ...]
     batch_size: int
     part_size: int
+    alone: bool = False
 
     def __len__(self) -> int:
         """The number of parts."""

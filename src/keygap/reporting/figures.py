@@ -78,18 +78,17 @@ def missing_glyphs_noted() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", MISSING_GLYPH.pattern)
         yield
-    missing = set()
+    missing: dict[str, None] = {}
     for warning in caught:
         if match := MISSING_GLYPH.match(str(warning.message)):
-            missing.add(chr(int(match[1] or 32)))
+            missing[chr(int(match[1] or 32))] = None
         else:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    if missing := {character for character in missing if character.isprintable()}:
+    if missing := {character: None for character in missing if character.isprintable()}:
         logger.info(
-            "figures show boxes for characters that no installed font has: %s",
-            "".join(sorted(missing)),
+            "figures show boxes for characters that no installed font has: %s", "".join(missing)
         )
 
 

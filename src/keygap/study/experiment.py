@@ -57,6 +57,8 @@ class ModelChoice(_Section):
     device_map: Text | None = None
     system: str | None = None
     template_arguments: dict[str, Any] | None = None
+    trust_remote_code: bool = False
+    parts: dict[str, str] | None = None
 
 
 class BenchmarkChoice(_Section):
