@@ -265,8 +265,10 @@ def test_a_run_says_which_prompts_it_read(vlm, easy_vqa, store, tmp_path):
     assert prompt["form"] == "chat"
     assert prompt["template_sha256"] == hashlib.sha256(template.encode()).hexdigest()[:16]
     assert vlm.processor.tokenizer.decode(prompt["example"]["ids"]).startswith("<|im_start|>user")
-    asked = {name: value for name, value in prompt.items() if name != "example"}
+    more = {"example", "refused_forms", "ids_compared_with"}  # facts, which decide nothing
+    asked = {name: value for name, value in prompt.items() if name not in more}
     assert store.identity["prompt"] == asked
+    assert prompt["ids_compared_with"] == "apply_chat_template"
     told = kg.load("micro:linear", system="You see a picture.")
     with pytest.raises(UserError, match="another extraction: its prompt is"):
         kg.extract(told, easy_vqa, store.root, samples=SAMPLES, batch_size=8)
