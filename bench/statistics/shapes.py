@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from planted import Planted
@@ -107,7 +108,7 @@ def scaled_gaussians(k: int, scales: tuple[float, ...]) -> Law:
     )
 
 
-def multivariate_t(k: int, degrees: float) -> Law:
+def multivariate_t(k: int, degrees: int) -> Law:
     """Multivariate t with covariance I."""
     shape = np.eye(k) * (degrees - 2) / degrees
 
@@ -119,7 +120,7 @@ def multivariate_t(k: int, degrees: float) -> Law:
     return Law(draw, lambda v: np.atleast_1d(law.logpdf(v)), k)
 
 
-def independent(k: int, one: stats.rv_continuous) -> Law:
+def independent(k: int, one: Any) -> Law:
     """Independent coordinates of one law of variance 1."""
     return Law(lambda rng, n: one.rvs((n, k), random_state=rng), lambda v: one.logpdf(v).sum(1), k)
 
@@ -159,7 +160,7 @@ def _lattice(even: float) -> Law:
 
 def _pair(name: str, d: int) -> tuple[Law, Law]:
     heavy = {
-        "t": lambda: multivariate_t(d, 4.0),
+        "t": lambda: multivariate_t(d, 4),
         "laplace axes": lambda: independent(d, stats.laplace(scale=np.sqrt(0.5))),
         "t axes": lambda: independent(d, stats.t(5.0, scale=np.sqrt(0.6))),
         "scales": lambda: scaled_gaussians(d, (0.6, 1.4)),

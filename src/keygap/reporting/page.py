@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
 from keygap.errors import UserError
+from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
@@ -115,7 +116,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fixed": fixed, "at_least": at_least}
+    environment.filters |= {"fixed": fixed, "at_least": at_least, "jsd": jsd_in_words}
     return environment.get_template("report.html")
 
 

@@ -19,6 +19,7 @@ compares it with random Fourier features and boosted trees.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ _BATCH = 256
 _FEWEST_STEPS = 8  # in an epoch; fewer rows make smaller batches
 _RATE = 8e-2
 _DECAY = 1e-2
+_BETAS = (0.9, 0.99)
 _WARM_UP = 0.1  # share of the steps during which the learning rate rises
 _PATIENCE = 4  # epochs without a gain of any network, after which training ends
 _GAIN = 1e-4  # nats; a smaller gain does not count
@@ -171,18 +173,12 @@ def _train(
     """Minimise the weighted log loss, and keep for each network the state that stops it best."""
     n_rows = int(fit.sum(1).max())
     n_steps = max(_FEWEST_STEPS, round(n_rows / _BATCH))
-    optimiser = torch.optim.AdamW(
-        networks.parameters, lr=_RATE, betas=(0.9, 0.99), weight_decay=_DECAY, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _Schedule(_EPOCHS * n_steps))
+    optimiser = _AdamW(networks.parameters, _EPOCHS * n_steps)
     judge = _Judge(networks, data, held_back)
     for _ in range(_EPOCHS):
         for batch in np.array_split(_in_random_order(fit, n_rows, rng), n_steps, axis=1):
             loss = _loss(networks, data, torch.from_numpy(batch)).sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            optimiser.step(torch.autograd.grad(loss, networks.parameters))
         if judge.has_lost_patience():
             break
     judge.restore()
@@ -203,15 +199,33 @@ def _loss(networks: _Networks, data: _Data, rows: Tensor) -> Tensor:
     return (terms * data.weight[rows]).sum(1) / data.weight[rows].sum(1)
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """Factor of the learning rate: a linear rise, then half a cosine down to 0."""
+class _AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    steps: int
+    The learning rate rises linearly and then falls along half a cosine. ``torch.optim`` would do
+    the same, but loading it takes longer than many estimates.
+    """
 
-    def __call__(self, step: int) -> float:
-        rise = min(1.0, (step + 1) / (_WARM_UP * self.steps))
-        return rise * 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
+    def __init__(self, parameters: list[Tensor], n_steps: int) -> None:
+        self._parameters, self._n_steps, self._done = parameters, n_steps, 0
+        self._means = [torch.zeros_like(parameter) for parameter in parameters]
+        self._squares = [torch.zeros_like(parameter) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step along the gradients of the parameters."""
+        rise = min(1.0, (self._done + 1) / (_WARM_UP * self._n_steps))
+        rate = _RATE * rise * 0.5 * (1.0 + math.cos(math.pi * self._done / self._n_steps))
+        self._done += 1
+        of_mean, of_square = (1.0 - beta**self._done for beta in _BETAS)
+        for parameter, gradient, mean, square in zip(
+            self._parameters, gradients, self._means, self._squares, strict=True
+        ):
+            mean.lerp_(gradient, 1.0 - _BETAS[0])
+            square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1.0 - _BETAS[1])
+            parameter.mul_(1.0 - rate * _DECAY)
+            size = (square / of_square).sqrt_().add_(1e-8)
+            parameter.addcdiv_(mean, size, value=-rate / of_mean)
 
 
 class _Judge:
