@@ -5,6 +5,10 @@ STAMP := $(VENV)/.installed
 # One thread pool in a process is enough, and the tokenizers' own warns after every fork.
 export TOKENIZERS_PARALLELISM := false
 
+# Two processes of one thread each: most of a test is Python. A file stays in one process, with its fixtures.
+PARALLEL := --numprocesses 2 --dist loadfile
+test test-lowest test-newest: export OMP_NUM_THREADS := 1
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -27,11 +31,26 @@ demo: $(STAMP)  ## run the study on the embedded model, a few minutes -> runs/de
 
 .PHONY: test
 test: $(STAMP)  ## run the tests, under ten minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-slow
 test-slow: $(STAMP)  ## run the slow tests: simulations, a killed run, the whole demo
 	$(BIN)/python -m pytest -m slow
+
+# Resolved from pyproject.toml anew each time, not from the pins.
+RESOLUTION.lowest := lowest-direct
+RESOLUTION.newest := highest
+test-lowest: ## run the tests with the oldest releases that pyproject.toml admits, in .venv-lowest
+test-newest: ## run the tests with the newest releases, in .venv-newest
+.PHONY: test-lowest test-newest
+test-lowest test-newest: test-%: .venv-%
+	.venv-$*/bin/python -m pytest $(PARALLEL)
+
+.PHONY: .venv-lowest .venv-newest
+.venv-lowest .venv-newest: .venv-%: $(STAMP)
+	$(BIN)/uv venv --quiet --allow-existing .venv-$*
+	$(BIN)/uv pip install --quiet --python .venv-$* --upgrade --resolution $(RESOLUTION.$*) \
+	  --excludes requirements-excluded.txt --group dev --group build --editable '.[micro]'
 
 .PHONY: coverage
 coverage: $(STAMP)  ## run the tests and print which lines and branches they miss

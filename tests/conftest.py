@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import keygap as kg
 from keygap.benchmarks import Sample
 from made import SAMPLES, made_sample
+
+# A shared machine may pause any test; what hypothesis calls slow then says nothing about the test.
+settings.register_profile(
+    "keygap",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("keygap")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, cast
@@ -39,6 +40,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def as_of_keygap_0_1(folder: Path) -> None:
+    """Make a run like one of keygap 0.1, which recorded no checksums."""
+    (folder / "checksums.sha256").unlink()
+    path = folder / "manifest.json"
+    if path.is_file():
+        manifest = json.loads(path.read_text())
+        del manifest["checksums"]
+        path.write_text(json.dumps(manifest, indent=2))
 
 
 class _MadeStore:

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from benchmarks import fixtures
-from keygap import cli
+from keygap import cli, terminal
 from keygap.errors import UserError
 from made import files_of
 
@@ -130,17 +131,24 @@ def test_measuring_again_replaces_the_numbers_and_their_settings(
     folder = tmp_path / "run"
     shutil.copytree(store.root, folder)
     for roles in ("question", "question,template"):
-        status, *_ = keygap(monkeypatch, capsys, "measure", folder, "--text-roles", roles)
+        asked = ("--text-roles", roles, "--layers", "15", "--contrasts", "image_text,text_sink")
+        status, said, _ = keygap(
+            monkeypatch, capsys, "measure", folder, *asked, "--n-permutations", "9"
+        )
         assert status == 0
-        asked = yaml.safe_load((folder / "measurement.yaml").read_text())
-        assert asked["text_roles"] == roles.split(",")
+        assert "image_text" in said
+        saved = yaml.safe_load((folder / "measurement.yaml").read_text())
+        assert saved["text_roles"] == roles.split(",")
+        assert [item["name"] for item in saved["contrasts"]] == ["image_text", "text_sink"]
+        assert saved["n_permutations"] == 9
+        assert set(pd.read_csv(folder / "gap.csv")["layer"]) == {15}
     out = tmp_path / "elsewhere"
     status, said, _ = keygap(monkeypatch, capsys, "report", folder, "--out", out)
     assert (status, said.strip()) == (0, str(out / "report.html"))
     assert "text is question, template; at most 64 tokens" in (out / "report.html").read_text()
     (tmp_path / "file").write_text("")
     status, _, said = keygap(monkeypatch, capsys, "report", folder, "--out", tmp_path / "file")
-    assert (status, said.strip().endswith("is a file: name a folder for the report")) == (2, True)
+    assert (status, said.strip().endswith("is a file: name a folder")) == (2, True)
 
 
 def test_lists(monkeypatch, capsys):
@@ -183,7 +191,7 @@ def test_non_finite_vectors_are_named(vlm, easy_vqa, tmp_path):
     ("argument", "line"),
     [
         ("thinking", "--template-argument 'thinking': write NAME=VALUE"),
-        ("a=[", "--template-argument 'a=[': the value is not YAML"),
+        ("a=[", "the value of --template-argument a is not valid YAML"),
         ("nonsense=true", "nonsense"),  # the template does not use it
     ],
 )
@@ -203,5 +211,15 @@ def test_check_shows_the_prompt(monkeypatch, capsys):
 
 
 def test_cells_of_a_printed_table():
-    shown = [cli._shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
+    shown = [terminal.shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
     assert shown == ["", "no bound", "0.123", "k_proj"]
+
+
+def test_names_in_a_table_are_no_markup(capsys):
+    frame = pd.DataFrame({"[bold]model": ["[red]x[/red]", "a\x1b[31mb\nc"], "value": [0.5, 1.0]})
+    terminal.print_table(frame, ["a note\x1b[2J"])
+    said = capsys.readouterr().out
+    assert "[bold]model" in said
+    assert "[red]x[/red]" in said
+    assert r"a\x1b[31mb c" in said
+    assert r"a note\x1b[2J" in said

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
+import io
+import runpy
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -28,9 +31,16 @@ def compared(
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    said = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", [str(SCRIPT), *map(str, arguments)]),
+        contextlib.redirect_stdout(said),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    if isinstance(stopped.value.code, str):  # the interpreter prints it and exits with 1
+        return 1, said.getvalue() + stopped.value.code + "\n"
+    return int(stopped.value.code or 0), said.getvalue()
 
 
 def changed(row: int, old: str, new: str) -> tuple[str, ...]:

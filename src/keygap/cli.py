@@ -1,35 +1,39 @@
 """The command line: parse the arguments, call the Python API, print.
 
-Exit status: 0 done; 2 the user can fix it, one line on stderr; 1 a bug in keygap, with traceback.
+Exit status: 0 done; 2 the user can fix it, one line on stderr; 130 or 143 interrupted, one line
+that says what is kept; 1 a bug in keygap, with traceback; 3 (``check`` alone) nothing failed, but a
+check could not be run.
 """
 
 from __future__ import annotations
 
-import inspect
+if __name__ == "__main__":  # before the imports, which take a while
+    from keygap.interrupts import install
+
+    install()
+
 import logging
-import math
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
-from rich.console import Console
-from rich.table import Table
 
-from keygap import defaults
+from keygap import defaults, interrupts
+from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
+from keygap.model_options import ModelOptions, takes_model
+from keygap.terminal import Commands, LineFormatter, print_table, refused_files
+from keygap.text import printable
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from keygap.models import VLM
+    from keygap.store import Store
 
 app = typer.Typer(
     name="keygap",
+    cls=Commands,
     help="Does a vision-language model keep image and text in the same attention key space?",
     no_args_is_help=True,
     add_completion=False,
@@ -41,89 +45,21 @@ app.add_typer(micro, name="micro")
 LAYERS, SITES, TEXT = (
     ",".join(names) for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES)
 )
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEEDS - 1, help="Seed of every random choice.")]
 TextRoles = Annotated[
     str,
     typer.Option(
         help="Roles that count as text: question, option, hint, answer, template, system."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+# Paths are text until they are checked: Path("") is the current folder.
+Out = Annotated[str, typer.Option(help="Folder for the results.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]
 Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
 
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """The argument and the options of ``kg.load``, for every command that loads a model."""
-
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")
-    ]
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto"
-    device_map: Annotated[
-        str | None, typer.Option(help="Placement by accelerate: auto, balanced, ...")
-    ] = None
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run Python code from the model's repository.")
-    ] = False
-    system: Annotated[str | None, typer.Option(help="System message before every prompt.")] = None
-    template_arguments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--template-argument",
-            metavar="NAME=VALUE",
-            help="Argument of the chat template; may be repeated.",
-        ),
-    ] = None
-
-    def load(self) -> VLM:
-        """Load the model."""
-        import keygap as kg
-
-        options = asdict(self)
-        options["template_arguments"] = _template_arguments(self.template_arguments or [])
-        return kg.load(options.pop("model"), **options)
-
-
-def _template_arguments(given: list[str]) -> dict[str, Any] | None:
-    """The arguments of a chat template, values read as YAML: ``enable_thinking=false``."""
-    found: dict[str, Any] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not (name and equals):
-            raise UserError(f"--template-argument {item!r}: write NAME=VALUE")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--template-argument {item!r}: the value is not YAML") from error
-    return found or None
-
-
-def takes_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``ModelOptions`` in place of its first parameter.
-
-    Typer reads a command's options from its signature, so the fields are spread over it.
-    """
-
-    def run(**given: Any) -> None:
-        options = ModelOptions(**{name: given.pop(name) for name in shared})
-        command(options, **given)
-
-    shared = inspect.signature(ModelOptions, eval_str=True).parameters
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (*shared.values(), *own)
-    ]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run
-
-
 @app.command()
-def demo(out: Out = Path("runs/demo")) -> None:
+def demo(out: Out = "runs/demo") -> None:
     """Run the whole study on the embedded model, with each of its three connectors."""
     from importlib.resources import as_file, files
 
@@ -137,7 +73,7 @@ def run(
         Path, typer.Argument(metavar="EXPERIMENT.yaml", help="See experiments/ for examples.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
+        str | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
     ] = None,
 ) -> None:
     """Run a study from a file."""
@@ -152,7 +88,7 @@ def extract(
     benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
     split: Annotated[str | None, typer.Option(help="Default: the split usually reported.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
+        str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
     ] = None,
     language: Annotated[str | None, typer.Option(help="Language of your own questions.")] = None,
     layers: Annotated[
@@ -161,27 +97,32 @@ def extract(
     sites: Annotated[
         str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")
     ] = SITES,
-    samples: Annotated[int, typer.Option(min=1, help="Number of samples.")] = defaults.SAMPLES,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Number of samples.")
+    ] = defaults.SAMPLES,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Samples in one forward pass.")
+        int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
     ] = defaults.BATCH_SIZE,
     seed: Seed = 0,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
+    from keygap.capture.choice import named_layers, named_sites
 
+    place = folder_of(out, "--out")
+    asked_sites, asked_layers = named_sites(_listed(sites)), named_layers(_listed(layers))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
+    chosen = bench.choose(samples, seed)
+    chosen.first_readable()
     store = kg.extract(
         model.load(),
-        bench,
-        out,
-        layers=_listed(layers),
-        sites=_listed(sites),
-        samples=samples,
+        chosen,
+        place,
+        layers=asked_layers,
+        sites=asked_sites,
         batch_size=batch_size,
-        seed=seed,
     )
-    typer.echo(store)
+    typer.echo(printable(store))
 
 
 @app.command()
@@ -189,28 +130,49 @@ def measure(
     folder: Folder,
     text_roles: TextRoles = TEXT,
     tokens_per_sample: Annotated[
-        int, typer.Option(min=2, help="Most tokens of a sample on each side of a contrast.")
+        int,
+        typer.Option(min=2, max=MOST, help="Most tokens of a sample on each side of a contrast."),
     ] = defaults.TOKENS_PER_SAMPLE,
+    sites: Annotated[str | None, typer.Option(help="Sites of the run. Default: all.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Indices of layers, such as 0,15. Default: all of the run.")
+    ] = None,
+    contrasts: Annotated[
+        str | None, typer.Option(help="Names, such as image_text,text_text. Default: all.")
+    ] = None,
+    n_permutations: Annotated[
+        int,
+        typer.Option(min=1, max=MOST_RESAMPLINGS, help="Least number of label swaps of a test."),
+    ] = defaults.N_PERMUTATIONS,
+    n_bootstraps: Annotated[
+        int, typer.Option(min=0, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
+    ] = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
+    from keygap.capture.choice import layers_of_run
 
     table = kg.measure(
-        kg.Store(folder),
+        _opened(folder),
+        sites=None if sites is None else _listed(sites),
+        layers=None if layers is None else layers_of_run(_listed(layers)),
+        contrasts=None if contrasts is None else _listed(contrasts),
         text_roles=_listed(text_roles),
         tokens_per_sample=tokens_per_sample,
+        n_permutations=n_permutations,
+        n_bootstraps=n_bootstraps,
         seed=seed,
     )
     table.save(folder)
-    _print(table.summary(), table.notes)
+    print_table(table.summary(), table.notes)
 
 
 @app.command()
 def project(
     folder: Folder,
     tokens: Annotated[
-        int, typer.Option(min=10, help="Most tokens of each modality.")
+        int, typer.Option(min=10, max=MOST, help="Most tokens of each modality.")
     ] = defaults.PROJECTION_TOKENS,
     text_roles: TextRoles = TEXT,
     seed: Seed = 0,
@@ -219,21 +181,23 @@ def project(
     import keygap as kg
 
     roles = _listed(text_roles)
-    kg.project(kg.Store(folder), tokens=tokens, text_roles=roles, seed=seed).save(folder)
+    store = _opened(folder)
+    kg.project(store, tokens=tokens, text_roles=roles, seed=seed).save(store.root)
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run folders.")],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Folder for report.html. Default: the run folder, or its parent."),
     ] = None,
 ) -> None:
     """Write figures and report.html about one or several run folders."""
     import keygap as kg
 
-    typer.echo(kg.report(*folders, out=out))
+    places = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
+    typer.echo(kg.report(*places, out=None if out is None else folder_of(out, "--out")))
 
 
 @app.command()
@@ -258,7 +222,10 @@ def models() -> None:
 @app.command()
 @takes_model
 def check(model: ModelOptions) -> None:
-    """Check that keygap reads a model correctly. Exit status 2 if it does not."""
+    """Check that keygap reads a model correctly.
+
+    Exit status 2 if it does not, 3 if a check could not be run.
+    """
     from keygap.selfcheck.check import check as check_model
     from keygap.selfcheck.check import frame_of, summary
 
@@ -266,20 +233,25 @@ def check(model: ModelOptions) -> None:
     typer.echo(summary(vlm))
     typer.echo(_shown_prompt(vlm))
     findings = check_model(vlm)
-    _print(frame_of(findings), ())
+    print_table(frame_of(findings), ())
     if wrong := [finding.check for finding in findings if finding.passed is False]:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
+    if unknown := [finding.check for finding in findings if finding.result == "not run"]:
+        typer.echo(
+            f"keygap: not known, because it could not be run: {', '.join(unknown)}", err=True
+        )
+        raise typer.Exit(3)
 
 
 @micro.command()
 def train(
     connector: Connector,
-    out: Out = Path("runs/micro"),
+    out: Out = "runs/micro",
 ) -> None:
     """Train a connector of the embedded model on the training split of easy-VQA."""
     from keygap.micro.training.train import train as train_connector
 
-    typer.echo(train_connector(connector, out))
+    typer.echo(train_connector(connector, folder_of(out, "--out")))
 
 
 @micro.command()
@@ -290,7 +262,7 @@ def evaluate(
     """Print accuracy on the test split of easy-VQA, by question type, with and without images."""
     from keygap.micro.training.evaluate import evaluate as evaluate_connector
 
-    _print(evaluate_connector(connector, weights), ())
+    print_table(evaluate_connector(connector, weights), ())
 
 
 def _shown_prompt(vlm: VLM) -> str:
@@ -301,51 +273,45 @@ def _shown_prompt(vlm: VLM) -> str:
     return f"prompt: {prompt['form']}, {origin}; an example: {prompt['example']['text']!r}"
 
 
-def _study(experiment: Path, out: Path | None) -> None:
+def _study(experiment: Path, out: str | None) -> None:
     from keygap.study.experiment import read_experiment
     from keygap.study.run import folders_of, run_study, summary_of
 
+    place = None if out is None else folder_of(out, "--out")
     asked = read_experiment(experiment)
-    out = out or Path("runs") / asked.name
-    path = run_study(asked, out)
-    _print(summary_of(folders_of(asked, out)), ())
+    place = place or folder_of(Path("runs") / asked.name, "the folder of the study")
+    path = run_study(asked, place)
+    print_table(summary_of(folders_of(asked, place)), ())
     typer.echo(f"report: {path}")
 
 
+def _opened(folder: str) -> Store:
+    """Open a run for long work: damage, and a folder that cannot be written, end it before."""
+    from keygap.store import Store
+    from keygap.store.lock import refuse_unwritable
+
+    store = Store(folder_of(folder, "DIR"))
+    refuse_unwritable(store.root)
+    store.verify()
+    return store
+
+
 def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _print(frame: pd.DataFrame, notes: tuple[str, ...]) -> None:
-    table = Table()
-    for column in frame.columns:
-        table.add_column(
-            str(column), justify="right" if frame[column].dtype.kind in "iufb" else "left"
-        )
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_shown(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
-    for note in notes:
-        typer.echo(note)
-
-
-def _shown(value: object) -> str:
-    """Format a cell of a printed table: nothing for NaN, and "no bound" for infinity."""
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "no bound"
-        return "" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
+    return [item.strip() for item in text.split(",")]
 
 
 def main() -> None:
     """Run the ``keygap`` command."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is recorded
     logging.getLogger("keygap").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        with interrupts.handled(), refused_files():
+            app()
     except UserError as error:
         typer.echo(f"keygap: {error}", err=True)
         sys.exit(2)

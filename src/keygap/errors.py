@@ -10,9 +10,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from keygap.text import one_line
+
+MOST_NAMES = 40  # that a message lists; of more, those nearest to what was asked
+
 
 class UserError(ValueError):
     """The input has to change, not the program."""
+
+    def __str__(self) -> str:
+        """The message on one line, whatever names and foreign messages it quotes."""
+        return one_line(super().__str__())
 
 
 def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") -> UserError:
@@ -25,7 +33,11 @@ def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") ->
         hint: where the known names apply, appended in parentheses.
     """
     names = [str(item) for item in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    asked = one_line(name, 80)
+    near = difflib.get_close_matches(asked, names, n=5, cutoff=0.5)
     guess = f"; did you mean {near[0]!r}?" if near else ";"
     tail = f" ({hint})" if hint else ""
-    return UserError(f"unknown {kind} {str(name)!r}{guess} known: {', '.join(names)}{tail}")
+    listed = ", ".join(names)
+    if len(names) > MOST_NAMES:
+        listed = ", ".join(near or names[:5]) + f" and {len(names) - len(near or names[:5])} others"
+    return UserError(f"unknown {kind} {asked!r}{guess} known: {listed}{tail}")

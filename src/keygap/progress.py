@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from keygap.interrupts import tidied
+
 logger = logging.getLogger("keygap")
 QUIET_SECONDS = 15.0
 Item = TypeVar("Item")
@@ -49,14 +51,14 @@ def _with_bar(
     items: Iterable[Item], total: int, what: str, done: int, console: Console
 ) -> Iterator[Item]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # it has names of models
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with tidied(), Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=total, completed=done)
         for item in items:
             yield item

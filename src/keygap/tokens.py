@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keygap.arguments import distinct
 from keygap.errors import UserError, unknown
 
 MODALITIES = ("text", "image", "video", "audio")
@@ -25,10 +26,11 @@ ROLES: tuple[str, ...] = (
     "answer",
     "separator",
     "thumbnail",
+    "padding",
 )
 
 
-TEXT_ROLES = tuple(role for role in ROLES if role not in ("", "thumbnail"))
+TEXT_ROLES = tuple(role for role in ROLES if role not in ("", "thumbnail", "padding"))
 
 
 def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list[str]:
@@ -37,6 +39,7 @@ def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list
     Raises:
         UserError: none, or one that no token can have; names the nearest.
     """
+    roles = distinct(roles, "text_roles", "question") if roles else roles
     for role in roles:
         if role not in known:
             raise unknown("role", role, filter(None, known))
@@ -50,7 +53,8 @@ class TokenLabels:
     """The label of every token of one sample's prompt, padding left out.
 
     All arrays have the length of the prompt. ``role`` of an image position is empty for a patch,
-    ``thumbnail`` for a patch of a second, coarser view of the image, ``separator`` for a row end.
+    ``thumbnail`` for a patch of a second, coarser view of the image, ``separator`` for a row end,
+    ``padding`` for a patch of what a processor puts around the image, which shows none of it.
     ``image``, ``patch_row`` and ``patch_column`` are -1 where they do not apply: also where a
     connector mixes patches (Q-Former, resampler), so that no position is a patch. ``frame`` counts
     the pictures of a video in time, as the model sees them (it may join two). Rows and columns

@@ -131,7 +131,7 @@ def mmmu_rows() -> list[dict[str, Any]]:
         mmmu_row("validation_Finance_7", image_1=cell(picture("RGBA"))),
         mmmu_row("validation_Design_8", image_1=cell(picture("P"))),
         mmmu_row("validation_Manage_9", image_1=cell(picture("CMYK", kind="JPEG"))),
-        mmmu_row("validation_History_10", image_1=cell(picture("L", (10_000, 4)))),
+        mmmu_row("validation_History_10", image_1=cell(picture("L", (2_000, 10)))),
         mmmu_row("validation_Geography_11", question="No marker at all?"),
     ]
 

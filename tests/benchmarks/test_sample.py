@@ -115,9 +115,9 @@ def test_a_photograph_is_turned_as_its_exif_data_say():
 
 
 def test_a_long_side_stays_undecoded_until_it_is_used() -> None:
-    image = open_image(fixtures.picture("L", (10_000, 10)))
+    image = open_image(fixtures.picture("L", (10_000, 50)))
     assert getattr(image, "_im", None) is None
-    assert as_rgb(image).size == (10_000, 10)
+    assert as_rgb(image).size == (10_000, 50)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
@@ -154,3 +154,38 @@ def test_a_plain_prompt_shows_its_images_first() -> None:
     prompt = image_then_question("which?", images=2)
     assert [(piece.kind, piece.image) for piece in prompt[:2]] == [("image", 0), ("image", 1)]
     assert (prompt[2].kind, prompt[2].role, prompt[2].text) == ("text", "question", "which?")
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "reason"),
+    [
+        ((8000, 6251), 1, "the image is too large: 50,008,000 pixels"),
+        ((5001, 5000), 2, "the images together are too large: 50,010,000 pixels"),
+        ((201, 1), 1, "the image is too narrow: 201 x 1 pixels"),
+        ((1, 401), 1, "too narrow"),
+        ((0, 5), 1, "has no pixels"),
+    ],
+)
+def test_images_of_a_size_that_is_not_read(size: tuple[int, int], count: int, reason: str) -> None:
+    images = tuple(Image.new("1", size) for _ in range(count))
+    with pytest.raises(BadSample, match=reason):
+        Sample("a", images, "q", image_then_question("q"))
+
+
+def test_images_at_the_limits_are_read() -> None:
+    for size in ((1, 1), (200, 1), (8000, 6250)):
+        Sample("a", (Image.new("1", size),), "q", image_then_question("q"))
+
+
+def test_the_size_is_known_before_an_image_is_decoded() -> None:
+    with pytest.raises(BadSample, match="144,000,000 pixels"):
+        open_image(fixtures.bomb(12_000))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_is_a_bad_sample(kind: str) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue", "green")]
+    data = io.BytesIO()
+    frames[0].save(data, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(BadSample, match=f"the {kind} has several frames"):
+        open_image(data.getvalue())

@@ -121,7 +121,7 @@ def test_batches_are_the_set_in_pieces(size: int, sizes: list[int]) -> None:
 
 
 def test_a_batch_has_at_least_one_sample() -> None:
-    with pytest.raises(UserError, match="the batch size is 0"):
+    with pytest.raises(UserError, match="batch_size is 0"):
         Numbers(10).choose().batches(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -29,7 +30,11 @@ def test_parts_are_on_disk_when_they_are_handed_on(plan, tmp_path):
         for (site, layer), table in expected.vectors.items():
             folder = tmp_path / f"vectors/site={site}/layer={layer}"
             assert pq.read_table(folder / name, partitioning=None).equals(table)
-        assert len(files_of(tmp_path)) == 3 * len(seen)  # and nothing else
+        files = files_of(tmp_path)
+        assert len(files) == 3 * len(seen)  # and nothing else
+        assert written.checksums == {
+            path: hashlib.sha256(data).hexdigest() for path, data in files.items() if name in path
+        }
     assert seen == [1, 3]
 
 

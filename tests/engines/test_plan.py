@@ -38,6 +38,8 @@ def test_a_part_is_missing_until_every_sample_of_it_is_done(plan, chosen):
     assert plan.missing(names[:8]) == [1, 2]
     assert plan.missing(names[:7] + names[8:]) == [0]
     assert plan.missing(names[8:22]) == [0, 2]
+    assert plan.missing(names, {1}) == [1]
+    assert plan.missing(names[:8], {0, 7}) == [0, 1, 2]  # there is no part 7
 
 
 def test_a_part_holds_whole_batches_within_its_limits(vlm, chosen, monkeypatch):

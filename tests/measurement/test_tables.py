@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ import keygap as kg
 from keygap.errors import UserError
 from keygap.measurement.tables import GapTable
 from keygap.measurement.views import PROFILE_COLUMNS, STATISTICS_COLUMNS
+from keygap.store.files import staged
 from made import files_of
 
 
@@ -86,19 +88,26 @@ def test_what_was_asked_is_saved_beside_the_tables(store, table, tmp_path):
     assert again["text_roles"] == ["question", "template"]
 
 
-def test_a_save_that_stops_midway_leaves_no_record_of_another_measurement(
-    table, tmp_path, monkeypatch
-):
+def test_a_save_that_fails_leaves_the_measurement_before(table, tmp_path, monkeypatch):
     table.save(tmp_path)
+    before = files_of(tmp_path)
 
-    def full(*_):
-        raise UserError("the disk is full")
+    def full(path, content):
+        if path.name == "shape.csv":
+            raise UserError("the disk is full")
+        return staged(path, content)
 
-    monkeypatch.setattr(type(table.shape), "save", full)
+    monkeypatch.setattr("keygap.store.results.staged", full)
+    changed = replace(table, notes=("another",), frame=table.frame.iloc[:3])
     with pytest.raises(UserError, match="disk is full"):
-        table.save(tmp_path)
-    assert (tmp_path / "gap.csv").is_file()
-    assert not (tmp_path / "measurement.yaml").exists()
+        changed.save(tmp_path)
+    assert files_of(tmp_path) == before
+
+
+def test_a_measurement_without_its_settings_is_refused(table, tmp_path):
+    """As a save that was killed leaves it."""
+    table.save(tmp_path)
+    (tmp_path / "measurement.yaml").unlink()
     with pytest.raises(UserError, match=r"does not say how it was measured.*run keygap measure"):
         GapTable.read(tmp_path)
 

@@ -13,13 +13,18 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.selfcheck.check import check, sites_of
+from keygap.selfcheck.batches import BATCHES
+from keygap.selfcheck.check import check
+from keygap.selfcheck.extraction import sites_of
+from keygap.selfcheck.finding import ALONE
 
 from .entry import Entry
 from .zoo import ZOO
 from .zoo_refused import REFUSED, UNSETTLED
 
 VIDEO = "frames of a video"
+LEFT = "padded on the left"
+APART = (VIDEO, LEFT, BATCHES)  # in columns of their own, or of no interest here
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 HEAD = """# Models
 
@@ -44,6 +49,9 @@ of each family (transformers {version}; `python -m tests.models.document` writes
   families that were not tuned to chat.
 - *videos*: whether the self-check passes on a video. A dash means that the processor takes no
   video, or that the tiny model was not given one.
+- *batches*: `together` if a sample gives the vectors in a batch that it gives alone, in batches of
+  one and several images of different sizes and of short and long texts. In the other families
+  samples change each other, and keygap reads them one by one: {alone}.
 - *sites*: what can be read. Layers without attention (linear attention, convolution, state space)
   are named and not read.
 
@@ -57,11 +65,12 @@ def row(entry: Entry) -> tuple[str, ...]:
         findings = check(vlm)
     except UserError as error:
         reason = str(error).removeprefix(f"{entry.family}: ")
-        return entry.family, "", "", entry.layout, "", "", "", f"refused: {reason}"
+        return entry.family, "", "", entry.layout, "", "", "", "", f"refused: {reason}"
     wrong = [finding for finding in findings if finding.passed is False]
     films = [finding for finding in findings if finding.check == VIDEO]
-    unsaid = [f.check for f in findings if f.passed is None and f.check != VIDEO]
-    result = "passes" + (f" (does not apply: {', '.join(unsaid)})" if unsaid else "")
+    unsaid = [f for f in findings if f.passed is None and f.check not in APART]
+    result = "passes" + "".join(f" ({finding.result}: {finding.check})" for finding in unsaid)
+    (batched,) = (finding for finding in findings if finding.check == BATCHES)
     if wrong:
         result = "fails: " + "; ".join(f"{each.check}: {each.detail}" for each in wrong)
     kinds = Counter(layer.kind for layer in vlm.layers if layer.attends == "none")
@@ -76,6 +85,7 @@ def row(entry: Entry) -> tuple[str, ...]:
         entry.layout,
         "template" if entry.template else "plain",
         "passes" if any(film.passed for film in films) else "-",
+        ALONE if batched.result == ALONE else "together",
         ", ".join(sites_of(vlm)) + others,
         result,
     )
@@ -89,11 +99,12 @@ def main() -> None:
         "image layout",
         "chat",
         "videos",
+        "batches",
         "sites",
         "result",
     )
     rows = sorted(row(entry) for entry in (*ZOO, *REFUSED))
-    rows += [(name, "", "", "", "", "", "", why) for name, why in UNSETTLED.items()]
+    rows += [(name, "", "", "", "", "", "", "", why) for name, why in UNSETTLED.items()]
     passing = sum(line[-1].startswith("passes") for line in rows)
     templates = sum(line[-1].startswith("passes") and line[4] == "template" for line in rows)
     refused = sum(line[-1].startswith("refused") for line in rows)
@@ -106,7 +117,8 @@ def main() -> None:
         *(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in rows),
     ]
     DOCUMENT.parent.mkdir(exist_ok=True)
-    head = HEAD.format(version=transformers.__version__)
+    alone = ", ".join(line[0] for line in rows if line[6] == ALONE)
+    head = HEAD.format(version=transformers.__version__, alone=alone)
     DOCUMENT.write_text(head + "\n".join(lines) + "\n")
     print(lines[0])
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+import transformers
+from packaging.specifiers import SpecifierSet
 from transformers import PreTrainedModel, ProcessorMixin
 
 from . import offline
@@ -72,6 +75,7 @@ class Entry:
         fails: what the self-check or the refusal says, for those that do not pass.
         forced: token ids that the model reads from the config, though its class has no such field.
         named: further token ids of the config, by name, and their tokens.
+        releases: of transformers, those in which the family exists and runs, such as ">=5.14".
     """
 
     family: str
@@ -90,9 +94,15 @@ class Entry:
     fails: str = ""
     forced: tuple[str, ...] = ()
     named: dict[str, str] = field(default_factory=dict)
+    releases: str = ""
 
     def build(self) -> tuple[PreTrainedModel, ProcessorMixin]:
-        """The model with random weights and its processor."""
+        """The model with random weights and its processor.
+
+        A test that builds a family which the installed transformers lacks is skipped.
+        """
+        if transformers.__version__ not in SpecifierSet(self.releases):
+            pytest.skip(f"{self.family} needs transformers {self.releases}")
         feature = self.tokens.get(self.feature, self.feature)
         tokenizer = offline.tokenizer_with(self.tokens, (*self.more, feature))
         template = self.template

@@ -79,7 +79,14 @@ def test_batches_do_not_change_what_is_stored(mllama, store, tmp_path):
 
 
 def test_no_number_is_given_for_what_is_never_in_one_layer(store):
-    table = kg.measure(store, n_permutations=20, n_bootstraps=20)
+    table = kg.measure(
+        store,
+        layers=[0, 1],
+        sites=["k_proj"],
+        contrasts=["image_text", "image_image"],
+        n_permutations=20,
+        n_bootstraps=20,
+    )
     assert "image_text" not in set(table.frame["contrast"])
     assert set(table.frame.query("layer == 1")["contrast"]) >= {"image_image"}
     assert any("image and text meet in cross-attention" in note for note in table.notes)

@@ -18,6 +18,7 @@ from keygap.selfcheck.check import check
 from keygap.selfcheck.samples import check_samples
 from made import bench_of, made_sample
 
+from .made_models import in_eight_bits
 from .zoo import BY_FAMILY
 
 
@@ -69,6 +70,21 @@ def overflowing() -> kg.VLM:
         mlp.down_proj.weight.mul_(1e4)
         mlp.up_proj.weight.mul_(1e4)
     return vlm
+
+
+def test_packed_weights_have_a_fingerprint_of_their_values():
+    one, other, again = (in_eight_bits(BY_FAMILY["llava"].build()[0]) for _ in range(3))
+    assert fingerprint(one) == fingerprint(again)
+    text: Any = other.get_submodule("model.language_model")
+    text.layers[0].self_attn.k_proj.weight.packed[0, 0] += 1
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_statistics_of_batch_norm_are_weights():
+    one, other = (torch.nn.BatchNorm1d(4) for _ in range(2))
+    assert fingerprint(one) == fingerprint(other)
+    other.running_mean.add_(1)
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_what_overflows_fails_the_self_check():

@@ -68,7 +68,7 @@ def test_a_film_is_extracted_and_measured_as_images_are(tmp_path):
     store = kg.extract(vlm, bench_of(samples), tmp_path / "run", layers=[1], batch_size=3)
     video = store.vectors("k_proj", 1, modality="video")
     assert sorted(set(video.labels["frame"])) == [0, 1]
-    table = kg.measure(store, n_permutations=20, n_bootstraps=20)
+    table = kg.measure(store, contrasts=["image_text"], n_permutations=20, n_bootstraps=20)
     row = table.main.query("contrast == 'image_text' and head == 'all'").iloc[0]
     assert row["n_a"] == sum(12 * (1 + count // 2) for count in (2, 4) * 4)
 

@@ -48,6 +48,7 @@ NATIVE = [
             "vision_config__pos_emb_height": 8,
             "vision_config__pos_emb_width": 8,
         },
+        releases=">=5.14",
     ),
     Entry(
         "lfm2_vl",
@@ -151,7 +152,6 @@ NATIVE = [
             "vision_config__min_image_size": 16,
             "vision_config__img_max_token_num": 64,
         },
-        fails="positions of its rotary embedding on through a batch",
         slow=True,
     ),
     Entry(

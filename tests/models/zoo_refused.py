@@ -40,6 +40,7 @@ REFUSED = [
         processor={"class": "TrOCRProcessor"},
         config={"decoder__is_decoder": True, "decoder__add_cross_attention": True},
         fails=ACROSS,
+        releases=">=5.23",
     ),
     Entry(
         "git",
@@ -54,6 +55,7 @@ REFUSED = [
         template=None,
         image={"size": SQUARE, "apply_ocr": False},
         fails=NO_TOKEN,
+        releases=">=5.16",
     ),
     Entry(
         "instructblipvideo",
@@ -75,6 +77,7 @@ REFUSED = [
             "image_seq_length": 16,
         },
         fails="does not run on what its own processor makes: TypeError",
+        releases=">=5.23",
     ),
 ]
 

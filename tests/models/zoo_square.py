@@ -144,6 +144,7 @@ SQUARE_VIEW = [
             "vq_config__image_token_embed_dim": 64,
             "vq_config__projection_dim": 64,
         },
+        releases=">=5.14",
     ),
     Entry(
         "deepseek_vl",

@@ -128,6 +128,7 @@ TILES = [
             "vision_config__projector_input_dim": 64,
             "vision_config__pixel_shuffle_ratio": 0.5,
         },
+        releases="!=5.24.*",
     ),
     Entry(
         "llava_next_video",

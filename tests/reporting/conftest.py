@@ -10,6 +10,7 @@ import pytest
 import keygap as kg
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.own import OwnContrast, Selection
+from made import as_of_keygap_0_1
 
 SITES = ["k_proj", "key"]
 
@@ -41,6 +42,7 @@ def two_sites(vlm, easy_vqa, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_folder(two_sites: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """A copy that a test may change: it has no checksums."""
     shutil.copytree(two_sites, tmp_path / "run")
+    as_of_keygap_0_1(tmp_path / "run")
     return tmp_path / "run"

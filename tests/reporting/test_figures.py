@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
+from typing import cast
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from keygap.contrasts import CONTRASTS
+from keygap.measurement.tables import GapTable
 from keygap.reporting import Run, figures, read_run, shape
 from keygap.reporting.run import contrasts_of
 
@@ -31,6 +35,32 @@ def test_every_figure_names_its_site(run: Run, site: str) -> None:
         assert heading(figure).endswith(f"micro:linear on easy-vqa, {site}")
     for draw_all in (figures.ladder, figures.projections):
         assert f" at {site}" in heading(draw_all([run], site))
+
+
+HOSTILE = r"$\frac{x [red]y[/red] <b>&amp;</b> {0} %s" + " \u56fd \u05e2\u05d1"
+
+
+def test_names_are_text_whatever_they_are(caplog) -> None:
+    manifest = {"model": f"{HOSTILE}\x1b[31m\n\u202e", "benchmark": HOSTILE}
+    run = Run(Path(), manifest, cast(GapTable, None), None, None)
+    with (
+        caplog.at_level("INFO", "keygap"),
+        warnings.catch_warnings(),
+        mpl.rc_context(figures.STYLE),
+    ):
+        warnings.simplefilter("error")
+        with figures.missing_glyphs_noted():
+            drawn, grid = figures.canvas(1, 1, 8, 3)
+            grid[0, 0].plot([0, 1], label=HOSTILE)
+            grid[0, 0].legend()
+            figures.named(drawn, run, "key", "MMD²")
+            for kind in ("png", "svg"):
+                drawn.savefig(io.BytesIO(), format=kind)
+    assert heading(drawn).startswith(f"MMD²: {HOSTILE}" + r"\x1b[31m")
+    assert r"\u202e" in heading(drawn)
+    notes = [record.message for record in caplog.records if record.name == "keygap"]
+    assert len(notes) <= 1  # none where a font has the characters
+    assert all("no installed font has: " in note for note in notes)
 
 
 def test_panels_name_the_benchmark_if_there_are_several(run: Run) -> None:

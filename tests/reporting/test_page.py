@@ -15,6 +15,7 @@ import keygap as kg
 from keygap.errors import UserError
 from keygap.reporting import figures, read_run, shape
 from keygap.reporting.page import at_least, definitions, fixed
+from made import as_of_keygap_0_1
 from measurement.outside import IMAGE_TEMPLATE
 
 
@@ -47,6 +48,7 @@ def test_the_report_needs_no_other_file(measured):
 def test_a_run_measured_by_another_version_says_what_to_do(measured, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(measured, folder)
+    as_of_keygap_0_1(folder)
     frame = pd.read_csv(folder / "gap.csv").drop(columns="mmd2_null_low")
     frame.to_csv(folder / "gap.csv", index=False)
     with pytest.raises(UserError, match=r"no column mmd2_null_low.*run keygap measure"):
@@ -56,6 +58,7 @@ def test_a_run_measured_by_another_version_says_what_to_do(measured, tmp_path):
 def test_hostile_text_is_shown_and_not_run(measured, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(measured, folder)
+    as_of_keygap_0_1(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["failures"] = {"<script>alert(1)</script>": "<img src=x onerror=alert(1)>"}
     manifest["n_failed"] = 1
@@ -188,6 +191,7 @@ def test_figures_show_every_contrast_between_modalities(two_gaps):
 def test_a_ratio_without_a_bound_reads_the_same_in_every_table(two_sites, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(two_sites, folder)
+    as_of_keygap_0_1(folder)
     frame = pd.read_csv(folder / "gap.csv", dtype={"head": str})
     frame.loc[frame["rung"] == "same", "mmd2_ci_high"] = -0.001
     frame.to_csv(folder / "gap.csv", index=False)
@@ -200,6 +204,7 @@ def test_a_ratio_without_a_bound_reads_the_same_in_every_table(two_sites, tmp_pa
 def test_runs_of_different_sites_share_a_report(two_sites, tmp_path):
     for folder, site in (("k", "k_proj"), ("q", "key")):
         shutil.copytree(two_sites, tmp_path / folder)
+        as_of_keygap_0_1(tmp_path / folder)
         for name in ("gap.csv", "jsd.csv", "shape.csv", "dimensions.csv"):
             table = pd.read_csv(tmp_path / folder / name)
             table[table["site"] == site].to_csv(tmp_path / folder / name, index=False)
@@ -222,6 +227,7 @@ def test_several_runs_share_one_report(measured, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         shutil.copytree(measured, folder)
+    as_of_keygap_0_1(folder)
     path = kg.report(*folders)
     assert path == tmp_path / "report.html"
     assert path.read_text().count("<h2>micro:linear") == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
-from keygap.store import PartTables
+from keygap.store import LabelledVectors, PartTables, StoreWriter, write_part
 from keygap.store.schema import SAMPLES_SCHEMA, TOKENS_SCHEMA, vectors_schema
 
 IDENTITY = {"model": "made", "seed": 0, "layers": [0, 3], "interventions": []}
@@ -63,3 +66,46 @@ def part(samples: range, failed: tuple[int, ...] = ()) -> PartTables:
 def _table(columns: dict, schema: pa.Schema) -> pa.Table:
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
     return pa.table(arrays, schema=schema)
+
+
+def run_of(vectors: LabelledVectors, root: Path, layers: Sequence[int] = (0, 3)) -> None:
+    """Write vectors that a test made as a finished run of ``k_proj``, or what is missing of one.
+
+    Twelve samples make a part. Every layer has the same vectors, plus its number.
+    """
+    ids = list(dict.fromkeys(vectors.labels["sample_id"]))
+    manifest = {
+        "model": "made", "benchmark": "made", "connector": "none", "n_layers": 4, "heads": 2,
+        "key_heads": 2, "head_dim": 8, "versions": {}, "n_samples": len(ids), "n_failed": 0,
+        "failures": {},
+    }  # fmt: skip
+    with StoreWriter(root, IDENTITY) as writer:
+        for number in range(len(ids) // 12):
+            names = ids[12 * number : 12 * (number + 1)]
+            if set(names) <= writer.done and number not in writer.damaged:
+                continue
+            part = _part_of(vectors, names, layers)
+            writer.commit(number, part.samples, write_part(root, number, part))
+        writer.write_manifest({**manifest, "checksums": writer.checksums})
+
+
+def _part_of(vectors: LabelledVectors, names: list[str], layers: Sequence[int]) -> PartTables:
+    rows = vectors.labels["sample_id"].isin(names).to_numpy()
+    labels = vectors.labels[rows].assign(frame=-1)
+    flat = vectors.array[rows].reshape(int(rows.sum()), -1)
+    samples = labels.groupby("sample_id", sort=False)[["subject", "language"]].first()
+    return PartTables(
+        samples=pa.Table.from_pylist(samples.reset_index().to_dict("records"), SAMPLES_SCHEMA),
+        tokens=_table({name: labels[name] for name in TOKENS_SCHEMA.names}, TOKENS_SCHEMA),
+        vectors={
+            ("k_proj", layer): _table(
+                {
+                    **{name: labels[name] for name in ("sample_id", "position", "modality")},
+                    "attention": labels["attention"].astype("float32"),
+                    "vector": list(flat + layer),
+                },
+                vectors_schema(*vectors.array.shape[1:]),
+            )
+            for layer in layers
+        },
+    )

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import signal
 import socket
 
@@ -18,11 +19,11 @@ from made import files_of
 
 def test_the_second_process_is_told_who_the_first_is(holder, tmp_path):
     before = files_of(tmp_path)
-    who = f"process {holder.pid} on {socket.gethostname()}"
+    who = rf"process {holder.pid} on {socket.gethostname()} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
     for _ in range(2):
         with pytest.raises(UserError) as error, locked(tmp_path / "run"):
             pass
-        assert f"run is being written by {who}: wait for it to end" in str(error.value)
+        assert re.search(rf"run is being written by {who}.*: wait for it to end", str(error.value))
         assert "\n" not in str(error.value)
     assert files_of(tmp_path) == before
 
@@ -33,7 +34,7 @@ def test_a_killed_process_keeps_nobody_out(holder, tmp_path):
     assert (tmp_path / "run/.lock").is_file()
     with locked(tmp_path / "run"):
         said = (tmp_path / "run/.lock").read_text()
-        assert said == f"process {os.getpid()} on {socket.gethostname()}"
+        assert said.startswith(f"process {os.getpid()} on {socket.gethostname()} since ")
     assert files_of(tmp_path) == {}
 
 

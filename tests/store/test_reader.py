@@ -20,8 +20,8 @@ def store(tmp_path) -> Store:
     with StoreWriter(tmp_path / "run", IDENTITY) as writer:
         for number, failed in ((0, ()), (1, (2,))):
             tables = part(range(2 * number, 2 * number + 2), failed)
-            write_part(tmp_path / "run", number, tables)
-            writer.commit(tables.samples)
+            written = write_part(tmp_path / "run", number, tables)
+            writer.commit(number, tables.samples, written)
         writer.write_manifest({"model": "made"})
     return Store(tmp_path / "run")
 
@@ -91,28 +91,13 @@ def test_a_layer_may_have_some_of_the_tokens(tmp_path):
     text = tables.vectors["k_proj", 3].filter([False, True, True] * 3)
     tables = replace(tables, vectors={**tables.vectors, ("k_proj", 3): text})
     with StoreWriter(tmp_path, IDENTITY) as writer:
-        write_part(tmp_path, 0, tables)
-        writer.commit(tables.samples)
+        written = write_part(tmp_path, 0, tables)
+        writer.commit(0, tables.samples, written)
     store = Store(tmp_path)
     assert len(store.vectors("k_proj", 0)) == 9
     vectors = store.vectors("k_proj", 3)
     assert vectors.tokens.tolist() == ["is", "it"] * 3
     assert vectors.array[:, 0, 0].tolist() == [130, 230, 1130, 1230, 2130, 2230]
-
-
-def test_a_part_without_its_tokens_is_one_line_until_the_run_has_finished(tmp_path):
-    """A killed run may leave the vectors of a part, which are written before its tokens."""
-    with StoreWriter(tmp_path, IDENTITY) as writer:
-        for number in range(2):
-            tables = part(range(2 * number, 2 * number + 2))
-            write_part(tmp_path, number, tables)
-            writer.commit(tables.samples)
-            (tmp_path / "tokens/part-00001.parquet").unlink(missing_ok=True)
-        with pytest.raises(UserError, match="did not finish: repeat its command, it continues"):
-            Store(tmp_path).vectors("k_proj", 0)
-        writer.write_manifest({})
-    with pytest.raises(RuntimeError, match="not in the same order"):
-        Store(tmp_path).vectors("k_proj", 0)
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):

@@ -18,8 +18,8 @@ def root(tmp_path_factory):
     with StoreWriter(root, IDENTITY) as writer:
         for number in range(2):
             tables = part(range(2 * number, 2 * number + 2))
-            write_part(root, number, tables)
-            writer.commit(tables.samples)
+            written = write_part(root, number, tables)
+            writer.commit(number, tables.samples, written)
     return root
 
 

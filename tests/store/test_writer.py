@@ -24,8 +24,8 @@ def written(root, numbers=(0, 1), finish: bool = True) -> None:
     with StoreWriter(root, IDENTITY) as writer:
         for number in numbers:
             tables = part(range(2 * number, 2 * number + 2))
-            write_part(root, number, tables)
-            writer.commit(tables.samples)
+            written = write_part(root, number, tables)
+            writer.commit(number, tables.samples, written)
         if finish:
             writer.write_manifest({"n_samples": len(writer.done)})
 
@@ -36,6 +36,7 @@ def test_the_files_of_a_run(tmp_path):
         "extraction.yaml",
         "manifest.json",
         "samples.parquet",
+        "checksums.sha256",
         *(
             f"{folder}/part-0000{number}.parquet"
             for folder in (
@@ -54,9 +55,9 @@ def test_the_files_of_a_run(tmp_path):
 def test_a_part_is_done_once_it_is_committed(tmp_path):
     tables = part(range(2), failed=(1,))
     with StoreWriter(tmp_path / "run", IDENTITY) as writer:
-        write_part(tmp_path / "run", 0, tables)
+        written = write_part(tmp_path / "run", 0, tables)
         assert writer.done == set()
-        writer.commit(tables.samples)
+        writer.commit(0, tables.samples, written)
         assert writer.done == {"s0", "s1"}
         assert writer.failures == {"s1": "broken"}
     with StoreWriter(tmp_path / "run", IDENTITY) as again:
@@ -119,18 +120,25 @@ def test_what_is_no_run_is_refused_and_left_alone(tmp_path):
     assert files_of(tmp_path) == {"thesis.txt": b"mine"}
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
-def test_a_damaged_identity_is_one_line(tmp_path, text):
-    written(tmp_path / "run")
-    (tmp_path / "run/extraction.yaml").write_text(text)
-    line = r"extraction.yaml is missing or damaged: extract again into another folder"
-    with pytest.raises(UserError, match=line):
-        StoreWriter(tmp_path / "run", IDENTITY).__enter__()
-    with pytest.raises(UserError, match=line):
-        Store(tmp_path / "run")
-    (tmp_path / "run/extraction.yaml").unlink()
-    with pytest.raises(UserError, match=line):
-        Store(tmp_path / "run")
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00", None])
+def test_a_damaged_identity_is_one_line_and_is_written_again_by_its_extraction(tmp_path, text):
+    root = tmp_path / "run"
+    written(root)
+    before = files_of(root)
+    if text is None:
+        (root / "extraction.yaml").unlink()
+    else:
+        (root / "extraction.yaml").write_text(text)
+    with pytest.raises(
+        UserError, match=r"extraction.yaml is (missing|damaged).*: repeat the keygap"
+    ):
+        Store(root)
+    with pytest.raises(UserError, match=r"extraction.yaml is (missing|damaged).*: name another"):
+        StoreWriter(root, {**IDENTITY, "seed": 1}).__enter__()
+    with StoreWriter(root, IDENTITY) as writer:
+        assert (len(writer.done), writer.damaged) == (4, set())
+        writer.write_manifest({"n_samples": 4})
+    assert files_of(root) == before
 
 
 def test_a_second_writer_is_refused(holder, tmp_path):
@@ -185,10 +193,10 @@ root = Path({root!r})
 with StoreWriter(root, IDENTITY) as writer:
     for number in range(2):
         tables = part(range(2 * number, 2 * number + 2))
-        write_part(root, number, tables)
+        written = write_part(root, number, tables)
         if number == {number}:
             os.kill(os.getpid(), 9)
-        writer.commit(tables.samples)
+        writer.commit(number, tables.samples, written)
 """
 
 
@@ -209,6 +217,7 @@ def test_a_run_of_keygap_0_1_is_read_and_not_continued(tmp_path):
     root = tmp_path / "run"
     written(root, [0], finish=False)
     (root / "extraction.yaml").unlink()
+    (root / "checksums.sha256").unlink()
     asked = {key: value for key, value in IDENTITY.items() if key != "interventions"}
     (root / "experiment.yaml").write_text(yaml.safe_dump(asked))
     assert Store(root).identity == asked

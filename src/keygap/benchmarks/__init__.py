@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from keygap.arguments import name_of
 from keygap.benchmarks.choosing import choose
 from keygap.benchmarks.sample import (
     BadSample,
@@ -78,10 +79,12 @@ def benchmark(
         UserError: there is no such benchmark, split or data, or the benchmark does not take one of
             the arguments.
     """
-    factory = _factory(name)
+    factory = _factory(name_of(name, "benchmark"))
     settings = {"split": split, "data": data, "language": language}
     given = {key: value for key, value in settings.items() if value is not None}
-    for key in given:
+    for key, value in given.items():
+        if not isinstance(value, Path):
+            name_of(value, key)
         if key not in inspect.signature(factory).parameters:
             raise UserError(f"benchmark {name!r} has no {key} to choose; leave it out")
     return factory(**given)

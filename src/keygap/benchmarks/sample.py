@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import string
 import struct
-from collections.abc import Iterable
+import warnings
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from PIL import Image, ImageOps
 
 LETTERS = tuple(string.ascii_uppercase)
+# Of the images of one sample together: a photograph of 8,000 x 6,000 pixels is read. Decoding and
+# processing take up to 25 bytes a pixel, and the images of a batch are in memory at once.
+MOST_PIXELS = 50_000_000
+MOST_ASPECT = 200  # longer by shorter side: processors scale the shorter one to hundreds of pixels
 Role = Literal["system", "template", "question", "option", "hint", "answer"]
 
 
@@ -71,11 +77,15 @@ class Sample:
     option_letters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse text with an unpaired surrogate, which neither files nor tokenizers accept.
+        """Refuse what neither files nor models accept, before any image is decoded.
 
         Raises:
-            BadSample: the text has one.
+            BadSample: a text has an unpaired surrogate, or the images are too large or too narrow
+                (``check_sizes``).
         """
+        check_sizes([image.size for image in self.images])
+        for frames in self.videos:
+            check_sizes([frame.size for frame in frames])
         texts = (self.question, self.answer or "", *(piece.text for piece in self.prompt))
         try:
             "".join(texts).encode()
@@ -106,8 +116,43 @@ class Entry:
     question_key: str = ""
 
 
+# What Pillow's decoders raise on broken bytes.
+BROKEN = (
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
+    *(LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
+)
+
+
 class BadSample(ValueError):
     """An item that cannot be used. It is recorded with the reason, and the run goes on."""
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]]) -> None:
+    """Check the sizes of the images of one sample.
+
+    Args:
+        sizes: width and height of each.
+
+    Raises:
+        BadSample: an image has no pixels or is more than ``MOST_ASPECT`` times longer than it is
+            wide, or all together have more than ``MOST_PIXELS``.
+    """
+    pixels = 0
+    for width, height in sizes:
+        if not min(width, height):
+            raise BadSample(f"the image has no pixels: {width} x {height}")
+        if max(width, height) > MOST_ASPECT * min(width, height):
+            raise BadSample(
+                f"the image is too narrow: {width:,} x {height:,} pixels, and one side may be at "
+                f"most {MOST_ASPECT} times the other"
+            )
+        pixels += width * height
+        if pixels > MOST_PIXELS:
+            more = "the image is" if len(sizes) == 1 else "the images together are"
+            raise BadSample(
+                f"{more} too large: {pixels:,} pixels, and a sample may have {MOST_PIXELS:,}; "
+                "scale them down"
+            )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -119,17 +164,18 @@ def as_rgb(image: Image.Image) -> Image.Image:
         BadSample: the image is truncated or broken, or its mode cannot be converted.
     """
     try:
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():  # of broken EXIF data, which are ignored
+            warnings.simplefilter("ignore")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # a large image is not copied
         if image.mode.startswith("I;16"):  # 16-bit grey, which convert() would clip, not scale
             image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
         if not image.has_transparency_data:
-            return image.convert("RGB")
+            return image if image.mode == "RGB" else image.convert("RGB")
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
-    # the exceptions that Pillow's decoders raise on broken bytes
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+    except BROKEN as error:
         raise BadSample(f"the image cannot be decoded: {error}") from error
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
+from keygap.arguments import seed_of, whole
 from keygap.benchmarks.choosing import choose, with_copies
-from keygap.benchmarks.sample import Entry, Sample
+from keygap.benchmarks.sample import BadSample, Entry, Sample
 from keygap.defaults import SAMPLES
 from keygap.errors import UserError
 
@@ -69,13 +70,14 @@ class Benchmark(ABC):
 
         Args:
             samples: how many; None, or more than there are, means all.
-            seed: any integer of at least 0.
+            seed: a whole number of at least 0 and less than 2^32.
 
         Raises:
             UserError: fewer than one sample was asked for, or the benchmark has none.
         """
-        if samples is not None and samples < 1:
-            raise UserError(f"samples is {samples}: at least 1 is needed")
+        if samples is not None:
+            samples = whole(samples, "samples", 1)
+        seed = seed_of(seed)
         places = choose(self.index(), samples, seed)
         if not places:
             raise UserError(f"benchmark {self.name}, split {self.split}, has no samples")
@@ -117,6 +119,20 @@ class SampleSet:
         """
         return self.benchmark.sample(self.places[number])
 
+    def first_readable(self) -> Sample:
+        """Open the first sample that can be used, before a model is loaded for none.
+
+        Raises:
+            UserError: none can be used; gives the reason of the first.
+        """
+        reasons = []
+        for number in range(len(self)):
+            try:
+                return self.sample(number)
+            except BadSample as reason:
+                reasons.append(f"{self.entries[number].id}: {reason}")
+        raise UserError(f"no sample of {self.name} can be used; the first is {reasons[0]}")
+
     def with_copies(self) -> SampleSet:
         """Return the set with every row of each question, for circular evaluation.
 
@@ -130,8 +146,7 @@ class SampleSet:
         Raises:
             UserError: ``size`` is less than one.
         """
-        if size < 1:
-            raise UserError(f"the batch size is {size}: at least 1 is needed")
+        size = whole(size, "batch_size", 1)
         return [self[start : start + size] for start in range(0, len(self), size)]
 
     def __len__(self) -> int:

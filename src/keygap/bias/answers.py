@@ -28,7 +28,9 @@ from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.models.batch import Batch
 from keygap.progress import track
-from keygap.store import write_text
+from keygap.selfcheck.batches import read_size
+from keygap.store import save_results
+from keygap.store.run import ACCURACY, ANSWERS
 
 COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability")
 OPEN, UNPUBLISHED, BAD = "open question", "answer not published", "bad sample"
@@ -58,9 +60,14 @@ class Answers:
         return NOT_SCORED + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``answers.csv`` and ``accuracy.csv``."""
-        write_text(Path(folder) / "answers.csv", self.frame.to_csv(index=False))
-        write_text(Path(folder) / "accuracy.csv", self.accuracy.to_csv(index=False))
+        """Write ``answers.csv`` and ``accuracy.csv``, both or none.
+
+        Raises:
+            UserError: another process writes in the folder, the disk is full, or the folder
+                cannot be written.
+        """
+        tables = {ANSWERS: self.frame, ACCURACY: self.accuracy}
+        save_results(folder, {name: frame.to_csv(index=False) for name, frame in tables.items()})
 
 
 def answer(
@@ -90,7 +97,7 @@ def answer(
     asked = as_sample_set(source, samples, seed).with_copies()
     judged: list[Judged] = []
     left_out: dict[str, str] = {}
-    batches = asked.batches(batch_size)
+    batches = asked.batches(read_size(vlm, batch_size))
     for batch in track(batches, len(batches), f"answers of {vlm.name}"):
         answered, unscored = _answer_batch(vlm, batch)
         judged += answered

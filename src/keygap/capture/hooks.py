@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from keygap.capture.attention import received
 from keygap.capture.sites import Site, site_of
@@ -40,7 +40,8 @@ class Capture:
         vlm: the model.
         sites: names of ``SITES``.
         layers: absolute indices.
-        attention: also measure the attention that each position receives, per layer.
+        attention: also measure the attention that each position receives, at the layers whose
+            attention calls transformers' attention function.
         gradients: record the operations of the pass for automatic differentiation, if the caller
             has not turned that off, so that a loss on the vectors reaches inputs and parameters.
         stop_early: end the pass once everything has been read. Otherwise the whole model runs, and
@@ -72,7 +73,8 @@ class Capture:
         self.output: Any = None
         self._read: dict[Key, Tensor] = {}
         self._inputs: Mapping[str, Any] = {}  # of the pass that is read; other passes are not
-        self._wanted = len(self.layers) * (len(self.sites) + attention)
+        tapped = sum(layer.calls_function for layer in self.layers) if attention else 0
+        self._wanted = len(self.layers) * len(self.sites) + tapped
         self._hooks = ExitStack()
 
     def __enter__(self) -> Self:
@@ -80,8 +82,10 @@ class Capture:
             for layer in self.layers:
                 for site in self.sites:
                     self._set_hook(hooks, site, layer)
-            if self.attention or any(site.kind == "attention" for site in self.sites):
-                hooks.enter_context(self._tap())
+            if modules := self._tapped():
+                owners = {id(layer.attention): layer for layer in self.layers}
+                handler = partial(self._read_call, owners)
+                hooks.enter_context(AttentionTap(modules, handler, reads=True))
             self._hooks = hooks.pop_all()
         return self
 
@@ -144,17 +148,20 @@ class Capture:
         batch, tokens = self._inputs["input_ids"].shape
         return batch, tokens
 
-    def _tap(self) -> AttentionTap:
-        owners: dict[int, DecoderLayer] = {}
+    def _tapped(self) -> list[nn.Module]:
+        """The attention modules whose calls are read."""
+        at_calls = any(site.kind == "attention" for site in self.sites)
         modules = []
         for layer in self.layers:
-            if layer.attention is None:
+            if layer.attention is None and (at_calls or self.attention):
                 raise UserError(
                     f"layer {layer.index} has no attention ({layer.kind}): nothing to read"
                 )
-            owners[id(layer.attention)] = layer
-            modules.append(layer.attention)
-        return AttentionTap(modules, partial(self._read_call, owners), reads=True)
+            if layer.attention is not None and (
+                at_calls or (self.attention and layer.calls_function)
+            ):
+                modules.append(layer.attention)
+        return modules
 
     def _read_call(self, owners: Mapping[int, DecoderLayer], call: AttentionCall) -> Any:
         if not self._inputs:

@@ -73,7 +73,7 @@ class CapturedBatch:
         counts = [
             tensor.shape[1]
             for (site, layer), tensor in self.read.items()
-            if site == "attention" and self._attends(layer) == "cross"
+            if self._attends(layer) == "cross" and (site == "attention" or SITES[site].of_keys)
         ]
         if not counts:
             return {}
@@ -128,10 +128,11 @@ class CapturedBatch:
             np.asarray([self.samples[row].id for row in kept], dtype=object),
             [len(own) for own in kept.values()],
         )
-        if across and not of_features:  # nothing attends to queries
+        shares = self.read.get(("attention", layer))
+        if shares is None or (across and not of_features):  # nothing attends to queries
             received = np.full(len(names), np.nan, np.float32)
         else:
-            received = _rows_of(self.read["attention", layer], kept)
+            received = _rows_of(shares, kept)
         heads, head_dim = tensor.shape[-2:]
         schema = vectors_schema(heads, head_dim)
         columns = [

@@ -20,9 +20,9 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> Bool[np.ndarray, " n"
 
 
 def is_image(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-    """Tokens that show part of an image or of a video frame; separators show nothing."""
+    """Tokens that show part of an image or of a video frame; separators and padding show none."""
     visual = labels["modality"].isin(["image", "video"])
-    return (visual & (labels["role"] != "separator")).to_numpy()
+    return (visual & ~labels["role"].isin(["separator", "padding"])).to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:

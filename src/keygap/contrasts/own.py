@@ -122,7 +122,8 @@ class OwnContrast(BaseModel):
     """A contrast that a user defines.
 
     Attributes:
-        name: letters, digits, hyphens and underscores; not the name of a registered contrast.
+        name: letters, digits, hyphens and underscores, first a letter or digit; not the name of a
+            registered contrast.
         a: the first side.
         b: the second side.
         rung: ``kind`` puts it on the ladder, as a contrast inside one modality.
@@ -130,7 +131,7 @@ class OwnContrast(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^\w[\w-]*$")
+    name: str = Field(pattern=r"^[^\W_][\w-]*$")
     a: Selection
     b: Selection
     rung: Literal["own", "kind"] = "own"

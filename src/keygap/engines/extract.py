@@ -2,28 +2,35 @@
 
 An engine extracts the parts of a plan and writes their files. The driver here is the only one that
 commits them, in order, so a run that was killed continues at the first missing part and ends with
-the same rows. A bad sample is a row with its reason; too many of them point to another fault and
-stop the run.
+the same rows. Parts that were damaged since are extracted again. A bad sample is a row with its
+reason; too many of them point to another fault and stop the run.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from keygap import defaults
+from keygap.arguments import folder_of, whole
 from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
 from keygap.capture.batches import first_usable
-from keygap.capture.sites import site_of
+from keygap.capture.choice import named_layers, named_sites
 from keygap.engines.local import LocalEngine
 from keygap.engines.manifest import identity_of, manifest_of
 from keygap.engines.plan import Engine, Plan, part_size
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
 from keygap.progress import track
-from keygap.selfcheck.check import cheap_check
+from keygap.selfcheck.check import checked_facts, checked_in_extraction, notes_of
+from keygap.selfcheck.extraction import notes_on, sites_to_read
+from keygap.selfcheck.finding import ALONE
 from keygap.store import Store, StoreWriter
 from keygap.store.writer import failures_of
+
+logger = logging.getLogger("keygap")
 
 BAD_SHARE = 0.05  # a run with a larger share of bad samples stops
 
@@ -60,31 +67,35 @@ def extract(
             written by another process or cannot be written; a full disk; or more than 5 % bad
             samples.
     """
-    indices = vlm.layer_indices(layers)
-    names = [site_of(name).name for name in dict.fromkeys(sites)]
-    if batch_size < 1:
-        raise UserError("batch_size must be at least 1")
+    names, wanted = named_sites(sites), named_layers(layers)
+    batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
     chosen = as_sample_set(source, samples, seed)
+    indices = vlm.layer_indices(wanted)
+    names, note = sites_to_read(vlm, names, indices)
     first = first_usable(vlm, chosen)
     size = part_size(vlm, names, indices, batch_size, first)
     plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size)
     identity = identity_of(plan)
-    with StoreWriter(Path(out), identity) as writer:
-        if first is not None and not writer.done:
-            cheap_check(vlm, first)
+    with StoreWriter(out, identity) as writer:
+        findings = checked_in_extraction(vlm, first, batch_size)
+        notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
+        plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))
+        for line in filter(None, notes):
+            logger.info("%s: %s", vlm.name, line)
         _drive(plan, LocalEngine(), writer)
-        writer.write_manifest(manifest_of(plan, identity, writer.samples))
+        facts = checked_facts(findings, notes)
+        writer.write_manifest(manifest_of(plan, identity, writer) | facts)
     return Store(out)
 
 
 def _drive(plan: Plan, engine: Engine, writer: StoreWriter) -> None:
     """Extract and commit the parts that are missing."""
-    missing = plan.missing(writer.done)
+    missing = plan.missing(writer.done, writer.damaged)
     parts = engine.run(plan, missing, writer.root)
     what = f"{plan.vlm.name} on {plan.samples.name}"
     for part in track(parts, len(plan), what, done=len(plan) - len(missing)):
         _refuse_if_bad({**writer.failures, **failures_of(part.samples)}, plan.samples)
-        writer.commit(part.samples)
+        writer.commit(part.number, part.samples, part.checksums)
 
 
 def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet) -> None:

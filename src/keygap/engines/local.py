@@ -21,5 +21,4 @@ class LocalEngine:
 
 def _written(plan: Plan, number: int, root: Path) -> WrittenPart:
     tables = run_part(plan, number)
-    write_part(root, number, tables)
-    return WrittenPart(number, tables.samples)
+    return WrittenPart(number, tables.samples, write_part(root, number, tables))

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import pyarrow as pa
-
 from keygap.engines.plan import Plan
 from keygap.models.fingerprint import fingerprint
-from keygap.store.writer import failures_of
+from keygap.store import StoreWriter
 
 PACKAGES = ("keygap", "torch", "transformers", "numpy", "pyarrow")
 
@@ -48,15 +46,15 @@ def _digest(ids: Sequence[str]) -> str:
     return hashlib.sha256("\x1f".join(ids).encode()).hexdigest()[:16]
 
 
-def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict[str, Any]:
-    """The facts of a finished extraction: its identity, the model, counts, failures, versions.
+def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> dict[str, Any]:
+    """The facts of a finished extraction: identity, model, counts, failures, versions, checksums.
 
     Args:
         plan: of the extraction.
         identity: of the extraction.
-        samples: the rows of all its samples.
+        writer: of the extraction, after its last commit.
     """
-    vlm, failures = plan.vlm, failures_of(samples)
+    vlm, failures = plan.vlm, writer.failures
     connector = vlm.connector
     attending = next(layer for layer in vlm.layers if layer.attention is not None)
     return {
@@ -68,6 +66,7 @@ def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict
         "connector_parameters": connector.parameters if connector else None,
         "fusion": vlm.fusion,
         "cross_attention_layers": vlm.indices("cross"),
+        "shared_keys": {str(layer): source for layer, source in vlm.shared.items()},
         "sliding_windows": {
             str(layer.index): layer.window for layer in vlm.layers if layer.window is not None
         },
@@ -76,8 +75,9 @@ def manifest_of(plan: Plan, identity: dict[str, Any], samples: pa.Table) -> dict
         "key_heads": attending.key_heads,
         "head_dim": attending.head_dim,
         "device": str(vlm.device),
-        "n_samples": len(samples) - len(failures),
+        "n_samples": len(writer.samples) - len(failures),
         "n_failed": len(failures),
         "failures": failures,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "checksums": writer.checksums,
     }

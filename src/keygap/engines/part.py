@@ -30,7 +30,7 @@ def run_part(plan: Plan, number: int) -> PartTables:
     tokens: list[pa.Table] = []
     vectors: dict[Key, list[pa.Table]] = {}
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
-        for samples in part.batches(plan.batch_size):
+        for samples in part.batches(1 if plan.alone else plan.batch_size):
             captured, bad = _read(capture, samples)
             rows |= bad
             if captured is None:

@@ -7,7 +7,7 @@ continues with those that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,7 @@ class Plan:
         layers: absolute indices.
         batch_size: samples in one forward pass.
         part_size: samples in one part, a multiple of ``batch_size``.
+        alone: whether each sample has a forward pass of its own, whatever ``batch_size`` says.
     """
 
     vlm: VLM
@@ -42,6 +43,7 @@ class Plan:
     layers: tuple[int, ...]
     batch_size: int
     part_size: int
+    alone: bool = False
 
     def __len__(self) -> int:
         """The number of parts."""
@@ -52,11 +54,16 @@ class Plan:
         start = number * self.part_size
         return self.samples[start : start + self.part_size]
 
-    def missing(self, done: Collection[str]) -> list[int]:
-        """The parts that have a sample whose id is not among those done, ascending."""
+    def missing(self, done: Collection[str], damaged: Collection[int] = ()) -> list[int]:
+        """The parts to extract, ascending.
+
+        Args:
+            done: ids of the samples that were read. A part that has another one is missing.
+            damaged: numbers of parts whose files were damaged since.
+        """
         entries = self.samples.entries
-        late = (place // self.part_size for place, e in enumerate(entries) if e.id not in done)
-        return list(dict.fromkeys(late))
+        late = {place // self.part_size for place, e in enumerate(entries) if e.id not in done}
+        return sorted(late | {number for number in damaged if number < len(self)})
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,12 @@ class WrittenPart:
     Attributes:
         number: of the part.
         samples: the rows of its samples (``keygap.store.schema.SAMPLES_SCHEMA``).
+        checksums: the SHA-256 of each file, by its path in the run folder.
     """
 
     number: int
     samples: pa.Table
+    checksums: Mapping[str, str]
 
 
 class Engine(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keygap import defaults, gap
+from keygap.arguments import listed
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.own import refuse_twice
@@ -62,7 +63,7 @@ def measure(
         UserError: a name is unknown or given twice, there are no image or text tokens of these
             roles, there are fewer than four samples, or vectors are not finite.
     """
-    names = tuple(CONTRASTS) if contrasts is None else contrasts
+    names = listed(CONTRASTS if contrasts is None else contrasts, "contrasts", "image_text")
     chosen = [contrast_of(name) for name in names]
     refuse_twice(contrast.name for contrast in chosen)
     options = Options(

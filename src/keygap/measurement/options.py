@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keygap.arguments import MOST_RESAMPLINGS, seed_of, whole
+
 SWAPS_PER_TEST = 40  # Holm multiplies p by the number of tests: the least p_holm is about 1/40
 
 
@@ -24,6 +26,18 @@ class Options:
     n_permutations: int
     n_bootstraps: int
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range.
+
+        Raises:
+            UserError: one is.
+        """
+        if self.tokens_per_sample is not None:
+            whole(self.tokens_per_sample, "tokens_per_sample", 2)
+        whole(self.n_permutations, "n_permutations", 1, MOST_RESAMPLINGS)
+        whole(self.n_bootstraps, "n_bootstraps", 1, MOST_RESAMPLINGS)
+        seed_of(self.seed)
 
     def swaps(self, tests: int) -> int:
         """Label swaps of a test that Holm adjusts together with others, ``tests`` in all."""

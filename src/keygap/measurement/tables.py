@@ -7,13 +7,13 @@ a statistic is needed to read them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from keygap.errors import UserError
@@ -27,7 +27,9 @@ from keygap.measurement.views import (
     profile_view,
     shape_view,
 )
-from keygap.store import write_table, write_text
+from keygap.store import save_results
+from keygap.store.reading import first_line, read_csv, read_table, read_text, read_yaml
+from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import DIMENSIONS, GAP, JSD, MEASUREMENT, NOTES, SHAPE, STATISTICS
 
 DIMENSION_COLUMNS = (
@@ -46,6 +48,13 @@ SCHEMA = pa.schema(
         for name in STATISTICS_COLUMNS
     ]
 )
+
+
+# Columns of the CSV files that are text; the others are numbers.
+_TEXT = (
+    "model", "connector", "benchmark", "site", "head", "contrast", "rung", "confound",
+    "jsd_estimator", "highest", "statistic", "side", "what",
+)  # fmt: skip
 
 
 def statistics_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -71,17 +80,19 @@ class ShapeTable:
     frame: pd.DataFrame
     dimensions: pd.DataFrame
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``shape.csv`` and ``dimensions.csv``, each whole or not at all."""
-        write_text(Path(folder) / SHAPE, self.frame.to_csv(index=False))
-        write_text(Path(folder) / DIMENSIONS, self.dimensions.to_csv(index=False))
+    def files(self) -> dict[str, str]:
+        """The contents of ``shape.csv`` and ``dimensions.csv``, by file name."""
+        return {
+            SHAPE: self.frame.to_csv(index=False),
+            DIMENSIONS: self.dimensions.to_csv(index=False),
+        }
 
     @classmethod
     def read(cls, folder: str | Path) -> ShapeTable:
         """Read the tables of a measured run.
 
         Raises:
-            UserError: a table is missing or lacks a column.
+            UserError: a table is missing or damaged.
         """
         frame = _read_csv(Path(folder), SHAPE, SHAPE_COLUMNS, dtype={"layer": str, "head": str})
         frame["side"] = frame["side"].fillna("")
@@ -127,50 +138,44 @@ class GapTable:
         return cls(gap, profile, notes, shape, settings, statistics)
 
     def save(self, folder: str | Path) -> None:
-        """Write every table of the measurement, each whole or not at all.
-
-        ``measurement.yaml`` is removed first and written last, so that it is never beside tables
-        of another measurement.
+        """Write every table of the measurement, all or none.
 
         Raises:
-            UserError: the disk is full, or the folder cannot be written.
+            UserError: another process writes in the folder, the disk is full, or the folder
+                cannot be written.
         """
-        root = Path(folder)
-        (root / MEASUREMENT).unlink(missing_ok=True)
-        write_text(root / NOTES, "".join(f"{note}\n" for note in self.notes))
         long = pa.Table.from_pandas(self.statistics, schema=SCHEMA, preserve_index=False)
-        write_table(root / STATISTICS, long)
-        write_text(root / GAP, self.frame.to_csv(index=False))
-        write_text(root / JSD, self.profile.to_csv(index=False))
-        self.shape.save(root)
-        settings = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
-        write_text(root / MEASUREMENT, settings)
+        files = {
+            NOTES: "".join(f"{note}\n" for note in self.notes),
+            STATISTICS: long,
+            GAP: self.frame.to_csv(index=False),
+            JSD: self.profile.to_csv(index=False),
+            **self.shape.files(),
+            MEASUREMENT: yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True),
+        }
+        save_results(folder, files)
 
     @classmethod
     def read(cls, folder: str | Path) -> GapTable:
         """Read the tables of a measured run.
 
         Raises:
-            UserError: the run was not measured, not to the end, or by another version.
+            UserError: the run was not measured, not to the end, or by another version; or a table
+                is damaged, or is of another run.
         """
         root = Path(folder)
-        if not (root / GAP).is_file():
-            raise UserError(f"{root} was not measured: run keygap measure {root}")
+        if not is_recorded(root, GAP):
+            raise UserError(f"{root} was not measured: {_remedy(root)}")
         frame = _read_csv(
             root, GAP, GAP_COLUMNS, dtype={"head": str}, keep_default_na=False, na_values=[""]
         )
         frame["confound"] = frame["confound"].fillna("")
-        if not (root / MEASUREMENT).is_file():
-            raise UserError(
-                f"{root} does not say how it was measured (no {MEASUREMENT}: another version, or "
-                f"stopped midway): run keygap measure {root}"
-            )
-        settings = yaml.safe_load((root / MEASUREMENT).read_text())
-        notes = root / NOTES
+        settings = _read_settings(root)
+        notes = _read_text(root, NOTES) if is_recorded(root, NOTES) else ""
         return cls(
             frame,
             _read_csv(root, JSD, PROFILE_COLUMNS),
-            tuple(notes.read_text().splitlines()) if notes.is_file() else (),
+            tuple(notes.splitlines()),
             ShapeTable.read(root),
             settings,
             _read_statistics(root),
@@ -189,23 +194,58 @@ class GapTable:
         return self.summary().to_html(index=False, float_format=lambda value: f"{value:.3f}")
 
 
-def _read_csv(root: Path, name: str, columns: tuple[str, ...], **options: Any) -> pd.DataFrame:
-    if not (root / name).is_file():
-        raise _of_another_version(root, f"no {name}")
-    frame = pd.read_csv(root / name, **options)
-    if missing := set(columns) - set(frame.columns):
-        raise _of_another_version(root, f"no column {min(missing)}")
-    return frame
+def _read_csv(
+    root: Path,
+    name: str,
+    columns: tuple[str, ...],
+    dtype: Mapping[str, type] | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    text = (*_TEXT, *(dtype or {}))
+    checksums = _checksums(root, name)
+    return read_csv(*_file(root, name), columns, text, checksums, dtype=dtype, **options)
+
+
+def _read_text(root: Path, name: str) -> str:
+    return read_text(*_file(root, name), _checksums(root, name))
 
 
 def _read_statistics(root: Path) -> pd.DataFrame:
-    if not (root / STATISTICS).is_file():
-        raise _of_another_version(root, f"no {STATISTICS}")
-    table = pq.read_table(root / STATISTICS)
-    if missing := set(STATISTICS_COLUMNS) - set(table.column_names):
-        raise _of_another_version(root, f"no column {min(missing)}")
-    return statistics_frame(table.to_pylist())
+    path, remedy = _file(root, STATISTICS)
+    table = read_table(path, remedy, STATISTICS_COLUMNS, _checksums(root, STATISTICS))
+    try:
+        return statistics_frame(table.to_pylist())
+    except (TypeError, ValueError) as error:  # possible without checksums only
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
 
 
-def _of_another_version(root: Path, what: str) -> UserError:
-    return UserError(f"{root} was measured by another version ({what}): run keygap measure {root}")
+def _read_settings(root: Path) -> dict[str, Any]:
+    """How the run was measured."""
+    if not is_recorded(root, MEASUREMENT):
+        raise UserError(
+            f"{root} does not say how it was measured (no {MEASUREMENT}: another version, or "
+            f"stopped midway): {_remedy(root)}"
+        )
+    settings = read_yaml(*_file(root, MEASUREMENT), _checksums(root, MEASUREMENT))
+    contrasts = settings.get("contrasts")
+    keys = {"name", "rung", "what"}
+    if not isinstance(contrasts, list) or not all(
+        isinstance(one, dict) and keys <= one.keys() for one in contrasts
+    ):
+        raise UserError(f"{root / MEASUREMENT} names no contrasts: {_remedy(root)}")
+    return settings
+
+
+def _file(root: Path, name: str) -> tuple[Path, str]:
+    """The path of a table, which must exist, and what to do if it is damaged."""
+    if not is_recorded(root, name):
+        raise UserError(f"{root} was measured by another version (no {name}): {_remedy(root)}")
+    return root / name, _remedy(root)
+
+
+def _checksums(root: Path, name: str) -> tuple[str, ...] | None:
+    return result_checksums(root, name, _remedy(root))
+
+
+def _remedy(root: Path) -> str:
+    return f"run keygap measure {root}"

@@ -171,7 +171,21 @@ def _tapped(
 
 def calls_attention_function(module: nn.Module) -> bool:
     """Whether a module hands query, key and value to transformers' attention function."""
-    return "ALL_ATTENTION_FUNCTIONS" in inspect.unwrap(type(module).forward).__code__.co_names
+    return _owner_of_call(module) is not None
+
+
+def _owner_of_call(module: nn.Module) -> Any:
+    """The forward method that calls the attention function: the class's own, or one it extends."""
+    for kind in type(module).__mro__:
+        if "forward" not in vars(kind):
+            continue
+        forward = inspect.unwrap(vars(kind)["forward"])
+        names = getattr(getattr(forward, "__code__", None), "co_names", ())
+        if "ALL_ATTENTION_FUNCTIONS" in names:
+            return forward
+        if "super" not in names:
+            return None
+    return None
 
 
 def _implementation(module: Any) -> str:
@@ -180,4 +194,4 @@ def _implementation(module: Any) -> str:
 
 def _eager_function(module: nn.Module) -> Callable[..., Any]:
     """The eager attention of the file that a module comes from, which has no registered name."""
-    return inspect.unwrap(type(module).forward).__globals__["eager_attention_forward"]
+    return _owner_of_call(module).__globals__["eager_attention_forward"]

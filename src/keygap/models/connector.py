@@ -43,14 +43,20 @@ class Connector:
         return f"{' > '.join(self.modules)} ({self.parameters:,} parameters)"
 
 
-def describe(model: PreTrainedModel, layers: nn.Module | None = None) -> Connector | None:
+def describe(
+    model: PreTrainedModel, layers: nn.Module | None = None, named: nn.Module | None = None
+) -> Connector | None:
     """Describe the connector of a model, or return None if none is found.
 
     Args:
         model: the whole model.
         layers: the module that owns the text layers, which has no connector inside.
+        named: the connector, if the user has named it.
     """
-    parts = list(_outermost(model, layers))
+    if named is None:
+        parts = list(_outermost(model, layers))
+    else:
+        parts = [(path, module) for path, module in model.named_modules() if module is named]
     if not parts:
         return None
     modules = [summary for _, module in parts for summary in _summary(module)]

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from keygap.errors import UserError
+from keygap.models.attention_tap import calls_attention_function
 from keygap.models.projections import Projection, is_latent
 
 Attends = Literal["self", "cross", "none"]
@@ -32,6 +33,7 @@ class DecoderLayer:
         projections: by site name; a latent-attention layer has no ``k_proj``.
         kind: the class of the attention module, or of what the layer has in its place.
         window: how many positions back a position sees, None for all.
+        shares: the earlier layer whose keys and values it attends to, None if it has its own.
     """
 
     index: int
@@ -44,6 +46,23 @@ class DecoderLayer:
     projections: Mapping[str, Projection] = field(default_factory=dict)
     kind: str = ""
     window: int | None = None
+    shares: int | None = None
+
+    @property
+    def calls_function(self) -> bool:
+        """Whether its attention calls transformers' attention function, which can be tapped."""
+        return self.attention is not None and calls_attention_function(self.attention)
+
+    def has_site(self, name: str, kind: str) -> bool:
+        """Whether vectors of a site can be read here.
+
+        Args:
+            name: the site's name.
+            kind: the site's kind, see ``keygap.capture.sites.Site``.
+        """
+        if kind == "projection":
+            return name in self.projections
+        return kind == "hidden" or self.calls_function
 
     def projection(self, name: str) -> Projection:
         """The projection ``q_proj``, ``k_proj`` or ``v_proj``.
@@ -55,6 +74,11 @@ class DecoderLayer:
             return self.projections[name]
         if self.attention is None:
             raise UserError(f"layer {self.index} has no attention ({self.kind}), so no {name}")
+        if self.shares is not None:
+            raise UserError(
+                f"layer {self.index} has no {name}: it attends to the keys and values of layer "
+                f"{self.shares}; read layer {self.shares} instead"
+            )
         latent = is_latent(self.attention)
         why = "its keys come out of a latent (MLA)" if latent else "it has no such projection"
         raise UserError(

@@ -17,6 +17,7 @@ from keygap.errors import UserError
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.projections import Layout, width_of
+from keygap.models.running import as_it_is_read
 
 _COMPUTES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -81,7 +82,12 @@ def _output_and_value(decoder: nn.Module, layer: DecoderLayer) -> tuple[Tensor, 
     handle = module.register_forward_hook(hook)
     try:
         assert layer.attention is not None  # it has projections
-        with AttentionTap([layer.attention], handler), torch.no_grad(), suppress(_Seen):
+        with (
+            AttentionTap([layer.attention], handler),
+            as_it_is_read(decoder),
+            torch.no_grad(),
+            suppress(_Seen),
+        ):
             decoder(inputs_embeds=random.to(place, _float_dtype(decoder)), use_cache=False)
     finally:
         handle.remove()

@@ -192,8 +192,9 @@ class InterventionStack:
         self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> None:
         """Note the shape of a pass and what the cache holds before it."""
-        cache = None if self._is_encoder else keywords.get("past_key_values")
-        past = 0 if cache is None else int(cache.get_seq_length())
+        # by what it can do, since releases of transformers give the argument different names
+        cache = next((each for each in keywords.values() if hasattr(each, "get_seq_length")), None)
+        past = 0 if cache is None or self._is_encoder else int(cache.get_seq_length())
         given = (keywords.get("inputs_embeds"), keywords.get("input_ids"), *arguments)
         first = next((each for each in given if torch.is_tensor(each)), None)
         self._pass = _Pass(past, None if first is None else (first.shape[0], first.shape[1]))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedModel,
     ProcessorMixin,
@@ -25,15 +25,21 @@ from transformers import (
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector, describe
+from keygap.models.location import check_placement, source_of
+from keygap.models.parts import named_parts, refuse_unusable, unwrapped
 from keygap.models.prompting.image_inputs import POSITION_MASK
 from keygap.models.prompting.prompter import ImageTokens, Prompter
+from keygap.models.source import model_class, refuse_partial
 from keygap.models.text_stack import TextStack, attends_across, text_stack
 from keygap.models.vlm import VLM
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-MICRO_PREFIX = "micro:"
 # A damaged file, a device that does not exist or has too little memory, a package that is missing.
-LOADING_ERRORS = (OSError, ImportError, ValueError, RuntimeError, SafetensorError)
+# A configuration or a pickle that makes no sense raises any of the others.
+LOADING_ERRORS = (
+    *(OSError, ImportError, ValueError, RuntimeError, SafetensorError),
+    *(TypeError, LookupError, AttributeError, EOFError, pickle.UnpicklingError),
+)
 
 
 def load(
@@ -47,6 +53,7 @@ def load(
     trust_remote_code: bool = False,
     system: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> VLM:
     """Load a model by Hub id, folder or ``micro:CONNECTOR``, or wrap one that is already loaded.
 
@@ -61,50 +68,48 @@ def load(
         trust_remote_code: whether to run Python code from the model's repository.
         system: the text of a system message before every prompt.
         template_arguments: further arguments of the chat template, such as ``enable_thinking``.
+        parts: paths of parts in the model that keygap does not find by itself: ``decoder`` (the
+            module that owns the list of text layers, or that list), ``embedding``, ``vision`` or
+            ``connector``.
 
     Raises:
-        UserError: no such model, no processor with an image side and a chat template, or an
-            architecture that cannot be read.
+        UserError: no such model, no processor with an image side and a chat template, a checkpoint
+            that does not fit its configuration, or an architecture that cannot be read.
     """
     if isinstance(model, os.PathLike):
         model = os.fspath(model)
     if not isinstance(model, str):
+        loaded: Any = unwrapped(model)
+        refuse_unusable(loaded)
         if processor is None:
             raise UserError("a loaded model needs its processor: kg.load(model, processor)")
-        name = model.config.name_or_path or type(model).__name__
-        return wrap(model, processor, name, system, template_arguments)
+        name = getattr(loaded.config, "name_or_path", None) or type(loaded).__name__
+        return wrap(loaded, processor, name, system, template_arguments, parts)
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
+    check_placement(device, device_map)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
 
-    source = _source(model)
-    remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source, where = source_of(model, revision)
+    remote = {"revision": revision, "trust_remote_code": trust_remote_code, **where}
     with _in_one_line(f"cannot load model {model!r}"):
         config = AutoConfig.from_pretrained(source, **remote)
-    if type(config) not in AutoModelForImageTextToText._model_mapping and not trust_remote_code:
-        raise UserError(
-            f"model {model!r} ({config.model_type}) is not a vision-language model: transformers "
-            "registers no image-text-to-text class for it"
-        )
+    loads = model_class(config, model, trust_remote_code)
     with _in_one_line(f"model {model!r} has no usable processor"):
         processor = AutoProcessor.from_pretrained(source, **remote)
     with _in_one_line(f"cannot load model {model!r}"):
-        both: Any = AutoModelForImageTextToText.from_pretrained(
+        loaded, found = loads.from_pretrained(
             source,
             dtype=torch_dtype,
             device_map=device_map or device,
             output_loading_info=True,
+            use_safetensors=True,  # a pickle can run code
             **remote,
         )
-    loaded, found = both
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(
-            f"{len(missing)} weights of model {model!r} are not in its checkpoint, the first is "
-            f"{missing[0]}: transformers would initialise them at random"
-        )
-    return wrap(loaded, processor, model, system, template_arguments)
+    refuse_partial(loaded, found, model)
+    return wrap(loaded, processor, model, system, template_arguments, parts)
 
 
 @contextmanager
@@ -112,8 +117,13 @@ def _in_one_line(what: str) -> Iterator[None]:
     """Turn what transformers raises while it loads something into a UserError."""
     try:
         yield
-    except LOADING_ERRORS as error:
+    except (*LOADING_ERRORS, StrictDataclassError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{what}: its repository defines it by code of its own, which keygap runs only "
+                "with trust_remote_code=True (--trust-remote-code): read that code first"
+            ) from error
         raise UserError(f"{what}: {lines[0]}") from error
 
 
@@ -123,15 +133,17 @@ def wrap(
     name: str,
     system: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> VLM:
     """Make a VLM of a model and a processor that are already loaded.
 
     Args:
-        model: the model; it is put into evaluation mode.
+        model: the model; it is read in evaluation mode, and its own mode is restored.
         processor: its processor.
         name: what to call it in runs and messages.
         system: the text of a system message before every prompt.
         template_arguments: further arguments of the chat template.
+        parts: paths of parts that the user has named.
 
     Raises:
         UserError: the processor or the architecture lacks what reading keys needs.
@@ -141,25 +153,27 @@ def wrap(
             f"{name}: its processor ({type(processor).__name__}) has no image side or no "
             "tokenizer, so prompts with images cannot be made"
         )
-    stack = text_stack(model)
+    named = named_parts(model, parts)
+    stack = text_stack(model, named)
     if across := attends_across(stack):
         raise UserError(
             f"{name}: its text layers attend across to image features in modules of their own "
             f"({across}), and no position of the prompt is the image's: image keys and text "
             "keys are never in one attention, so they cannot be compared"
         )
-    connector, fusion = describe(model, stack.decoder), _fusion(model, stack)
+    connector = describe(model, stack.decoder, named.get("connector"))
+    fusion = _fusion(model, stack)
     image_tokens = _image_tokens(model, processor, connector, fusion, name)
     return VLM(
         name=name,
-        model=model.eval(),
+        model=model,
         processor=processor,
         revision=getattr(model.config, "_commit_hash", None),
         decoder=stack.decoder,
         layers=stack.layers,
         prompter=Prompter(processor, image_tokens, system, template_arguments),
         connector=connector,
-        architecture=model.config.model_type,
+        architecture=str(getattr(model.config, "model_type", None) or type(model).__name__),
         fusion=fusion,
     )
 
@@ -223,14 +237,3 @@ def _fusion(model: PreTrainedModel, stack: TextStack) -> str:
         return "encoder"
     discrete = getattr(model.config, "vq_config", None) is not None
     return "early fusion" if discrete and not hasattr(model.config, "vision_config") else "sequence"
-
-
-def _source(model: str) -> str:
-    """What ``from_pretrained`` takes: a folder for ``micro:`` names, the name itself otherwise."""
-    if model.startswith(MICRO_PREFIX):
-        from keygap.micro.checkpoint import build
-
-        return str(build(model.removeprefix(MICRO_PREFIX)))
-    if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
-        raise UserError(f"no model folder at {model}")
-    return str(Path(model).expanduser()) if model.startswith("~") else model

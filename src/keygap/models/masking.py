@@ -73,4 +73,5 @@ def mask(
         UserError: an unknown kind of token, or a layer that does not exist or does not attend.
     """
     wanted = [layers] if isinstance(layers, (str, int)) else layers
-    return vlm.interventions.applied(Mask(known_tokens(tokens), vlm.layer_indices(wanted)))
+    indices = vlm.layer_indices(wanted, with_shared=True)
+    return vlm.interventions.applied(Mask(known_tokens(tokens), indices))

@@ -10,7 +10,7 @@ convolution, state space); such blocks are named, and nothing is read there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from keygap.models.projections import (
     projections_of,
     width_of,
 )
+from keygap.models.shared_keys import with_shared_keys
 
 _OTHER_TOWERS = re.compile(r"vis(ion|ual)|image|audio|speech|perceiver|q_?former|(^|\.)vq")
 _ACROSS = re.compile(r"cross|encoder_attn|encoder_decoder|enc_dec")  # attention to other states
@@ -53,19 +54,23 @@ class TextStack:
         return tuple(layer.attention for layer in self.layers if layer.attention is not None)
 
 
-def text_stack(model: PreTrainedModel) -> TextStack:
+def text_stack(model: PreTrainedModel, parts: Mapping[str, nn.Module] | None = None) -> TextStack:
     """Find the text stack of a VLM.
 
     In an encoder-decoder, that is the encoder if image and text meet there.
 
     Args:
         model: the whole model.
+        parts: the parts that the user has named (``keygap.models.parts``).
 
     Raises:
         UserError: no list of layers was found, or a layer's heads are not known.
     """
-    for place, root in _roots(model):
-        lists = _lists_of_blocks(root)
+    parts = parts or {}
+    for place, root in _roots(model, parts):
+        lists = _lists_of_blocks(root, parts.get("vision"))
+        if isinstance(parts.get("decoder"), nn.ModuleList):
+            lists = [item for item in lists if item[1] is parts["decoder"]]
         if not lists:
             continue
         path, blocks = _text_blocks(lists)
@@ -75,19 +80,23 @@ def text_stack(model: PreTrainedModel) -> TextStack:
             for index, (block, own) in enumerate(zip(blocks, _attentions(blocks), strict=True))
         )
         is_encoder = _in_encoder(f"{place}.{path}", model.config)
-        return TextStack(root, with_layouts(root, layers), is_encoder)
+        return TextStack(root, with_layouts(root, with_shared_keys(layers, config)), is_encoder)
+    where = "in the decoder that was named" if "decoder" in parts else "beside the text embedding"
     raise UserError(
-        f"{type(model).__name__}: no list of text layers with an attention module was found beside "
-        "the text embedding, so keygap cannot read this architecture"
+        f"{type(model).__name__}: no list of text layers with an attention module was found "
+        f"{where}, so keygap cannot read this architecture; if it has one, name its path: "
+        "kg.load(model, processor, parts={'decoder': 'path.of.the.module'})"
     )
 
 
-def _lists_of_blocks(root: nn.Module) -> list[tuple[str, nn.ModuleList]]:
+def _lists_of_blocks(root: nn.Module, vision: nn.Module | None) -> list[tuple[str, nn.ModuleList]]:
     """The lists of modules that attend, other than those of vision and audio, and their paths."""
+    seen = set() if vision is None else {id(module) for module in vision.modules()}
     return [
         (path, blocks)
         for path, blocks in root.named_modules()
         if isinstance(blocks, nn.ModuleList)
+        and id(blocks) not in seen
         and not _OTHER_TOWERS.search(path)
         and any(attentions(block) for block in blocks)
     ]
@@ -142,24 +151,57 @@ def attentions(block: nn.Module) -> list[tuple[str, nn.Module]]:
 def _attends(module: nn.Module) -> bool:
     if calls_attention_function(module):
         return True
-    return linear_child(module, PROJECTIONS["k_proj"]) is not None and hasattr(module, "layer_idx")
+    found = [linear_child(module, names) is not None for names in PROJECTIONS.values()]
+    return all(found) or (found[1] and hasattr(module, "layer_idx"))
 
 
-def _roots(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+def _roots(
+    model: PreTrainedModel, parts: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, nn.Module]]:
     """Where to look for the list: the module around the text embedding, then those around it."""
-    try:
-        embedding: nn.Module | None = model.get_input_embeddings()
-    except NotImplementedError:
-        embedding = None
-    paths = [path for path, module in model.named_modules() if module is embedding]
+    modules = dict(model.named_modules())
+    if "decoder" in parts:
+        path = next(path for path, module in modules.items() if module is parts["decoder"])
+        if isinstance(parts["decoder"], nn.ModuleList):
+            path = path.rpartition(".")[0]
+        yield path, modules[path]
+        return
+    embedding = parts.get("embedding") or _text_embedding(model)
+    paths = [path for path, module in modules.items() if module is embedding]
     if not paths:
-        decoder = model.get_decoder()
-        yield "decoder", decoder if decoder is not None else model
+        yield "decoder", _decoder(model)
         return
     parents = paths[0].split(".")[:-1]
     for length in range(len(parents), -1, -1):
         path = ".".join(parents[:length])
-        yield path, model.get_submodule(path)
+        yield path, modules[path]
+
+
+def _text_embedding(model: Any) -> nn.Module | None:
+    """What the model says is its text embedding."""
+    try:
+        return model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def _decoder(model: Any) -> nn.Module:
+    """What the model says is its decoder.
+
+    Raises:
+        UserError: it says nothing.
+    """
+    try:
+        decoder = model.get_decoder()
+    except (NotImplementedError, AttributeError):
+        decoder = None
+    if decoder is None or decoder is model:
+        raise UserError(
+            f"{type(model).__name__} does not say where its text embedding is (it has no "
+            "get_input_embeddings that works): name its path, or that of the text layers: "
+            "kg.load(model, processor, parts={'embedding': 'path.of.the.module'})"
+        )
+    return decoder
 
 
 def _layer(

@@ -22,6 +22,7 @@ from keygap.models.connector import Connector
 from keygap.models.decoder_layer import Attends, DecoderLayer
 from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
+from keygap.models.running import as_it_is_read
 
 LAYER_NAMES = ("first", "middle", "last", "all")
 
@@ -74,21 +75,38 @@ class VLM:
         """The interventions applied to this model, in order."""
         return InterventionStack(self.decoder, self.layers, is_encoder=self.fusion == "encoder")
 
-    def layer_indices(self, wanted: Iterable[str | int]) -> list[int]:
+    def layer_indices(self, wanted: Iterable[str | int], *, with_shared: bool = False) -> list[int]:
         """The absolute indices, sorted, of layers given by name or number.
 
         Where image keys are in cross-attention layers and text keys in the others, a name means
-        one layer of each kind.
+        one layer of each kind. A layer that attends to the keys of an earlier one is not another
+        layer to read, and no name means it.
 
         Args:
             wanted: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
+            with_shared: whether layers that attend to the keys of earlier ones count too, as they
+                do where attention itself is changed.
 
         Raises:
-            UserError: a name that does not exist, a number out of range, or one without attention.
+            UserError: a name that does not exist, a number out of range, or one without attention
+                or without keys of its own.
         """
-        return resolve_layers(
-            list(wanted), len(self.layers), self.name, self.indices("self"), self.indices("cross")
-        )
+        wanted = list(wanted)
+        shared = {} if with_shared else self.shared
+        for layer in wanted:
+            number = int(layer) if str(layer).isdecimal() else None
+            if number in shared:
+                raise UserError(
+                    f"layer {number} of {self.name} attends to the keys and values of layer "
+                    f"{shared[number]} and has none of its own: ask for layer {shared[number]}"
+                )
+        own = [index for index in self.indices("self") if index not in shared]
+        return resolve_layers(wanted, len(self.layers), self.name, own, self.indices("cross"))
+
+    @property
+    def shared(self) -> dict[int, int]:
+        """The layers that attend to the keys and values of an earlier layer, and that layer."""
+        return {layer.index: layer.shares for layer in self.layers if layer.shares is not None}
 
     def indices(self, attends: Attends) -> list[int]:
         """The layers that attend in one way: ``self``, ``cross`` or ``none``."""
@@ -109,7 +127,8 @@ class VLM:
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
-            return self.model(**inputs, **self._no_cache, **start, **keywords)
+            with as_it_is_read(self.model):
+                return self.model(**inputs, **self._no_cache, **start, **keywords)
 
     def generate(self, batch: Batch, **keywords: Any) -> Any:
         """Generate from a batch whose labels interventions see; generated tokens are answers.
@@ -130,7 +149,7 @@ class VLM:
                 "begin: generate from prompts of one length, or one by one"
             )
         generate: Any = self.model.generate
-        with self.interventions.labels_of(batch):
+        with self.interventions.labels_of(batch), as_it_is_read(self.model):
             return generate(**self.inputs_of(batch), **keywords)
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,14 @@ import pandas as pd
 import pyarrow as pa
 
 from keygap import defaults, random_streams
+from keygap.arguments import real, seed_of, whole
 from keygap.contrasts.contrast import Masks, NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
-from keygap.store import LabelledVectors, Store, write_table
+from keygap.projection.tsne import MOST_PERPLEXITY
+from keygap.store import LabelledVectors, Store, save_results
 from keygap.store.run import PROJECTION
 from keygap.tokens import known_roles
 
@@ -45,10 +47,10 @@ class Projection:
         """Write ``projection.parquet``, whole or not at all.
 
         Raises:
-            UserError: the disk is full, or the folder cannot be written.
+            UserError: another process writes in the folder, the disk is full, or the folder
+                cannot be written.
         """
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        write_table(Path(folder) / PROJECTION, table)
+        save_results(folder, {PROJECTION: pa.Table.from_pandas(self.frame, preserve_index=False)})
 
 
 def project(
@@ -82,6 +84,8 @@ def project(
         UserError: a role is unknown, there are no image tokens or no text tokens of these roles, or
             there are too few tokens for the perplexity.
     """
+    tokens, seed = whole(tokens, "tokens", 10), seed_of(seed)
+    perplexity = real(perplexity, "perplexity", 1, MOST_PERPLEXITY)
     text_roles = known_roles(text_roles)
     places = store.site_layers(sites, layers)
     frames = []

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from openTSNE import TSNE
 
 from keygap import random_streams
+from keygap.arguments import real
 from keygap.defaults import PERPLEXITY
 from keygap.errors import UserError
 
+MOST_PERPLEXITY = 1000.0  # each point has three times as many neighbours in memory
 FEW = 1000  # below this many points, threads cost more than they save
 
 
@@ -30,8 +32,10 @@ def tsne(
         Coordinates, (n, 2), without a unit.
 
     Raises:
-        UserError: there are at most three times ``perplexity`` points.
+        UserError: the perplexity is not above 1 and at most 1,000, or there are at most three times
+            ``perplexity`` points.
     """
+    perplexity = real(perplexity, "perplexity", 1, MOST_PERPLEXITY)
     if len(array) <= 3 * perplexity:
         raise UserError(
             f"{len(array)} tokens are too few for t-SNE with perplexity {perplexity:g}: more than "

@@ -8,17 +8,25 @@ Every figure states its model, benchmark and site, because it is also saved as a
 from __future__ import annotations
 
 import itertools
+import logging
+import re
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from keygap.reporting.run import Run, contrasts_of
+from keygap.text import printable
+
+logger = logging.getLogger("keygap")
 
 COLOURS = {
     "image_text": "#D55E00",
@@ -36,7 +44,22 @@ OTHER_COLOURS = ("#56B4E9", "#332288", "#882255", "#44AA99", "#999933", "#6F4E37
 SINGLE = "one word against the rest: large by construction, not a reference"
 HATCH = "////"
 VISIBLE = 0.005  # nats: a smaller decrease of the JSD is not visible in the figure and not marked
+MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from|Matplotlib currently does not support")
+# Fonts with characters that matplotlib's own lacks, on Linux, Windows and macOS.
+FURTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "Malgun Gothic"),
+    *("PingFang SC", "Hiragino Sans GB", "Noto Sans Arabic", "Noto Sans Hebrew"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI", "Arial Unicode MS"),
+)
 STYLE: Any = {  # matplotlib parameters of every figure
+    # Names of models are text, whatever "$" or "\\" they have.
+    "text.parse_math": False,
+    "text.usetex": False,
+    "font.family": [
+        "DejaVu Sans",
+        *sorted(set(FURTHER_FONTS) & set(font_manager.get_font_names()), key=FURTHER_FONTS.index),
+    ],
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,6 +67,29 @@ STYLE: Any = {  # matplotlib parameters of every figure
     "svg.hashsalt": "keygap",  # equal tables give equal files
     "legend.frameon": False,
 }
+
+
+@contextmanager
+def missing_glyphs_noted() -> Iterator[None]:
+    """Say once which characters no installed font has, in place of a warning for each.
+
+    Figures show an empty box for such a character.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", MISSING_GLYPH.pattern)
+        yield
+    missing: dict[str, None] = {}
+    for warning in caught:
+        if match := MISSING_GLYPH.match(str(warning.message)):
+            missing[chr(int(match[1] or 32))] = None
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if missing := {character: None for character in missing if character.isprintable()}:
+        logger.info(
+            "figures show boxes for characters that no installed font has: %s", "".join(missing)
+        )
 
 
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -70,7 +116,7 @@ def colours_of(runs: Sequence[Run]) -> dict[str, str]:
 
 def fitted(text: str, inches: float, size: float = 9) -> str:
     """Break a title into lines that fit a width in inches, at a font size in points."""
-    width = int(inches * 72 / (0.58 * size))
+    text, width = printable(text), int(inches * 72 / (0.58 * size))
     # A model's name is broken at its hyphens only if it is longer than a line.
     long = any(len(word) > width for word in text.split())
     return textwrap.fill(text, width, break_on_hyphens=long)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,22 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
+from keygap.arguments import folder_of
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
-from keygap.store import write_text
+from keygap.store import write_bytes, write_text
+from keygap.store.lock import refuse_unwritable
 from keygap.store.run import FIGURES, REPORT
 
 DPI = 150
 
 
 @mpl.rc_context(figures.STYLE)
+@figures.missing_glyphs_noted()
 def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     """Draw the figures of some runs and write ``report.html``.
 
@@ -41,14 +45,21 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         The path of the report. Figures go to ``figures/`` of each run, and of ``out``.
 
     Raises:
-        UserError: no folder is given, one was not measured, or ``out`` is a file.
+        UserError: no folder is given, one was not measured or is damaged, or the report cannot be
+            written.
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
-    runs = [read_run(folder) for folder in folders]
-    out = Path(out) if out else runs[0].root if len(runs) == 1 else runs[0].root.parent
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a folder for the report")
+    runs = [read_run(folder, verify=True) for folder in folders]
+    for run in runs:
+        refuse_unwritable(run.root)
+    out = (
+        folder_of(out, "out")
+        if out is not None
+        else runs[0].root
+        if len(runs) == 1
+        else runs[0].root.parent
+    )
     text = _template().render(
         title=", ".join(dict.fromkeys(run.model for run in runs)),
         contrasts=definitions(runs),
@@ -159,7 +170,7 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
         drawn["heads"] = figures.heads(run, site)
     contrasts = shape.contrasts_at(run, site)
     for contrast in contrasts:
-        name = "shape" if len(contrasts) == 1 else f"shape-{contrast}"
+        name = "shape" if len(contrasts) == 1 else re.sub(r"[^\w-]+", "-", f"shape-{contrast}")
         drawn[name] = shape.figure(run, site, contrast)
     return drawn
 
@@ -167,10 +178,10 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
 def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
     """Save a figure as PNG and SVG; returns its name and the PNG as a data URL."""
     folder = root / FIGURES
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
+    buffer, drawing = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    (folder / f"{name}.png").write_bytes(buffer.getvalue())
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    write_bytes(folder / f"{name}.png", buffer.getvalue())
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    write_bytes(folder / f"{name}.svg", drawing.getvalue())
     data = base64.b64encode(buffer.getvalue()).decode()
     return {"name": name, "data": f"data:image/png;base64,{data}"}

@@ -9,10 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from keygap import strict_yaml
 from keygap.errors import UserError
+from keygap.store.reading import verify
+from keygap.store.results import is_recorded, result_checksums
+from keygap.store.run import STUDY
 
 Kind = Literal["cross-modal", "intra-modal"]
 
@@ -26,7 +29,7 @@ class PublishedValue(BaseModel):
         value: the number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     kind: Kind
     what: str
@@ -43,7 +46,7 @@ class Published(BaseModel):
         connectors: what the source calls the connector of each model, by model name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     source: str
     values: list[PublishedValue] = Field(min_length=1)
@@ -55,11 +58,16 @@ def published_in(path: Path) -> Published | None:
     """Read the published numbers of a study file; None if the file or its section is missing.
 
     Raises:
-        UserError: the section is not valid.
+        UserError: the file is damaged, or the section is not valid.
     """
     if not path.is_file():
         return None
-    values = yaml.safe_load(path.read_text())
+    if path.name == STUDY and is_recorded(path.parent, STUDY):
+        remedy = "repeat the keygap run of the study, or remove the file"
+        checksums = result_checksums(path.parent, STUDY, remedy)
+        if checksums is not None:
+            verify(path, remedy, checksums)
+    values = strict_yaml.read(path)
     section = values.get("published") if isinstance(values, dict) else None
     if section is None:
         return None

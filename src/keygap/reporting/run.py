@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 
 from keygap.contrasts import CONTRASTS
+from keygap.errors import UserError
 from keygap.measurement.tables import GapTable
 from keygap.store import Store
-from keygap.store.run import ACCURACY, PROJECTION
+from keygap.store.checksums import REPAIR
+from keygap.store.reading import read_bytes, read_csv, read_table
+from keygap.store.results import is_recorded, result_checksums
+from keygap.store.run import ACCURACY, ANSWERS, MANIFEST, PROJECTION
+from keygap.text import printable
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Run:
     @property
     def model(self) -> str:
         """The model's name."""
-        return str(self.manifest["model"])
+        return printable(self.manifest["model"])
 
     def saturates_at(self) -> dict[tuple[str, int, str], int]:
         """Map (site, layer, contrast) to the first number of dimensions where its JSD saturates."""
@@ -60,20 +65,47 @@ class Run:
         return frame
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path, verify: bool = False) -> Run:
     """Read a run folder.
 
+    Args:
+        folder: the run folder.
+        verify: whether to read the vectors too, only to compare them with their checksums.
+
     Raises:
-        UserError: the folder holds no run, or one that was not measured by this version.
+        UserError: the folder holds no run, one that was not measured by this version, or a damaged
+            one.
     """
     store = Store(folder)
-    table = GapTable.read(store.root)
-    projection, accuracy = None, None
-    if (store.root / PROJECTION).is_file():
-        projection = pd.read_parquet(store.root / PROJECTION)
-    if (store.root / ACCURACY).is_file():
-        accuracy = pd.read_csv(store.root / ACCURACY)
-    return Run(store.root, store.manifest, table, projection, accuracy)
+    manifest, table = store.manifest, GapTable.read(store.root)
+    if missing := {"model", "benchmark", "connector", "n_layers", "versions"} - manifest.keys():
+        raise UserError(f"{store.root / MANIFEST} is damaged (no {min(missing)}): {REPAIR}")
+    run = Run(store.root, manifest, table, _projection(store.root), _accuracy(store.root))
+    if verify:
+        store.verify()
+    return run
+
+
+def _projection(root: Path) -> pd.DataFrame | None:
+    """The rows of ``projection.parquet``; None if nothing was projected."""
+    if not is_recorded(root, PROJECTION):
+        return None
+    remedy = f"run keygap project {root}"
+    checksums = result_checksums(root, PROJECTION, remedy)
+    columns = ("site", "layer", "modality", "x", "y")
+    return read_table(root / PROJECTION, remedy, columns, checksums).to_pandas()
+
+
+def _accuracy(root: Path) -> pd.DataFrame | None:
+    """The rows of ``accuracy.csv``; None if no answers were scored."""
+    remedy = "repeat the keygap run or kg.answer that wrote it"
+    if is_recorded(root, ANSWERS):  # which the accuracy was counted in
+        read_bytes(root / ANSWERS, remedy, result_checksums(root, ANSWERS, remedy))
+    if not is_recorded(root, ACCURACY):
+        return None
+    checksums = result_checksums(root, ACCURACY, remedy)
+    columns = ("rule", "correct", "total", "accuracy")
+    return read_csv(root / ACCURACY, remedy, columns, ("rule",), checksums)
 
 
 def contrasts_of(runs: Sequence[Run], rung: str | None = None) -> list[str]:

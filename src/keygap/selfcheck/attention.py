@@ -11,23 +11,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from keygap.capture.attention import attention_weights
-from keygap.models.attention_tap import AttentionCall, AttentionTap, calls_attention_function
+from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
-from keygap.selfcheck.finding import NOISE, Outcome, relative_error
+from keygap.selfcheck.finding import FAIL, NOISE, NOT_RUN, Outcome, outcome, relative_error
 
 
 def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
     """Attention from query, key, value, mask and scale is what the model's attention gives."""
-    layers = [layer for layer in vlm.layers if layer.attention is not None]
+    layers = [layer for layer in vlm.layers if layer.calls_function]
+    if own := [layer for layer in vlm.layers if layer.attention and not layer.calls_function]:
+        return NOT_RUN, (
+            f"{own[0].kind} (layer {own[0].index}) computes attention by itself and not through "
+            "transformers' attention function"
+        )
     modules = [layer.attention for layer in layers if layer.attention is not None]
-    if not all(calls_attention_function(module) for module in modules):
-        return None, f"{type(modules[0]).__name__} calls no attention function: k_proj only"
     index = {id(layer.attention): layer.index for layer in layers}
     errors: dict[int, float] = {}
     skipped: list[str] = []
+    keys: dict[int, Tensor] = {}
 
     def handler(call: AttentionCall) -> Any:
+        keys[index[id(call.module)]] = call.key[:1].detach().clone()
         output = call.proceed()
         states = output[0] if isinstance(output, tuple) else output
         try:
@@ -41,14 +46,32 @@ def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
 
     with torch.no_grad(), AttentionTap(modules, handler, reads=True):
         vlm.forward(batch)
+    if wrong := _unnamed_sharing(vlm, keys):
+        return FAIL, wrong
     if skipped:
-        return None, skipped[0]
+        return NOT_RUN, skipped[0]
     missing = [layer.index for layer in layers if layer.index not in errors]
     if missing:
-        return False, f"layers {missing} never called the attention function"
+        return FAIL, f"layers {missing} never called the attention function"
     worst = max(errors, key=lambda layer: errors[layer])
     detail = f"{len(errors)} layers, worst {errors[worst]:.1e} at layer {worst}"
-    return errors[worst] <= NOISE[vlm.dtype], detail
+    return outcome(errors[worst] <= NOISE[vlm.dtype], detail)
+
+
+def _unnamed_sharing(vlm: VLM, keys: dict[int, Tensor]) -> str:
+    """Which layer is said to share keys and does not, or the other way round; empty if none."""
+    for layer, own in keys.items():
+        same = [
+            other
+            for other, theirs in keys.items()
+            if other < layer and theirs.shape == own.shape and torch.equal(theirs, own)
+        ]
+        source = vlm.shared.get(layer)
+        if source is None and same:
+            return f"layer {layer} attends to the keys of layer {same[0]}, and is read as another"
+        if source is not None and source not in same:
+            return f"layer {layer} does not attend to the keys of layer {source}"
+    return ""
 
 
 def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
@@ -68,10 +91,11 @@ def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
 def changed_key(vlm: VLM, batch: Batch) -> Outcome:
     """A key that is changed on its way into attention changes the logits, which then come back."""
     layers = [layer for layer in vlm.layers if layer.attention is not None]
+    layers = [layer for layer in layers if layer.shares is None]
     cross = [layer for layer in layers if layer.attends == "cross"]
     layer = (cross or layers)[len(cross or layers) // 2]
-    if layer.attention is None or not calls_attention_function(layer.attention):
-        return None, "the layer calls no attention function"
+    if layer.attention is None or not layer.calls_function:
+        return NOT_RUN, f"{layer.kind} (layer {layer.index}) calls no attention function"
     image = np.flatnonzero(batch.labels[0].modality == "image")
     position = int(image[len(image) // 2]) if len(image) and layer.attends == "self" else 0
 
@@ -87,8 +111,8 @@ def changed_key(vlm: VLM, batch: Batch) -> Outcome:
     change = float((moved[0] - plain[0]).abs().max())
     where = f"key {position} of layer {layer.index}: logits move by {change:.1e}"
     if not torch.equal(plain, after):
-        return False, f"{where}, and do not come back"
-    return change > 0, where
+        return FAIL, f"{where}, and do not come back"
+    return outcome(change > 0, where)
 
 
 @torch.no_grad()

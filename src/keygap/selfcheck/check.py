@@ -6,7 +6,9 @@
   model's attention gives, at every layer.
 - A key that is changed on its way into attention changes the logits; without the change, they are
   bit for bit what they were.
-- A sample in a padded batch gives the vectors that it gives alone.
+- A sample in a padded batch gives the vectors that it gives alone, or is read alone.
+- Texts of any length come through the chat template.
+- What extraction does at its default settings can be done.
 - No hook and no tap is left behind.
 
 Interventions on the model are suspended while it is checked.
@@ -15,20 +17,30 @@ Interventions on the model are suspended while it is checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 import torch
 from transformers import AttentionInterface
 
-from keygap.capture.sites import SITES
+from keygap.benchmarks import BadSample
 from keygap.errors import UserError
-from keygap.models.attention_tap import calls_attention_function
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 from keygap.selfcheck.attention import attention_recomputed, changed_key
-from keygap.selfcheck.batches import batched_equals_single
-from keygap.selfcheck.finding import Finding, Outcome, refusal
+from keygap.selfcheck.batches import BATCHES, batched_equals_single, batches_of, left_padding
+from keygap.selfcheck.extraction import default_extraction, sites_of, texts_of_any_length
+from keygap.selfcheck.finding import (
+    ALONE,
+    FAIL,
+    NOT_HERE,
+    NOT_RUN,
+    Finding,
+    Outcome,
+    outcome,
+    refusal,
+)
 from keygap.selfcheck.labels import labels_are_what_pixels_change, several_images, video
 from keygap.selfcheck.samples import check_samples
 
@@ -38,7 +50,10 @@ STEPS: tuple[tuple[str, Callable[[VLM, Batch], Outcome]], ...] = (
     ("frames of a video", video),
     ("attention recomputed", attention_recomputed),
     ("a changed key changes the logits", changed_key),
-    ("batched equals single", batched_equals_single),
+    (BATCHES, batched_equals_single),
+    ("padded on the left", left_padding),
+    ("texts of any length", texts_of_any_length),
+    ("extraction at default settings", default_extraction),
 )
 
 
@@ -55,7 +70,12 @@ def check(vlm: VLM) -> list[Finding]:
         UserError: the model makes no prompt of an image and a text, does not run on one, or does
             not fit into memory.
     """
-    batch = vlm.prompter(check_samples())
+    try:
+        batch = vlm.prompter(check_samples())
+    except BadSample as reason:
+        raise UserError(
+            f"{vlm.name}: no prompt can be made of the self-check's questions: {reason}"
+        ) from None
     with vlm.interventions.suspended(), torch.no_grad():
         # transformers sets hooks of its own in the first pass, and keeps them
         if why := refusal(vlm, lambda: vlm.forward(batch)):
@@ -66,30 +86,78 @@ def check(vlm: VLM) -> list[Finding]:
         findings = [Finding(name, *step(vlm, batch)) for name, step in STEPS]
         same = _footprint(vlm) == before
     detail = "" if same else "hooks or taps were left behind"
-    return [*findings, Finding("no hook left", same, detail)]
+    return [*findings, Finding("no hook left", *outcome(same, detail))]
 
 
-def cheap_check(vlm: VLM, batch: Batch) -> None:
-    """Check the labels of a model's first batch, as the first extraction does by itself.
+def cheap_check(vlm: VLM, batch: Batch) -> Finding:
+    """Check the labels of a model's first batch, as every extraction does by itself.
 
     Args:
         vlm: the model.
         batch: what the prompter made.
 
+    Returns:
+        What was found.
+
     Raises:
         UserError: the labels do not fit what the pixels change.
     """
     with vlm.interventions.suspended():
-        passed, detail = labels_are_what_pixels_change(vlm, batch)
-    if passed is False:
+        result, detail = labels_are_what_pixels_change(vlm, batch)
+    if result == FAIL:
         raise UserError(f"{vlm.name}: image positions are labelled wrongly: {detail}")
+    return Finding(STEPS[0][0], result, detail)
+
+
+def checked_in_extraction(vlm: VLM, first: Batch | None, batch_size: int) -> list[Finding]:
+    """What an extraction checks by itself, before it reads a sample.
+
+    Args:
+        vlm: the model.
+        first: the first usable sample; None if there is none.
+        batch_size: what was asked for.
+
+    Returns:
+        A finding for each step of ``check``; those that only ``check`` runs are not run.
+
+    Raises:
+        UserError: the labels do not fit what the pixels change.
+    """
+    run: dict[str, Finding] = {}
+    if first is not None:
+        labels = cheap_check(vlm, first)
+        run[labels.check] = labels
+    if batch_size == 1:
+        run[BATCHES] = Finding(BATCHES, NOT_HERE, "the batch size is 1")
+    elif first is not None:
+        run[BATCHES] = batches_of(vlm)
+    return [
+        run.get(name, Finding(name, NOT_RUN, "keygap check runs it, extraction does not"))
+        for name, _ in STEPS
+    ]
+
+
+def notes_of(findings: Sequence[Finding]) -> list[str]:
+    """What findings mean for the samples of an extraction, one sentence each."""
+    return [
+        f"samples are read one by one, because in a batch they would change each other: {f.detail}"
+        for f in findings
+        if f.result == ALONE
+    ]
+
+
+def checked_facts(findings: Sequence[Finding], notes: Sequence[str]) -> dict[str, Any]:
+    """The findings and notes of an extraction as plain values, for its manifest."""
+    return {
+        "self_check": [asdict(finding) for finding in findings],
+        "notes": [note for note in notes if note],
+    }
 
 
 def frame_of(findings: Sequence[Finding]) -> pd.DataFrame:
     """The findings as a table: check, result, detail."""
-    words = {True: "pass", False: "FAIL", None: "-"}
     return pd.DataFrame(
-        [(item.check, words[item.passed], item.detail) for item in findings],
+        [(item.check, item.result, item.detail) for item in findings],
         columns=["check", "result", "detail"],
     )
 
@@ -103,23 +171,12 @@ def summary(vlm: VLM) -> str:
     )
     if windows := [layer.window for layer in vlm.layers if layer.window]:
         kinds += f" ({len(windows)} of them with a sliding window of {min(windows)})"
+    if vlm.shared:
+        kinds += f" ({len(vlm.shared)} of them attend to the keys of earlier layers)"
     return (
         f"{vlm.name}: {vlm.architecture}, image and text meet in: {vlm.fusion}; "
         f"connector: {vlm.connector or 'none'}; layers: {kinds}; sites: {', '.join(sites_of(vlm))}"
     )
-
-
-def sites_of(vlm: VLM) -> list[str]:
-    """The sites that every layer with attention has."""
-    layers = [layer for layer in vlm.layers if layer.attention is not None]
-    tapped = all(calls_attention_function(layer.attention) for layer in layers if layer.attention)
-    return [
-        name
-        for name, site in SITES.items()
-        if site.kind == "hidden"
-        or (site.kind == "attention" and tapped)
-        or (site.kind == "projection" and all(name in layer.projections for layer in layers))
-    ]
 
 
 def _footprint(vlm: VLM) -> list[Any]:

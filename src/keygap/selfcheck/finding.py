@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,16 @@ from keygap.benchmarks.sample import BadSample
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
 
-Outcome = tuple[bool | None, str]  # whether a step passed (None: it does not apply), and details
+# ``not run``: nothing is known; ``does not apply``: there is nothing to check in this model;
+# ``one by one``: samples change each other in a batch, so each is read in a pass of its own.
+Result = Literal["pass", "FAIL", "not run", "does not apply", "one by one"]
+PASS: Result = "pass"
+FAIL: Result = "FAIL"
+NOT_RUN: Result = "not run"
+NOT_HERE: Result = "does not apply"
+ALONE: Result = "one by one"
+
+Outcome = tuple[Result, str]  # what a step finds, and details
 
 # Differences between two ways of computing the same, relative to the largest value.
 NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -29,13 +38,19 @@ class Finding:
 
     Attributes:
         check: what was checked.
-        passed: whether it passed, None where it does not apply.
-        detail: numbers, or what is wrong.
+        result: what was found. A step that could not be run is told apart from one that passed,
+            and from one that has nothing to check in this model.
+        detail: numbers, or what is wrong, or why the step was not run.
     """
 
     check: str
-    passed: bool | None
+    result: Result
     detail: str
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it passed; None if it was not run, does not apply, or is neither."""
+        return {PASS: True, FAIL: False}.get(self.result)
 
 
 def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
@@ -62,6 +77,11 @@ def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
         known = isinstance(error, (BadSample, UserError))
         return line if known else f"{type(error).__name__}: {line}"
     return None
+
+
+def outcome(passed: bool, detail: str) -> Outcome:
+    """What a step that was run finds."""
+    return PASS if passed else FAIL, detail
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -11,13 +11,14 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import BatchFeature
 
+from keygap.benchmarks import Sample
 from keygap.capture.features import image_mask, visible_features
 from keygap.capture.hooks import Capture
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.batch import Batch
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.vlm import VLM
-from keygap.selfcheck.finding import Outcome, refusal
+from keygap.selfcheck.finding import FAIL, NOT_HERE, NOT_RUN, PASS, Outcome, refusal
 from keygap.selfcheck.samples import (
     FRAMES,
     sample_of_a_video,
@@ -33,7 +34,7 @@ def labels_are_what_pixels_change(vlm: VLM, batch: Batch) -> Outcome:
     """
     pixels = [name for name, values in batch.inputs.items() if _are_pixels(name, values)]
     if not pixels:
-        return False, f"no pixels among the model inputs: {', '.join(batch.inputs)}"
+        return FAIL, f"no pixels among the model inputs: {', '.join(batch.inputs)}"
     other = _with_other_pixels(vlm, batch, pixels)
     if vlm.fusion == "cross-attention":
         return _features(vlm, batch, other)
@@ -43,39 +44,43 @@ def labels_are_what_pixels_change(vlm: VLM, batch: Batch) -> Outcome:
     for row, labels in enumerate(batch.labels):
         size = len(labels)
         if one.shape[1] < size:
-            return False, f"{size} labels, but {one.shape[1]} positions enter the text layers"
+            return FAIL, f"{size} labels, but {one.shape[1]} positions enter the text layers"
         changed = (one[row, :size] != moved[row, :size]).any(-1).cpu().numpy()
         discrete = vlm.fusion == "early fusion"
         expected = labels.modality == "image" if discrete else _patches(labels)
         wrong += int((changed != expected).sum())
     patches = sum(int(_patches(labels).sum()) for labels in batch.labels)
     detail = f"{patches} image positions in {len(batch.labels)} prompts"
-    return (False, f"{wrong} positions differ; {detail}") if wrong else (True, detail)
+    return (FAIL, f"{wrong} positions differ; {detail}") if wrong else (PASS, detail)
 
 
 def several_images(vlm: VLM, batch: Batch) -> Outcome:
     """Two images in one prompt are labelled apart."""
     found = _run(vlm, sample_of_two_images())
-    if isinstance(found, str):
-        return None, found
+    if isinstance(found, tuple):
+        return found
     images = set(found.labels[0].image[_patches(found.labels[0])].tolist())
     if vlm.fusion != "cross-attention" and images != {0, 1}:
-        return False, f"positions of images {sorted(images)} instead of 0 and 1"
+        return FAIL, f"positions of images {sorted(images)} instead of 0 and 1"
     return labels_are_what_pixels_change(vlm, found)
 
 
 def video(vlm: VLM, batch: Batch) -> Outcome:
     """Pixels of a video change the positions that are labelled as the video's, and no others."""
     found = _run(vlm, sample_of_a_video())
-    if isinstance(found, str):
-        return None, found
+    if isinstance(found, tuple):
+        return found
     passed, detail = labels_are_what_pixels_change(vlm, found)
     frames = found.labels[0].frame.max() + 1 or "unknown"
     return passed, f"{detail}, {frames} frames of {FRAMES} pictures"
 
 
-def _run(vlm: VLM, sample: Any) -> Batch | str:
-    """The batch of a sample that a model runs on, or why it does not."""
+def _run(vlm: VLM, sample: Sample) -> Batch | Outcome:
+    """The batch of a sample that a model runs on, or why it does not.
+
+    A sample that the prompter refuses with a reason is not for this model. Whatever else goes wrong
+    says nothing about what the model can do.
+    """
     made: list[Batch] = []
 
     def run() -> None:
@@ -83,7 +88,9 @@ def _run(vlm: VLM, sample: Any) -> Batch | str:
         vlm.forward(made[0])
 
     why = refusal(vlm, run)
-    return made[0] if why is None else f"not for this model: {why}"
+    if why is None:
+        return made[0]
+    return NOT_RUN if made else NOT_HERE, f"not for this model: {why}"
 
 
 def _are_pixels(name: str, values: Any) -> bool:
@@ -124,10 +131,10 @@ def _features(vlm: VLM, batch: Batch, other: Batch) -> Outcome:
         map(str, vlm.indices("cross"))
     )
     if still := int((visible & ~changed).sum()):
-        return False, f"{still} of them do not change with the pixels; {detail}"
+        return FAIL, f"{still} of them do not change with the pixels; {detail}"
     if _padding_counts(vlm, batch, layer, visible):
-        return False, f"there are others that text attends to; {detail}"
-    return True, detail
+        return FAIL, f"there are others that text attends to; {detail}"
+    return PASS, detail
 
 
 def _padding_counts(

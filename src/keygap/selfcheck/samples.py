@@ -10,6 +10,7 @@ from PIL import Image
 from keygap.benchmarks.sample import Piece, Sample, image_then_question
 
 FRAMES = 4  # pictures of the video
+LONG = "Which of these things is to the left of the door, and what is written on it? " * 8
 
 
 def check_samples() -> list[Sample]:
@@ -37,6 +38,21 @@ def sample_of_two_images() -> Sample:
     text = replace(two.prompt[1], text=" and this? ")
     prompt = (one.prompt[0], one.prompt[1], replace(two.prompt[0], image=1), text)
     return replace(one, images=(*one.images, *two.images), prompt=prompt)
+
+
+def sample_of_a_long_text() -> Sample:
+    """One picture with a text many times as long as those of ``check_samples``."""
+    return _with_text(check_samples()[1], LONG)
+
+
+def samples_by_length() -> list[Sample]:
+    """One picture with texts from 1 to 3,000 characters."""
+    return [_with_text(check_samples()[0], (LONG * 5)[:size]) for size in (1, 60, 600, 3000)]
+
+
+def _with_text(sample: Sample, text: str) -> Sample:
+    prompt = (sample.prompt[0], replace(sample.prompt[1], text=text))
+    return replace(sample, question=text, prompt=prompt)
 
 
 def sample_of_a_video() -> Sample:

@@ -1,7 +1,8 @@
 """The vectors of an extraction on disk, with their labels: file names, schema, writer, reader."""
 
-from keygap.store.files import write_table, write_text
+from keygap.store.files import write_bytes, write_table, write_text
 from keygap.store.reader import LabelledVectors, Store
+from keygap.store.results import save_results
 from keygap.store.writer import PartTables, StoreWriter, write_part
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "PartTables",
     "Store",
     "StoreWriter",
+    "save_results",
+    "write_bytes",
     "write_part",
     "write_table",
     "write_text",

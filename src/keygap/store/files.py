@@ -2,44 +2,117 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk, and renamed. A
 reader, or a run that continues after a kill, therefore never meets half a file. Every table and
-every text of a run is written here.
+every text of a run is written here. The functions that write return the SHA-256 of the file.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from keygap import interrupts
 from keygap.errors import UserError
 
+Content: TypeAlias = "str | bytes | pa.Table"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_text(path: Path, text: str) -> None:
+@dataclass(frozen=True)
+class Staged:
+    """A file that is whole on disk under a temporary name.
+
+    Attributes:
+        path: where it belongs.
+        temporary: where it is.
+        sha256: of its content, in hexadecimal.
+    """
+
+    path: Path
+    temporary: Path
+    sha256: str
+
+    def commit(self) -> None:
+        """Move the file to where it belongs, in place of the one before."""
+        self.temporary.replace(self.path)
+
+
+@contextmanager
+def staged(path: Path, content: Content) -> Iterator[Staged]:
+    """Write a file under a temporary name, which is removed on leaving unless it was committed.
+
+    Args:
+        path: where the file belongs. Missing folders are created.
+        content: text (written in UTF-8), bytes, or a table (written as parquet).
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with interrupts.tidied():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield Staged(path, temporary, _written(temporary, content))
+        except OSError as error:
+            raise explained(error, path) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> str:
+    """Write a file, whole or not at all. Missing folders are created.
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written.
+    """
+    return _write(path, data)
+
+
+def write_text(path: Path, text: str) -> str:
     """Write a text file in UTF-8, whole or not at all. Missing folders are created.
 
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
-    _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return _write(path, text)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table) -> str:
     """Write a parquet file, whole or not at all. Missing folders are created.
 
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
-    _write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    return _write(path, table)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with everything in it, if it exists.
+
+    Raises:
+        UserError: it cannot be removed.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, path) from error
 
 
 def temporary_files(folder: Path, pattern: str = "*") -> list[Path]:
@@ -72,16 +145,20 @@ def explained(error: OSError, path: Path) -> UserError:
     return UserError(f"{path} cannot be written ({reason}): name another folder")
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise explained(error, path) from error
+def _written(path: Path, content: Content) -> str:
+    """Write a file through to the disk; returns its SHA-256."""
+    with path.open("w+b") as file:
+        if isinstance(content, pa.Table):
+            pq.write_table(content, file, compression="zstd")
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, content: Content) -> str:
+    with staged(path, content) as file:
+        file.commit()
+    return file.sha256

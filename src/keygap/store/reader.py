@@ -1,8 +1,12 @@
-"""Reads a run: its samples, its tokens, and the labelled vectors of a site and layer."""
+"""Reads a run: its samples, its tokens, and the labelled vectors of a site and layer.
+
+Only files that the run recorded are read, and each only if its checksum is the recorded one. The
+bytes are hashed as they are read, so verifying costs no second pass over the disk.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,22 +16,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 from jaxtyping import Bool, Float
 
+from keygap.arguments import distinct
 from keygap.errors import UserError, unknown
+from keygap.store.checksums import REPAIR, Recorded, checksums_of, read_checksums
+from keygap.store.lock import refuse_locked
+from keygap.store.reading import first_line, read_json, read_table, read_yaml, verify
 from keygap.store.run import (
+    CHECKSUMS,
+    EXTRACTION,
     MANIFEST,
     SAMPLES,
     TOKENS,
-    VECTORS,
     extraction_file,
-    site_folder,
+    part_files,
+    part_number,
+    place_of,
     vectors_folder,
 )
 
+logger = logging.getLogger("keygap")
+
 UNFINISHED = "holds an extraction that did not finish: repeat its command, it continues"
+TOKEN_COLUMNS = ("sample_id", "position", "token", "modality", "role")
+VECTOR_COLUMNS = ("sample_id", "position", "attention", "vector")
 
 
 @dataclass(frozen=True)
@@ -76,35 +89,43 @@ class Store:
         identity: what the extraction was asked for, as plain values.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run; a file of the run is missing, or a file is among its
+            parts that it did not write; or its samples, identity or manifest are damaged.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        if not (self.root / SAMPLES).is_file():
-            raise UserError(f"{self.root} holds no run: make one with keygap extract or keygap run")
-        self.identity: dict[str, Any] = read_identity(self.root)
+        self._recorded = read_checksums(self.root)
+        if self._recorded is None:
+            self._begin_without_checksums()
+        elif SAMPLES not in self._recorded:
+            raise self._unfinished()
+        self.identity: dict[str, Any] = read_identity(self.root, self._recorded)
+        if self._is_finished:
+            self._refuse_foreign()
+            self._read_manifest()
+        _ = self.samples
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What was done by the finished extraction.
 
         Raises:
-            UserError: the extraction has not finished.
+            UserError: the extraction has not finished, or the manifest is damaged.
         """
-        if not (self.root / MANIFEST).is_file():
-            raise UserError(f"{self.root} {UNFINISHED}")
-        return json.loads((self.root / MANIFEST).read_text(encoding="utf-8"))
+        if not self._is_finished:
+            raise self._unfinished()
+        return self._read_manifest()
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per sample; a failed one has its reason in ``failure``."""
-        return pq.read_table(self.root / SAMPLES).to_pandas()
+        return self._read([SAMPLES], ("sample_id", "subject", "failure")).to_pandas()
 
     @cached_property
     def tokens(self) -> pd.DataFrame:
         """One row per token: its labels, and the subject and language of its sample."""
-        tokens = pq.read_table(self.root / TOKENS).to_pandas()
+        tokens = self._read(self._parts_in(TOKENS), TOKEN_COLUMNS).to_pandas()
         samples = self.samples.set_index("sample_id")
         names = tokens["sample_id"].astype(str)
         return tokens.assign(
@@ -114,13 +135,21 @@ class Store:
     @cached_property
     def sites(self) -> list[str]:
         """The sites that were read, sorted by name."""
-        folders = (self.root / VECTORS).glob("site=*")
-        return sorted(folder.name.removeprefix("site=") for folder in folders)
+        return sorted({site for site, _ in self._places})
 
     def layers(self, site: str) -> list[int]:
         """The absolute indices of the layers at which a site was read, ascending."""
-        folders = site_folder(self.root, site).glob("layer=*")
-        return sorted(int(folder.name.removeprefix("layer=")) for folder in folders)
+        return sorted(layer for found, layer in self._places if found == site)
+
+    def verify(self) -> None:
+        """Compare every part with its checksum, for a caller that does not read them all.
+
+        Raises:
+            UserError: a part is missing or damaged.
+        """
+        if self._recorded is not None:
+            for name in sorted(self._files):
+                verify(self.root / name, REPAIR, self._recorded[name])
 
     def site_layers(
         self, sites: Sequence[str] | None = None, layers: Sequence[int] | None = None
@@ -135,11 +164,11 @@ class Store:
             UserError: the run has no such site or layer.
         """
         found = []
-        for site in self.sites if sites is None else sites:
+        for site in self.sites if sites is None else distinct(sites, "sites", "k_proj"):
             if site not in self.sites:
                 raise unknown("site", site, self.sites, hint=f"of {self.root}")
             known = self.layers(site)
-            for layer in known if layers is None else layers:
+            for layer in known if layers is None else distinct(layers, "layers", "0"):
                 if layer not in known:
                     raise unknown("layer", layer, known, hint=f"of {site} in {self.root}")
                 found.append((site, layer))
@@ -161,15 +190,16 @@ class Store:
             role: only tokens of this role, or of these; None means all.
 
         Raises:
-            UserError: the run has no such site or layer.
+            UserError: the run has no such site or layer, or one of their files is damaged.
         """
         self.site_layers([site], [layer])
         folder = vectors_folder(self.root, site, layer)
-        table = pq.read_table(folder, partitioning=None)
+        place = folder.relative_to(self.root).as_posix()
+        table = self._read(self._parts_in(place), VECTOR_COLUMNS)
         rows = table.select(["sample_id", "position"]).to_pandas()
         labels = self._labels_of(rows, folder)
         labels = labels.assign(attention=table["attention"].to_numpy())
-        vectors = LabelledVectors(_array_of(table), labels)
+        vectors = LabelledVectors(_array_of(table, folder), labels)
         keep = np.ones(len(labels), dtype=bool)
         if modality is not None:
             keep &= (labels["modality"] == modality).to_numpy()
@@ -189,10 +219,81 @@ class Store:
             wanted, known = _index_of(rows), _index_of(labels)
             labels = labels[known.isin(wanted)].reset_index(drop=True)
         if not np.array_equal(rows["position"].to_numpy(), labels["position"].to_numpy()):
-            if not (self.root / MANIFEST).is_file():
-                raise UserError(f"{self.root} {UNFINISHED}")
-            raise RuntimeError(f"tokens and vectors of {folder} are not in the same order")
+            if not self._is_finished:
+                raise self._unfinished()
+            raise UserError(f"{folder} has other rows than {self.root / TOKENS}: {REPAIR}")
         return labels
+
+    def _begin_without_checksums(self) -> None:
+        """Accept a run of keygap 0.1; refuse what is none, and a run that lost its checksums."""
+        if not (self.root / SAMPLES).is_file():
+            raise UserError(f"{self.root} holds no run: make one with keygap extract or keygap run")
+        if (self.root / MANIFEST).is_file() and "checksums" in self._read_manifest():
+            raise UserError(f"{self.root / CHECKSUMS} is missing: {REPAIR}")
+        logger.warning(
+            "%s has no %s (an earlier keygap wrote none): its files are read without verification",
+            self.root,
+            CHECKSUMS,
+        )
+
+    @property
+    def _is_finished(self) -> bool:
+        if self._recorded is None:
+            return (self.root / MANIFEST).is_file()
+        return MANIFEST in self._recorded
+
+    def _unfinished(self) -> UserError:
+        try:
+            refuse_locked(self.root)
+        except UserError as written:
+            return written
+        return UserError(f"{self.root} {UNFINISHED}")
+
+    def _read_manifest(self) -> dict[str, Any]:
+        checksums = checksums_of(self.root, MANIFEST, self._recorded)
+        return read_json(self.root / MANIFEST, REPAIR, checksums)
+
+    @cached_property
+    def _files(self) -> set[str]:
+        """Every file of a part, by its path in the run folder."""
+        names = part_files(self.root) if self._recorded is None else self._recorded
+        return {name for name in names if part_number(name) is not None}
+
+    @cached_property
+    def _places(self) -> set[tuple[str, int]]:
+        """Every site and layer that has a file."""
+        return {place for name in self._files if (place := place_of(name)) is not None}
+
+    def _parts_in(self, folder: str) -> list[str]:
+        """The files of a folder, in the order of the parts."""
+        found = [name for name in self._files if name.rpartition("/")[0] == folder]
+        if not found:
+            raise UserError(f"{self.root / folder} has no part: {REPAIR}")
+        return sorted(found, key=lambda name: part_number(name) or 0)
+
+    def _read(self, names: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """The table in some files, one after another."""
+        tables = []
+        for name in names:
+            checksums = checksums_of(self.root, name, self._recorded)
+            tables.append(read_table(self.root / name, REPAIR, columns, checksums))
+        try:
+            return pa.concat_tables(tables).unify_dictionaries()
+        except pa.ArrowException as error:  # files without checksums may be of different runs
+            place = (self.root / names[0]).parent
+            raise UserError(
+                f"{place} has parts that do not fit together ({first_line(error)}): {REPAIR}"
+            ) from error
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a finished run that lacks a file, or has one among its parts that is not its."""
+        if self._recorded is None:
+            return
+        present = part_files(self.root)
+        if missing := sorted(self._files - present):
+            raise UserError(f"{self.root / missing[0]} is missing: {REPAIR}")
+        if foreign := sorted(present - self._files):
+            raise UserError(f"{self.root / foreign[0]} was not written by this run: {REPAIR}")
 
     def __repr__(self) -> str:
         bad = int(self.samples["failure"].notna().sum())
@@ -202,27 +303,30 @@ class Store:
         )
 
 
-def read_identity(root: Path) -> dict[str, Any]:
+def read_identity(root: Path, recorded: Recorded | None, remedy: str = REPAIR) -> dict[str, Any]:
     """What the extraction in a run folder was asked for.
+
+    Args:
+        root: the run folder.
+        recorded: its checksums; None if it has none.
+        remedy: what the user can do if the file is damaged.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    path = extraction_file(root)
+    if recorded is None:
+        return read_yaml(extraction_file(root), remedy)
+    return read_yaml(root / EXTRACTION, remedy, checksums_of(root, EXTRACTION, recorded, remedy))
+
+
+def _array_of(table: pa.Table, folder: Path) -> Float[np.ndarray, "n heads head_dim"]:
+    metadata = table.schema.metadata or {}
     try:
-        identity = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        identity = None
-    if not isinstance(identity, dict):
-        raise UserError(f"{path} is missing or damaged: extract again into another folder")
-    return identity
-
-
-def _array_of(table: pa.Table) -> Float[np.ndarray, "n heads head_dim"]:
-    metadata = table.schema.metadata
-    shape = (-1, int(metadata[b"heads"]), int(metadata[b"head_dim"]))
-    flat = table["vector"].combine_chunks().flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(shape)
+        shape = (-1, int(metadata[b"heads"]), int(metadata[b"head_dim"]))
+        flat = table["vector"].combine_chunks().flatten()
+        return flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(shape)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:  # without checksums only
+        raise UserError(f"{folder} holds no vectors ({first_line(error)}): {REPAIR}") from error
 
 
 def _index_of(rows: pd.DataFrame) -> pd.MultiIndex:

@@ -7,6 +7,8 @@ take the names from here, so that the layout on disk is defined once.
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 # An extraction.
@@ -16,7 +18,8 @@ SAMPLES = "samples.parquet"
 TOKENS = "tokens"
 VECTORS = "vectors"
 PARTS = "part-*.parquet"  # in tokens and in every folder of vectors
-LOCK = ".lock"  # exists while a process writes the extraction
+CHECKSUMS = "checksums.sha256"  # of every file here and below, except figures and the report
+LOCK = ".lock"  # exists while a process writes in the folder
 
 # What is computed from it.
 MEASUREMENT = "measurement.yaml"
@@ -65,6 +68,32 @@ def vectors_folder(root: Path, site: str, layer: int) -> Path:
 def part_name(number: int) -> str:
     """The file name of a part (``PARTS``)."""
     return f"part-{number:05d}.parquet"
+
+
+def part_files(root: Path) -> set[str]:
+    """Every file below ``tokens`` and ``vectors``, by its path in the run folder.
+
+    As other parquet readers do, names that begin with a dot or an underscore are passed over.
+    """
+    found = set()
+    for top in (TOKENS, VECTORS):
+        for folder, folders, files in os.walk(root / top):
+            folders[:] = [name for name in folders if name[0] not in "._"]
+            place = Path(folder).relative_to(root).as_posix()
+            found |= {f"{place}/{name}" for name in files if name[0] not in "._"}
+    return found
+
+
+def part_number(name: str) -> int | None:
+    """The number of the part that a file of this path belongs to; None if it is no part."""
+    found = re.fullmatch(r"part-(\d{5,})\.parquet", name.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
+def place_of(name: str) -> tuple[str, int] | None:
+    """The site and layer of a file of vectors; None for any other path in a run folder."""
+    found = re.fullmatch(rf"{VECTORS}/site=([^/]+)/layer=(\d+)/[^/]+", name)
+    return (found[1], int(found[2])) if found else None
 
 
 def _present(folder: Path, name: str) -> Path:

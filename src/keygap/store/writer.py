@@ -2,15 +2,19 @@
 
 An extraction consists of parts. The files of a part, its tokens and vectors, are written first and
 each is whole or missing; they may be written by any process. Then the one writer that holds the
-folder's lock adds the part's rows to ``samples.parquet``, which commits it: a sample is done if and
-only if it has a row there. A run that continues after a kill writes the files of uncommitted parts
-again, with the same content.
+folder's lock records their checksums and adds the part's rows to ``samples.parquet``, which commits
+the part: a sample is done if and only if it has a row there. A run that continues after a kill
+writes the files of uncommitted parts again, with the same content.
+
+A writer that opens a run verifies what is there. Parts that are missing or damaged are to be
+extracted again, and files among the parts that the run did not write are removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -18,14 +22,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import yaml
 
+from keygap import interrupts
 from keygap.errors import UserError
-from keygap.store.files import temporary_files, write_table, write_text
+from keygap.store.checksums import read_checksums, write_checksums
+from keygap.store.files import remove, staged, temporary_files, write_table, write_text
 from keygap.store.lock import locked
 from keygap.store.reader import read_identity
+from keygap.store.recovery import inspect, is_of_extraction
 from keygap.store.run import (
+    CHECKSUMS,
     EXTRACTION,
     LOCK,
     MANIFEST,
@@ -35,11 +43,15 @@ from keygap.store.run import (
     VECTORS,
     extraction_file,
     part_name,
+    part_number,
     vectors_folder,
 )
 from keygap.store.schema import SAMPLES_SCHEMA
 
-OWN_FILES = (EXTRACTION, MANIFEST, SAMPLES)
+OWN_FILES = (EXTRACTION, MANIFEST, SAMPLES, CHECKSUMS)
+SHOWN = 3  # damaged files that a message names
+
+logger = logging.getLogger("keygap")
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class PartTables:
     vectors: Mapping[tuple[str, int], pa.Table]
 
 
-def write_part(root: Path, number: int, part: PartTables) -> None:
+def write_part(root: Path, number: int, part: PartTables) -> dict[str, str]:
     """Write the files of a part. The part is not committed by this.
 
     Args:
@@ -65,13 +77,21 @@ def write_part(root: Path, number: int, part: PartTables) -> None:
         number: of the part, from 0.
         part: its tables.
 
+    Returns:
+        The SHA-256 of each file, by its path in the run folder.
+
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    for (site, layer), table in part.vectors.items():
-        write_table(vectors_folder(root, site, layer) / part_name(number), table)
+    files = {
+        vectors_folder(root, site, layer) / part_name(number): table
+        for (site, layer), table in part.vectors.items()
+    }
     if part.tokens is not None:
-        write_table(root / TOKENS / part_name(number), part.tokens)
+        files[root / TOKENS / part_name(number)] = part.tokens
+    return {
+        path.relative_to(root).as_posix(): write_table(path, table) for path, table in files.items()
+    }
 
 
 class StoreWriter:
@@ -85,16 +105,19 @@ class StoreWriter:
 
     Attributes:
         samples: the rows of all committed samples.
+        damaged: numbers of the committed parts that must be extracted and committed again.
     """
 
     def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
         self.root = root
         self.identity = dict(identity)
         self.samples: pa.Table = SAMPLES_SCHEMA.empty_table()
+        self.damaged: set[int] = set()
+        self._recorded: dict[str, tuple[str, ...]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Lock the folder and read what is committed.
+        """Lock the folder, read what is committed and verify it.
 
         Raises:
             UserError: the folder holds another extraction or something else, is being written by
@@ -106,9 +129,7 @@ class StoreWriter:
             self._refuse_other()
             self._remove_temporary()
             stack.callback(self._remove_uncommitted)
-            if (self.root / SAMPLES).is_file():
-                self.samples = pq.read_table(self.root / SAMPLES)
-            self._write_identity()
+            self._recover()
             self._stack = stack.pop_all()
         return self
 
@@ -118,7 +139,7 @@ class StoreWriter:
 
     @property
     def done(self) -> set[str]:
-        """Ids of the samples that are committed, failed ones included."""
+        """Ids of the samples that have a row, failed ones included."""
         return set(self.samples["sample_id"].to_pylist())
 
     @property
@@ -126,18 +147,38 @@ class StoreWriter:
         """Id of every committed sample that failed, and why."""
         return failures_of(self.samples)
 
-    def commit(self, samples: pa.Table) -> None:
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of each file of the committed parts, by its path in the run folder."""
+        parts = sorted(name for name in self._recorded if part_number(name) is not None)
+        return {name: self._recorded[name][-1] for name in parts}
+
+    def commit(self, number: int, samples: pa.Table, checksums: Mapping[str, str]) -> None:
         """Commit a part whose files are on disk.
 
         Args:
+            number: of the part, from 0.
             samples: the rows of its samples.
+            checksums: the SHA-256 of its files, as ``write_part`` returns them.
 
         Raises:
             UserError: the disk is full, or the folder cannot be written. Earlier parts stay.
         """
-        together = pa.concat_tables([self.samples, samples]).combine_chunks()
-        write_table(self.root / SAMPLES, together)
-        self.samples = together
+        together = _with_rows(self.samples, samples)
+        known = self._recorded.items()
+        former = {name: sums for name, sums in known if part_number(name) == number}
+        recorded = {name: sums for name, sums in known if name not in former}
+        written = {name: (digest,) for name, digest in checksums.items()}
+        if former and former != written:  # the results are of other vectors
+            recorded = {name: sums for name, sums in recorded.items() if is_of_extraction(name)}
+        with staged(self.root / SAMPLES, together) as file, interrupts.deferred():
+            before = recorded.get(SAMPLES, ())[-1:]
+            either = tuple(dict.fromkeys((*before, file.sha256)))
+            self._record({**recorded, **written, SAMPLES: either})
+            file.commit()
+            self.samples = together
+            self.damaged.discard(number)
+            self._say_what_is_kept()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write what was done. This marks the extraction as finished.
@@ -145,21 +186,25 @@ class StoreWriter:
         Raises:
             UserError: the disk is full, or the folder cannot be written.
         """
-        write_text(self.root / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        text = json.dumps(manifest, indent=2) + "\n"
+        with staged(self.root / MANIFEST, text) as file, interrupts.deferred():
+            file.commit()
+            latest = {name: sums[-1:] for name, sums in self._recorded.items()}
+            self._record({**latest, MANIFEST: (file.sha256,)})
 
     def _refuse_other(self) -> None:
         if not self.root.exists():
             return
         if not self.root.is_dir():
             raise UserError(f"{self.root} is a file: name a folder for the run")
-        if not extraction_file(self.root).is_file():
+        if not (self.root / CHECKSUMS).exists() and not extraction_file(self.root).is_file():
             ours = {self.root / LOCK, *temporary_files(self.root)}
             if set(self.root.iterdir()) - ours:
                 raise UserError(
                     f"{self.root} is not empty and holds no run: name another folder with --out"
                 )
             return
-        found = read_identity(self.root)
+        found = self._found_identity()
         for key in dict.fromkeys((*self.identity, *found)):  # in the order of what was asked
             if self.identity.get(key) != found.get(key):
                 raise UserError(
@@ -167,24 +212,88 @@ class StoreWriter:
                     f"{self.identity.get(key)!r}; name another folder with --out"
                 )
 
-    def _write_identity(self) -> None:
-        if not (self.root / EXTRACTION).is_file():
-            write_text(self.root / EXTRACTION, yaml.safe_dump(self.identity, sort_keys=False))
+    def _found_identity(self) -> dict[str, Any]:
+        """What the folder's extraction was asked for.
+
+        A damaged file of it is no obstacle if its checksum is that of what is asked now.
+        """
+        remedy = "name another folder with --out"
+        try:
+            recorded = read_checksums(self.root)
+        except UserError:
+            recorded = None
+        digest = hashlib.sha256(self._identity_text().encode()).hexdigest()
+        if recorded is not None and digest in recorded.get(EXTRACTION, ()):
+            return self.identity
+        return read_identity(self.root, recorded, remedy)
+
+    def _identity_text(self) -> str:
+        return yaml.safe_dump(self.identity, sort_keys=False)
+
+    def _recover(self) -> None:
+        """Read what is committed; undo what is damaged or foreign.
+
+        If anything is, the run counts as unfinished until it is whole again.
+        """
+        state = inspect(self.root)
+        self._recorded, self.samples, self.damaged = state.recorded, state.samples, state.damaged
+        if state.wrong:
+            shown = ", ".join(state.wrong[:SHOWN])
+            more = f" and {len(state.wrong) - SHOWN} more" if len(state.wrong) > SHOWN else ""
+            logger.warning(
+                "%s: missing, damaged or foreign, mended now: %s%s", self.root, shown, more
+            )
+            self._remove_misplaced()
+            undone = {MANIFEST, *({SAMPLES} & set(state.wrong))}
+            self._record({name: s for name, s in self._recorded.items() if name not in undone})
+            for name in (MANIFEST, *state.wrong):
+                if name != CHECKSUMS:
+                    remove(self.root / name)
+        for name in state.foreign:
+            remove(self.root / name)
+        if EXTRACTION in state.wrong or EXTRACTION not in self._recorded:
+            digest = write_text(self.root / EXTRACTION, self._identity_text())
+            self._record({**self._recorded, EXTRACTION: (digest,)})
+        self._say_what_is_kept()
+
+    def _record(self, recorded: dict[str, tuple[str, ...]]) -> None:
+        write_checksums(self.root, recorded)
+        self._recorded = recorded
+
+    def _remove_misplaced(self) -> None:
+        """Remove folders in the place of files, and files in the place of folders."""
+        for name, is_wrong in (
+            (CHECKSUMS, Path.is_dir), (TOKENS, Path.is_file), (VECTORS, Path.is_file)
+        ):  # fmt: skip
+            if is_wrong(self.root / name):
+                remove(self.root / name)
+
+    def _say_what_is_kept(self) -> None:
+        if len(self.samples):
+            interrupts.keep(f"{len(self.samples)} samples are kept in {self.root}")
 
     def _remove_temporary(self) -> None:
         left = [path for name in OWN_FILES for path in temporary_files(self.root, name)]
         for folder in (self.root / TOKENS, *(self.root / VECTORS).glob("site=*/layer=*")):
             left += temporary_files(folder, PARTS)
         for path in left:
-            path.unlink()
+            remove(path)
 
     def _remove_uncommitted(self) -> None:
-        if (self.root / SAMPLES).is_file():
-            return
-        for name in (TOKENS, VECTORS):
-            shutil.rmtree(self.root / name, ignore_errors=True)
-        with suppress(OSError):
-            (self.root / EXTRACTION).unlink()
+        """Leave nothing of a run that committed nothing, unless something else is there."""
+        ours = (EXTRACTION, CHECKSUMS, TOKENS, VECTORS)
+        with suppress(OSError, UserError):
+            if not {path.name for path in self.root.iterdir()} - {*ours, LOCK}:
+                for name in ours:
+                    remove(self.root / name)
+
+
+def _with_rows(samples: pa.Table, new: pa.Table) -> pa.Table:
+    """Samples with the rows of a part, in their former place if the part is done again."""
+    again = pc.is_in(samples["sample_id"], value_set=new["sample_id"].combine_chunks())
+    place = again.to_pylist().index(True) if pc.any(again).as_py() else len(samples)
+    rest = samples.slice(place).filter(pc.invert(again.slice(place)))
+    return pa.concat_tables([samples.slice(0, place), new, rest]).combine_chunks()
 
 
 def failures_of(samples: pa.Table) -> dict[str, str]:

@@ -9,43 +9,65 @@ folder of the file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from keygap import defaults
+from keygap import defaults, strict_yaml
+from keygap.arguments import (
+    MOST,
+    MOST_RESAMPLINGS,
+    MOST_SEEDS,
+    folder_name_of,
+    name_of,
+)
+from keygap.capture.choice import named_layers, named_sites
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
 from keygap.errors import UserError, unknown
+from keygap.projection.tsne import MOST_PERPLEXITY
 from keygap.reporting.published import Published
 
 OWN_FILES = ("jsonl", "folder")  # benchmarks whose name contains a path
 RENAMED = {"picture": "projection"}  # former keys of an experiment file
 
 
+def _text(value: str) -> str:
+    return name_of(value, "value")
+
+
+def _whole(least: int, most: int = MOST) -> Any:
+    return Field(ge=least, le=most)
+
+
+Text = Annotated[str, AfterValidator(_text)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # strict: the file says 3 where a number is meant, not "3" or true
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelChoice(_Section):
     """A model and how to load it."""
 
-    name: str
+    name: Text
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    revision: str | None = None
-    device_map: str | None = None
+    revision: Text | None = None
+    device_map: Text | None = None
     system: str | None = None
     template_arguments: dict[str, Any] | None = None
+    trust_remote_code: bool = False
+    parts: dict[str, str] | None = None
 
 
 class BenchmarkChoice(_Section):
     """A benchmark and the location of its files (None: the publisher's source)."""
 
-    name: str
-    split: str | None = None
-    data: str | None = None
-    language: str | None = None
+    name: Text
+    split: Text | None = None
+    data: Text | None = None
+    language: Text | None = None
 
     def beside(self, folder: Path) -> BenchmarkChoice:
         """Resolve the data path against the folder of the experiment file.
@@ -57,8 +79,13 @@ class BenchmarkChoice(_Section):
         data = self.data or (path if prefix in OWN_FILES else None)
         if not data:
             return self
-        place = (folder / data).resolve()
-        if not place.exists():
+        place = folder / data
+        try:
+            place = place.resolve()
+            found = place.exists()
+        except (OSError, RuntimeError):  # a name that is too long, a cycle of links
+            found = False
+        if not found:
             raise UserError(f"no data at {place}: a path is relative to the experiment file")
         return self.model_copy(update={"data": str(place)})
 
@@ -66,10 +93,20 @@ class BenchmarkChoice(_Section):
 class Extraction(_Section):
     """Which vectors to read."""
 
-    samples: int | None = Field(default=defaults.SAMPLES, ge=1)
+    samples: Annotated[int, _whole(1)] | None = defaults.SAMPLES
     layers: list[str | int] = list(defaults.LAYERS)
     sites: list[str] = list(defaults.SITES)
-    batch_size: int = Field(default=defaults.BATCH_SIZE, ge=1)
+    batch_size: Annotated[int, _whole(1)] = defaults.BATCH_SIZE
+
+    @field_validator("layers")
+    @classmethod
+    def _named_layers(cls, layers: list[str | int]) -> list[str | int]:
+        return named_layers(layers)
+
+    @field_validator("sites")
+    @classmethod
+    def _named_sites(cls, sites: list[str]) -> list[str]:
+        return named_sites(sites)
 
 
 def _registered() -> list[str | OwnContrast]:
@@ -81,9 +118,9 @@ class Measurement(_Section):
 
     contrasts: list[str | OwnContrast] = Field(default_factory=_registered)
     text_roles: TextRoles = list(defaults.TEXT_ROLES)
-    tokens_per_sample: int | None = Field(default=defaults.TOKENS_PER_SAMPLE, ge=2)
-    n_permutations: int = Field(default=defaults.N_PERMUTATIONS, ge=1)
-    n_bootstraps: int = Field(default=defaults.N_BOOTSTRAPS, ge=1)
+    tokens_per_sample: Annotated[int, _whole(2)] | None = defaults.TOKENS_PER_SAMPLE
+    n_permutations: Annotated[int, _whole(1, MOST_RESAMPLINGS)] = defaults.N_PERMUTATIONS
+    n_bootstraps: Annotated[int, _whole(1, MOST_RESAMPLINGS)] = defaults.N_BOOTSTRAPS
 
     @field_validator("contrasts")
     @classmethod
@@ -92,6 +129,8 @@ class Measurement(_Section):
             if isinstance(item, str):
                 contrast_of(item)  # an unknown name fails here, before any model is loaded
         refuse_twice(item if isinstance(item, str) else item.name for item in contrasts)
+        if not contrasts:
+            raise UserError("no contrast: name at least one, such as image_text")
         return contrasts
 
     def options(self) -> dict[str, Any]:
@@ -105,8 +144,8 @@ class Measurement(_Section):
 class Projection(_Section):
     """How to compute the t-SNE projection."""
 
-    tokens: int = Field(default=defaults.PROJECTION_TOKENS, ge=10)
-    perplexity: float = Field(default=defaults.PERPLEXITY, gt=1)
+    tokens: Annotated[int, _whole(10)] = defaults.PROJECTION_TOKENS
+    perplexity: float = Field(default=defaults.PERPLEXITY, gt=1, le=MOST_PERPLEXITY)
 
 
 class Experiment(_Section):
@@ -115,12 +154,17 @@ class Experiment(_Section):
     name: str
     models: list[ModelChoice] = Field(min_length=1)
     benchmarks: list[BenchmarkChoice] = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Annotated[int, _whole(0, MOST_SEEDS - 1)] = 0
     extraction: Extraction = Extraction()
     measurement: Measurement = Measurement()
     projection: Projection = Projection()
     answers: bool = Field(default=True, description="score the answers to multiple choice")
     published: Published | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        return folder_name_of(name, "name")
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -131,12 +175,7 @@ def read_experiment(path: str | Path) -> Experiment:
             nearest known one) or a value of the wrong type or range.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no experiment file at {path}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = strict_yaml.read(path, "experiment file")
     if not isinstance(values, dict):
         raise UserError(f"{path} is not an experiment: it must be a mapping of keys to values")
     try:

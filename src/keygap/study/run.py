@@ -6,6 +6,7 @@ and an interrupted study continues where it stopped.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 
+from keygap import interrupts, strict_yaml
+from keygap.arguments import MOST_BYTES, folder_of
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer, first_tokens
 from keygap.engines.extract import extract
@@ -24,8 +26,23 @@ from keygap.measurement.tables import GapTable
 from keygap.models import VLM, load
 from keygap.projection.project import project
 from keygap.reporting import read_run, report
-from keygap.store import Store, write_text
-from keygap.store.run import ACCURACY, FIGURES, FORMER, GAP, REPORT, STUDY
+from keygap.store import Store
+from keygap.store.checksums import read_checksums
+from keygap.store.files import temporary_files
+from keygap.store.lock import locked
+from keygap.store.reading import read_text
+from keygap.store.results import is_whole, record_results
+from keygap.store.run import (
+    ACCURACY,
+    ANSWERS,
+    CHECKSUMS,
+    FIGURES,
+    FORMER,
+    GAP,
+    LOCK,
+    REPORT,
+    STUDY,
+)
 from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice
 
 logger = logging.getLogger("keygap")
@@ -45,18 +62,21 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         UserError: the folder holds something else, a benchmark has no text to measure, or one of
             the steps fails.
     """
-    out, folders = Path(out), folders_of(experiment, out)
-    study = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+    out = folder_of(out, "out")
+    folders = folders_of(experiment, out)
+    study = strict_yaml.dump(experiment.model_dump(mode="json"))
     _refuse_other(out, folders, study)
     # Open every benchmark before any model is loaded: a mistake in the last one must not surface
     # after hours of work.
     sample_sets = [_chosen(source, experiment) for source in experiment.benchmarks]
-    for model in experiment.models:
-        _run_model(model, sample_sets, experiment, out)
-    tables = [read_run(folder).table.frame for folder in folders]
-    write_text(out / GAP, pd.concat(tables, ignore_index=True).to_csv(index=False))
-    write_text(out / STUDY, study)
-    return report(*folders, out=out)
+    with locked(out):
+        interrupts.keep(f"the steps that finished are kept in {out}")
+        for model in experiment.models:
+            _run_model(model, sample_sets, experiment, out)
+        tables = [read_run(folder).table.frame for folder in folders]
+        together = pd.concat(tables, ignore_index=True).to_csv(index=False)
+        record_results(out, {GAP: together, STUDY: study}, begin=True)
+        return report(*folders, out=out)
 
 
 def _chosen(source: BenchmarkChoice, experiment: Experiment) -> SampleSet:
@@ -64,6 +84,7 @@ def _chosen(source: BenchmarkChoice, experiment: Experiment) -> SampleSet:
     sample_set = benchmark(**source.model_dump()).choose(
         experiment.extraction.samples, experiment.seed
     )
+    sample_set.first_readable()
     _refuse_without_text(sample_set, experiment.measurement.text_roles)
     return sample_set
 
@@ -94,7 +115,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
         batch_size=extraction.batch_size,
     )
     measure_run(store, experiment)
-    if experiment.answers and not (folder / ACCURACY).is_file():
+    if experiment.answers and not all(is_whole(folder, name) for name in (ANSWERS, ACCURACY)):
         scored = answer(vlm, sample_set, batch_size=extraction.batch_size)
         scored.save(folder)
         if scored.left_out:
@@ -134,6 +155,11 @@ def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
         for source in experiment.benchmarks
     ]
     for number, folder in enumerate(folders):
+        if (size := len(folder.name.encode())) > MOST_BYTES:
+            raise UserError(
+                f"the run folder {folder.name[:60]}... would have a name of {size} bytes, and at "
+                f"most {MOST_BYTES} are possible: use shorter names or paths"
+            )
         if folder in folders[:number]:
             raise UserError(
                 f"two runs of the experiment would share the folder {folder.name}: name each pair "
@@ -188,8 +214,20 @@ def _refuse_other(out: Path, folders: Iterable[Path], study: str) -> None:
             f"{out} holds a study of an earlier version of keygap (its file is {FORMER}, not "
             f"{STUDY}): name another folder with --out"
         )
-    ours = {folder.name for folder in folders} | {STUDY, GAP, FIGURES, REPORT}
+    ours = {folder.name for folder in folders} | {STUDY, GAP, FIGURES, REPORT, CHECKSUMS, LOCK}
+    ours |= {path.name for path in temporary_files(out)}
     if others := sorted({path.name for path in out.iterdir()} - ours):
         raise UserError(f"{out} holds something else ({others[0]}): name another folder with --out")
-    if (out / STUDY).is_file() and (out / STUDY).read_text() != study:
+    if (out / STUDY).is_file() and not _is_study(out, study):
         raise UserError(f"{out} holds another study: name another folder with --out")
+
+
+def _is_study(out: Path, study: str) -> bool:
+    """Whether a folder holds this study; a damaged file of it is recognised by its checksum."""
+    try:
+        recorded = read_checksums(out) or {}
+    except UserError:
+        recorded = {}
+    if hashlib.sha256(study.encode()).hexdigest() in recorded.get(STUDY, ()):
+        return True
+    return read_text(out / STUDY, "name another folder with --out") == study

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from keygap.benchmarks import BadSample, benchmark
@@ -45,6 +46,7 @@ class Task:
 
 @pytest.fixture
 def lmms_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     package: Any = ModuleType("lmms_eval")
     tasks: Any = ModuleType("lmms_eval.tasks")
     package.__spec__ = importlib.machinery.ModuleSpec("lmms_eval", None)

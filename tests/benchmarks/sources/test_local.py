@@ -81,8 +81,9 @@ def test_items_of_one_image_are_known_as_such(folder: Path) -> None:
         ({"image": "https://example.org/a.png"}, "no file"),
         ({"image": None}, "missing image"),
         ({"image": 3}, "missing image"),
-        ({"images": []}, "missing image"),
-        ({"images": "pictures/a.png"}, "not a list"),
+        ({"image": None, "images": []}, "missing image"),
+        ({"image": None, "images": "pictures/a.png"}, "not a list"),
+        ({"images": ["pictures/b.png"]}, "both 'image' and 'images'"),
         ({"question": ""}, "no question text"),
         ({"question": ["x"]}, "no question text"),
         ({"question": "\ud800"}, "not Unicode"),
@@ -150,8 +151,12 @@ def test_a_folder_of_pictures(folder: Path) -> None:
 def test_a_question_beside_the_picture_stays_inside(folder: Path) -> None:
     (folder.parent / "secret.txt").write_text("secret")
     (folder / "pictures/a.txt").symlink_to(folder.parent / "secret.txt")
+    (folder / "pictures/b.txt").write_text("What is it?")
     with pytest.raises(BadSample, match="leads out"):
         benchmark(f"folder:{folder / 'pictures'}").sample(0)
+    (folder / "pictures/b.txt").unlink()
+    with pytest.raises(UserError, match=r"no image of .* can be used; a.png: .* leads out"):
+        benchmark(f"folder:{folder / 'pictures'}").index()
 
 
 @pytest.mark.parametrize(

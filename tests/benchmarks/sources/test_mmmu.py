@@ -227,6 +227,7 @@ def test_the_hub_is_asked_for_a_pinned_revision(
         return str(tmp_path / name.removesuffix("-4"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: None)
     assert benchmark(name).index()
     assert asked == {
         "dataset": module.DATASET,
@@ -242,7 +243,10 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         raise huggingface_hub.errors.LocalEntryNotFoundError("cannot reach\nthe Hub")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(UserError, match=r"cannot get MMMU/MMMU .*\(cannot reach\).* --data PATH"):
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: None)
+    with pytest.raises(
+        UserError, match=r"cannot get MMMU/MMMU .*\(cannot reach the Hub\).* --data PATH"
+    ):
         benchmark("mmmu")
 
 

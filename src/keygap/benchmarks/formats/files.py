@@ -7,12 +7,14 @@ questions.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from keygap.benchmarks.formats.tables import KINDS
 from keygap.errors import UserError
+from keygap.hub import located
+from keygap.text import one_line
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ def local_files(data: str | Path, *wanted: tuple[str, Collection[str]]) -> list[
         UserError: nothing is there, or no file has a wanted word while others have another.
     """
     root = Path(data)
-    if root.is_file():
+    if is_there(root, Path.is_file):
         return [root]
-    if not root.is_dir():
+    if not is_there(root, Path.is_dir):
         raise UserError(f"no data file or folder at {root}")
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in KINDS)
     if not files:
@@ -80,6 +82,14 @@ def local_files(data: str | Path, *wanted: tuple[str, Collection[str]]) -> list[
     return files
 
 
+def is_there(path: Path, test: Callable[[Path], bool]) -> bool:
+    """Whether a path passes a test; not if it cannot be followed, such as one that is too long."""
+    try:
+        return test(path)
+    except (OSError, ValueError):
+        return False
+
+
 def origin(data: str | Path | None) -> str | None:
     """Return the absolute path of local data, which identifies a run; None for the Hub's."""
     return None if data is None else str(Path(data).resolve())
@@ -93,18 +103,22 @@ def hub_files(source: HubFiles) -> list[Path]:
     """
     from huggingface_hub import snapshot_download
 
+    beside = "if the files are on this machine, name them with --data PATH"
+    try:
+        where = located(source.dataset, "dataset", source.revision)
+    except UserError as error:
+        raise UserError(f"{error}; {beside}") from error
     try:
         folder = snapshot_download(
             source.dataset,
             repo_type="dataset",
             revision=source.revision,
             allow_patterns=[source.pattern],
+            **where,
         )
     except OSError as error:  # all errors of the Hub's client are OSErrors
-        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"cannot get {source.dataset} from the Hub ({reason}); "
-            "if the files are on this machine, name them with --data PATH"
+            f"cannot get {source.dataset} from the Hub ({one_line(error, 200)}); {beside}"
         ) from error
     files = sorted(Path(folder).glob(source.pattern))
     if not files:

@@ -9,30 +9,41 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import struct
+import warnings
 from pathlib import Path
 
 from PIL import Image
 
-from keygap.benchmarks.sample import BadSample
+from keygap.benchmarks.sample import BROKEN, BadSample, check_sizes
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+ANIMATED = ("PNG", "GIF", "WEBP", "TIFF")  # formats that can have several frames or pages
+MOST_BYTES = 1 << 28  # of an encoded image
 
 
 def open_image(data: bytes) -> Image.Image:
     """Open an encoded image without decoding its pixels.
 
     Raises:
-        BadSample: the bytes are no image in one of ``FORMATS``, or the image is so large that it
-            may be a decompression bomb.
+        BadSample: the bytes are no image in one of ``FORMATS``, an animation, or an image of a size
+            that is not read (``check_sizes``).
     """
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings():  # of a large image or of its EXIF data
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            check_sizes([image.size])
+            moves = image.format in ANIMATED and getattr(image, "is_animated", False)
     except Image.DecompressionBombError as error:
         raise BadSample(f"the image is too large: {error}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+    except BadSample:
+        raise
+    except BROKEN as error:
         formats = ", ".join(FORMATS)
         raise BadSample(f"{len(data):,} bytes that are not an image of {formats}") from error
+    if moves:
+        raise BadSample(f"the {image.format} has several frames: save the one that is meant")
+    return image
 
 
 def image_of(cell: object) -> Image.Image:
@@ -61,9 +72,16 @@ def image_at(folder: Path, name: object) -> Image.Image:
 
     Raises:
         BadSample: there is no such file, it leads out of the folder (by ``..``, an absolute path or
-            a symbolic link), or it is no image.
+            a symbolic link), it is larger than ``MOST_BYTES``, or it is no image.
     """
-    return open_image(inside(folder, name).read_bytes())
+    path = inside(folder, name)
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise BadSample(f"the image is too large: a file of {size:,} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadSample(f"the image {name!r} cannot be read: {error.strerror}") from error
+    return open_image(data)
 
 
 def inside(folder: Path, name: object) -> Path:

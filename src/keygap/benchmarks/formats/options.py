@@ -71,8 +71,10 @@ def required_question(text: object) -> str:
     """Return a question's text.
 
     Raises:
-        BadSample: it is empty.
+        BadSample: it is empty, or not text.
     """
+    if isinstance(text, (list, dict, bytes)):
+        raise BadSample(f"the question is not text but {type(text).__name__}")
     question = text_of(text)
     if not question:
         raise BadSample("no question text")
@@ -104,7 +106,7 @@ def text_of(value: object) -> str:
 
     pandas and the publishers' converters write NaN, or the word nan, into empty cells.
     """
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return ""
     text = str(value).strip()
     return "" if text.lower() == "nan" else text

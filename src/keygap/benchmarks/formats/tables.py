@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -68,13 +69,12 @@ class ParquetTable:
 
     def scan(self, columns: Sequence[str]) -> Iterator[Row]:
         """Read some columns of every row; see ``Table``."""
-        with self._open() as file:
-            for batch in file.iter_batches(1024, columns=list(columns), use_threads=False):
-                try:
-                    yield from batch.to_pylist()
-                except UnicodeDecodeError:  # in one row: keep the others
-                    for number in range(batch.num_rows):
-                        yield _only_row(batch.slice(number, 1))
+        try:
+            with self._open() as file:
+                for batch in file.iter_batches(1024, columns=list(columns), use_threads=False):
+                    yield from _rows_of(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.path} is not a readable parquet file: {error}") from error
 
     def row(self, number: int) -> Row:
         """Read one row from its row group, a few rows at a time; see ``Table``."""
@@ -112,6 +112,8 @@ class TsvTable:
         header = next(self._parsed(0), (0, None))[1]
         if not header:
             raise UserError(f"{path} has no header row")
+        if any(not name.isprintable() or not_utf8(name) for name in header):
+            raise UserError(f"{path} is not a TSV file in UTF-8: save it as one")
         self.columns = tuple(header)
         self._starts = array("Q", (start for start, _ in self._parsed(0)))
         self._starts.append(path.stat().st_size)
@@ -141,7 +143,7 @@ class TsvTable:
         if len(fields) != len(self.columns):
             return f"{len(fields)} fields where the header has {len(self.columns)}"
         # "surrogateescape" turned the bytes that are not UTF-8 into surrogates
-        if any("\ud800" <= c <= "\udfff" for field in fields if not field.isascii() for c in field):
+        if any(not_utf8(field) for field in fields if not field.isascii()):
             return "it is not UTF-8"
         return None
 
@@ -173,6 +175,11 @@ class TsvTable:
                     yield begin, fields
 
 
+def not_utf8(text: str) -> bool:
+    """Whether a text has the surrogates of bytes that could not be decoded."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class Tables:
     """Several files with the same columns as one table, in the order given.
 
@@ -187,6 +194,8 @@ class Tables:
     def __init__(self, paths: Sequence[Path], needs: Sequence[str] = ()) -> None:
         self._tables = [_table(path) for path in paths]
         for path, table in zip(paths, self._tables, strict=True):
+            if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
+                raise UserError(f"{path} has the column {twice[0]!r} twice: remove one")
             missing = [name for name in needs if name not in table.columns]
             if missing:
                 raise UserError(
@@ -219,6 +228,14 @@ def _table(path: Path) -> Table:
     if path.suffix.lower() not in KINDS:
         raise unknown("kind of data file", path.name, KINDS)
     return KINDS[path.suffix.lower()](path)
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[Row]:
+    """The rows of a batch; those whose text cannot be decoded are empty."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:  # in one row: keep the others
+        return [_only_row(batch.slice(number, 1)) for number in range(batch.num_rows)]
 
 
 def _only_row(batch: pa.RecordBatch) -> Row:

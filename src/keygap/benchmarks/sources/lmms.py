@@ -15,7 +15,8 @@ from PIL import Image
 
 from keygap.benchmarks.sample import BadSample, Entry, Piece, Role, Sample
 from keygap.benchmarks.sample_set import Benchmark
-from keygap.errors import unknown
+from keygap.errors import UserError, unknown
+from keygap.hub import refuse_unreachable
 from keygap.optional import require
 
 SUBJECTS = ("subject", "category", "topic")  # columns in which datasets name an item's subject
@@ -44,7 +45,17 @@ class LmmsTask(Benchmark):
         if task not in manager.all_subtasks:
             raise unknown("task of lmms-eval", task, manager.all_subtasks, "groups are not tasks")
         self.name = f"lmms:{task}"
-        self._task: Any = get_task_dict([task], manager, "chat")[task]
+        refuse_unreachable(self.name)
+        try:
+            self._task: Any = get_task_dict([task], manager, "chat")[task]
+        # Tasks are code of many authors, which raises anything; "last_attempt" has the cause of
+        # the error that their decorator raises after several attempts.
+        except Exception as error:
+            last = getattr(error, "last_attempt", None)
+            cause = error if last is None else last.exception()
+            raise UserError(
+                f"lmms-eval cannot open {self.name}: {type(cause).__name__}: {cause}"
+            ) from error
 
     @cached_property
     def _entries(self) -> list[Entry]:

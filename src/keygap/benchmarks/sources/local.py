@@ -3,7 +3,8 @@
 ``jsonl:PATH`` is a file with one JSON object on each line. Required: ``question``, and ``image`` (a
 path) or ``images`` (a list of paths). Optional: ``options`` (a list of texts), ``answer`` (a letter
 or the text of an option; without options any text), ``hint``, ``id``, ``subject``, ``language``
-("en" or "zh"). Paths are relative to the file's folder and may not leave it.
+("en" or "zh"). Paths are relative to the file's folder and may not leave it. A row that cannot be
+used is a bad sample. A file in which no row can be used, or a row has another key, is refused.
 
 ``folder:PATH`` is a folder of images. Beside each ``NAME.jpg`` there is ``NAME.txt`` with the
 question, or ``NAME.json`` with an object as above. Subfolders are subjects.
@@ -14,7 +15,6 @@ are options.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from keygap.benchmarks.formats.files import origin
+from keygap.benchmarks.formats.files import is_there, origin
 from keygap.benchmarks.formats.images import image_at, inside
 from keygap.benchmarks.formats.options import (
     LETTER_REQUESTS,
@@ -34,6 +34,7 @@ from keygap.benchmarks.formats.options import (
     option_texts,
     text_of,
 )
+from keygap.benchmarks.formats.rows import LONGEST_ROW, row_of, utf8
 from keygap.benchmarks.sample import BadSample, Entry, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import UserError, unknown
@@ -60,34 +61,51 @@ class JsonLines(Benchmark):
         self, path: str | Path, language: str = "en", data: str | Path | None = None
     ) -> None:
         self.path = Path(data or path)
-        if not self.path.is_file():
+        if not is_there(self.path, Path.is_file):
             raise UserError(f"no file of questions at {self.path}")
         self.name = f"jsonl:{path}"
         self.data, self.language = origin(self.path), _known(language)
 
     @cached_property
     def _rows(self) -> tuple[list[Entry], array[int]]:
-        """The entry of every line that is not blank, and the byte at which the line begins."""
-        starts, found = array("Q"), []
-        for start, line in self._lines():
+        """The entry of every line that is not blank, and the byte at which the line begins.
+
+        Raises:
+            UserError: a row has an unknown key, or no row can be used.
+        """
+        starts, found, first_fault, good = array("Q"), [], "", 0
+        for line_number, start, line in self._lines():
+            place = f"{self.path}, line {line_number}"
             try:
-                row = _object(line)
-            except BadSample:  # sample() reports it
+                row = row_of(line, place)
+                good += 1
+            except BadSample as fault:  # sample() reports it
                 row = {}
+                first_fault = first_fault or f"{place}: {fault}"
             starts.append(start)
             texts = (row.get("id"), row.get("subject"), _image_key(row))
             found.append(tuple(text_of(text).encode(errors="replace").decode() for text in texts))
+        if first_fault and not good:
+            raise UserError(f"no row can be used; {first_fault}")
         ids = unique_ids(self.path.stem, (row[0] for row in found))
         rest = (row[1:] for row in found)
         return [Entry(name, *more) for name, more in zip(ids, rest, strict=True)], starts
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        start = 0
+    def _lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Number, first byte and content of every line that is not blank.
+
+        A line is read to one byte beyond ``LONGEST_ROW``, by which ``row_of`` knows its length.
+        """
+        number = start = 0
         with self.path.open("rb") as file:
-            for line in file:
+            while line := file.readline(LONGEST_ROW + 1):
+                number += 1
                 if line.strip():
-                    yield start, line
-                start += len(line)
+                    yield number, start, line
+                rest = line
+                while rest and not rest.endswith(b"\n"):
+                    rest = file.readline(LONGEST_ROW + 1)
+                start = file.tell()
 
     def index(self) -> list[Entry]:
         """List every line that is not blank."""
@@ -98,8 +116,8 @@ class JsonLines(Benchmark):
         entries, starts = self._rows
         with self.path.open("rb") as file:
             file.seek(starts[number])
-            row = _object(file.readline())
-        names = row.get("images", [row.get("image")])
+            row = row_of(file.readline(LONGEST_ROW + 1), f"{self.path}, a row")
+        names = [row.get("image")] if row.get("images") is None else row["images"]
         if not isinstance(names, list) or not names:
             raise BadSample("missing image: 'images' is not a list of paths")
         images = tuple(image_at(self.path.parent, name) for name in names)
@@ -126,7 +144,7 @@ class ImageFolder(Benchmark):
         self, path: str | Path, language: str = "en", data: str | Path | None = None
     ) -> None:
         self.path = Path(data or path)
-        if not self.path.is_dir():
+        if not is_there(self.path, Path.is_dir):
             raise UserError(f"no folder of images at {self.path}")
         self.name = f"folder:{path}"
         self.data, self.language = origin(self.path), _known(language)
@@ -137,6 +155,20 @@ class ImageFolder(Benchmark):
 
     @cached_property
     def _entries(self) -> list[Entry]:
+        """An entry for every image.
+
+        Raises:
+            UserError: a .json file has an unknown key, or no image has a question.
+        """
+        first_fault, good = "", 0
+        for file in self._files:
+            try:
+                self._question(file)
+                good += 1
+            except BadSample as fault:  # sample() reports it
+                first_fault = first_fault or f"{file}: {fault}"
+        if not good:
+            raise UserError(f"no image of {self.path} can be used; {first_fault}")
         return [
             Entry(file.as_posix(), "" if file.parent == Path() else file.parent.as_posix())
             for file in self._files
@@ -157,8 +189,10 @@ class ImageFolder(Benchmark):
         for suffix in (".json", ".txt"):
             beside = file.with_suffix(suffix)
             if (self.path / beside).exists():
-                data = inside(self.path, beside.as_posix()).read_bytes()
-                return _object(data) if suffix == ".json" else {"question": _utf8(data)}
+                place = inside(self.path, beside.as_posix())
+                with place.open("rb") as opened:
+                    data = opened.read(LONGEST_ROW + 1)
+                return row_of(data, str(place)) if suffix == ".json" else {"question": utf8(data)}
         raise BadSample(f"no question: neither {file.stem}.txt nor {file.stem}.json is beside it")
 
 
@@ -173,7 +207,7 @@ def _sample(
     if language not in LETTER_REQUESTS:
         raise BadSample(f"language {language!r} is none of {', '.join(LETTER_REQUESTS)}")
     hint = text_of(row.get("hint"))
-    options = option_texts(row["options"]) if row.get("options") else ()
+    options = () if row.get("options") in (None, []) else option_texts(row["options"])
     letters = lettered(options)
     return Sample(
         id=entry.id,
@@ -198,27 +232,9 @@ def _answer(answer: object, options: tuple[str, ...], letters: tuple[str, ...]) 
     return checked_answer(text, letters)
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(_utf8(data))
-    # RecursionError: brackets nested deeper than the stack
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadSample(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadSample(f"a JSON object is wanted, not {type(value).__name__}")
-    return value
-
-
-def _utf8(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadSample(f"not UTF-8: {error}") from error
-
-
 def _image_key(row: dict[str, Any]) -> str:
     """Return what rows with the same images share: the paths."""
-    names = row.get("images", [row.get("image")])
+    names = [row.get("image")] if row.get("images") is None else row["images"]
     return "\n".join(map(text_of, names)) if isinstance(names, list) else ""
 
 

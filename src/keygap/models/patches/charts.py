@@ -85,6 +85,8 @@ class Charts:
                 return None
             if views is None or len(views) != 1 or views[0].height != views[0].width:
                 return None
+            if views[0].padded:  # where the padding is depends on the shape
+                return None
             cuts.add((views[0].height, count))
         if len(cuts) != 1:
             return None

@@ -19,7 +19,7 @@ import numpy as np
 from keygap.benchmarks.sample import BadSample
 from keygap.models.patches.views import View, tile_grid
 
-PATCH, SEPARATOR, THUMBNAIL = "", "separator", "thumbnail"
+PATCH, SEPARATOR, THUMBNAIL, PADDING = "", "separator", "thumbnail", "padding"
 _NO_ROWS = "the ends of an image's rows cannot be told from its patches"
 _TILE = re.compile(r"row_(\d+)_col_(\d+)")
 
@@ -85,7 +85,8 @@ def places_of(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
         return _joined([_separators(facts.begin), framed, _separators(facts.end)])
     places = _laid_out(runs, between, facts)
     if facts.mixed:  # positions keep their role, but show no single patch
-        return Places(places.role, np.full_like(places.row, -1), np.full_like(places.row, -1))
+        role = np.where(places.role == PADDING, PATCH, places.role).astype(object)
+        return Places(role, np.full_like(places.row, -1), np.full_like(places.row, -1))
     return places
 
 
@@ -169,7 +170,7 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
     if all(view.whole for view in views):  # the whole image, at one or several sizes
         size = _patches(views[0], count)
         if size and (len(runs) == 1 or list(runs) == [size[1]] * size[0]):
-            return _grid(*size)
+            return _without_padding(_grid(*size), views[0], size)
         return _unknown(count)
     each, rest = divmod(count, len(views))
     size = None if rest else _patches(views[0], each)
@@ -183,11 +184,34 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
     blocks = []
     for view in views:
         if view.whole:
-            blocks.append(_grid(rows, columns, THUMBNAIL))
+            block = _grid(rows, columns, THUMBNAIL)
         else:
             row, column = next(remaining)
-            blocks.append(_grid(rows, columns, PATCH, row * rows, column * columns))
+            block = _grid(rows, columns, PATCH, row * rows, column * columns)
+        blocks.append(_without_padding(block, view, size))
     return _joined(blocks)
+
+
+def _without_padding(block: Places, view: View, size: tuple[int, int]) -> Places:
+    """The places of a view's grid, where patches that show no part of the image are padding."""
+    if not view.padded:
+        return block
+    rows, columns = size
+    order = np.arange(rows * columns)
+    down = _overlaps(order // columns, rows, view.height, view.first_row, view.rows)
+    across = _overlaps(order % columns, columns, view.width, view.first_column, view.columns)
+    shown = down & across
+    return Places(
+        np.where(shown, block.role, PADDING).astype(object),
+        np.where(shown, block.row, -1),
+        np.where(shown, block.column, -1),
+    )
+
+
+def _overlaps(place: np.ndarray, patches: int, pixels: int, first: int, shown: int) -> np.ndarray:
+    """Which patches along one axis have a pixel that shows the image; ``shown`` 0: all pixels."""
+    start, stop = place * pixels / patches, (place + 1) * pixels / patches
+    return (stop > first) & (start < first + (shown or pixels))
 
 
 def _patches(view: View, count: int) -> tuple[int, int] | None:
@@ -212,7 +236,8 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     if len(views) == 1:  # the base view alone: with at most one separator, or one after each row
         for ends in (0, 1):
             if size := _patches(views[0], count - ends):
-                return _joined([_grid(*size), _separators(ends)])
+                base = _without_padding(_grid(*size), views[0], size)
+                return _joined([base, _separators(ends)])
         if size := _patches(views[0], count - isqrt(count)):
             return _rows(*size)
     tiles = _tiles(views)

@@ -41,6 +41,8 @@ class View:
         right: right edge of the part.
         rows: rows of pixels that show the image and not padding; 0: all.
         columns: columns of pixels that show the image and not padding; 0: all.
+        first_row: the first row of pixels that shows the image.
+        first_column: the first column of pixels that shows the image.
     """
 
     height: int
@@ -51,6 +53,13 @@ class View:
     right: float
     rows: int = 0
     columns: int = 0
+    first_row: int = 0
+    first_column: int = 0
+
+    @property
+    def padded(self) -> bool:
+        """Whether some of its pixels show no part of the image."""
+        return 0 < self.rows < self.height or 0 < self.columns < self.width
 
     @property
     def whole(self) -> bool:
@@ -145,6 +154,8 @@ def _of_tensor(value: torch.Tensor) -> list[View] | None:
                 float(column.max()),
                 int(own.any(1).sum()),
                 int(own.any(0).sum()),
+                int(own.any(1).argmax()),
+                int(own.any(0).argmax()),
             )
         )
     return views

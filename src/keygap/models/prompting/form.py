@@ -6,7 +6,7 @@ A form is immutable. Which form a model takes is found once (``Prompter.form``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,12 @@ from keygap.models.prompting.facts import Shown, facts_of
 from keygap.models.prompting.image_inputs import ImageTokens, image_positions
 from keygap.models.prompting.labelling import VideoFacts, label_prompt
 from keygap.models.prompting.marks import with_image_marks, without_marks
+from keygap.models.prompting.own_ids import (
+    REFUSALS,
+    OwnCall,
+    refuse_other_ids,
+    without_padding,
+)
 from keygap.models.prompting.processing import pixels_once, reuse
 from keygap.models.prompting.template import Template
 from keygap.models.prompting.tokenizer import Marked, aligned, recorded
@@ -42,6 +48,7 @@ class Form:
         image_marks: whether placeholders are enclosed in marks. Some processors depend on what
             is next to a placeholder.
         nested: whether images are given in one list for each prompt, or all in one list.
+        own: calls the processor as its users do, to compare ids with.
     """
 
     template: Template
@@ -49,6 +56,7 @@ class Form:
     image_tokens: ImageTokens
     image_marks: bool
     nested: bool
+    own: OwnCall = field(repr=False)
 
     @cached_property
     def charts(self) -> Charts:
@@ -69,7 +77,7 @@ class Form:
         plain = [self.template.render(prompt) for prompt in prompts]
         marked = [self.template.render_marked(prompt) for prompt in prompts]
         try:
-            inputs, tokenized = self._processed(plain, marked, shown)
+            inputs, tokenized = self._processed(prompts, plain, marked, shown)
         except BadSample:
             raise
         except _REFUSALS as error:
@@ -89,17 +97,23 @@ class Form:
         return Batch(inputs, tuple(labels))
 
     def _processed(
-        self, plain: Sequence[str], marked: Sequence[str], shown: Sequence[Sequence[Shown]]
+        self,
+        prompts: Sequence[Sequence[Piece]],
+        plain: Sequence[str],
+        marked: Sequence[str],
+        shown: Sequence[Sequence[Shown]],
     ) -> tuple[BatchFeature, list[Marked]]:
         """Model inputs of the plain texts, and what the marked texts say about the same ids.
 
         Image marks are left out where the processor makes other ids with them.
 
         Raises:
-            BadSample: the ids differ with and without marks.
+            BadSample: the ids differ with and without marks, or from the processor's own.
         """
         with pixels_once() as pixels:
             inputs = self.inputs(plain, shown)
+            reuse(pixels)
+            self._refuse_other_ids(inputs, prompts, plain, shown)
             for image_marks in dict.fromkeys((self.image_marks, False)):
                 reuse(pixels)
                 with recorded() as tokenized:
@@ -109,6 +123,49 @@ class Form:
         raise BadSample(
             "the processor makes other tokens where roles are marked, so they cannot be labelled"
         )
+
+    def _refuse_other_ids(
+        self,
+        inputs: BatchFeature,
+        prompts: Sequence[Sequence[Piece]],
+        plain: Sequence[str],
+        shown: Sequence[Sequence[Shown]],
+    ) -> None:
+        """Compare ids with those that the processor makes of the same messages.
+
+        Raises:
+            BadSample: they differ.
+        """
+        same = [self.own.comparable(prompt) for prompt in prompts]
+        if not any(same):
+            return
+        films = any(not isinstance(one, Image.Image) for images in shown for one in images)
+        if self.own_call_refused or films:
+            called = replace(self, processor=self.own.processor)
+            own = without_padding(called.inputs(plain, shown))
+        else:
+            own = self.own.ids(prompts, shown)
+        made = without_padding(inputs)
+        refuse_other_ids(
+            [ids for ids, kept in zip(made, same, strict=True) if kept],
+            [ids for ids, kept in zip(own, same, strict=True) if kept],
+        )
+
+    @cached_property
+    def own_call_refused(self) -> str:
+        """Why the processor's own ``apply_chat_template`` makes no ids; empty if it does.
+
+        The processor is then called with the rendered text.
+        """
+        if self.template.style != "chat":
+            return "the prompt is no list of pieces"
+        probe = (Piece("image"), Piece("text", text="What colour?"))
+        try:
+            with pixels_once():  # apart from those of the prompt at hand
+                self.own.ids([probe], [[Image.new("RGB", (96, 64), (200, 30, 30))]])
+        except REFUSALS as error:
+            return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        return ""
 
     def _with_image_marks(self, texts: Sequence[str], wanted: bool) -> list[str]:
         known = self.image_tokens

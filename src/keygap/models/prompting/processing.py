@@ -85,11 +85,18 @@ def prepared(processor: ProcessorMixin, specials: Specials) -> ProcessorMixin:
     Raises:
         UserError: a tokenizer does not report which characters a token covers.
     """
-    copied = copy.copy(processor)
+    copied = with_pixels(processor)
     for name, part in vars(processor).items():
         if isinstance(part, PreTrainedTokenizerBase):  # a Q-Former may have its own
             main = part is processor.tokenizer
             setattr(copied, name, MarkedTokenizer(part, specials, reports=main))
-        elif name in ("image_processor", "video_processor") and callable(part):
+    return copied
+
+
+def with_pixels(processor: ProcessorMixin) -> ProcessorMixin:
+    """A copy of a processor that can reuse pixels, with the tokenizers that it came with."""
+    copied = copy.copy(processor)
+    for name, part in vars(processor).items():
+        if name in ("image_processor", "video_processor") and callable(part):
             setattr(copied, name, _Reusing(part))
     return copied

@@ -9,6 +9,7 @@ found.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -25,7 +26,8 @@ from keygap.models.batch import Batch
 from keygap.models.prompting.facts import shown_by
 from keygap.models.prompting.form import Form
 from keygap.models.prompting.image_inputs import ImageTokens
-from keygap.models.prompting.processing import prepared
+from keygap.models.prompting.own_ids import OwnCall
+from keygap.models.prompting.processing import prepared, with_pixels
 from keygap.models.prompting.special import specials_of
 from keygap.models.prompting.template import (
     Style,
@@ -33,6 +35,8 @@ from keygap.models.prompting.template import (
     check_arguments,
     template_source,
 )
+
+logger = logging.getLogger("keygap")
 
 __all__ = ["ImageTokens", "Prompter"]
 
@@ -78,6 +82,7 @@ class Prompter:
         texts += [image_tokens.placeholder, image_tokens.video_placeholder]
         self._specials = specials_of(processor, self._source, texts)
         self._processor = prepared(processor, self._specials)
+        self._own = with_pixels(processor)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Model inputs and labels of some samples.
@@ -117,22 +122,40 @@ class Prompter:
     def description(self) -> dict[str, Any]:
         """The identity, with the text and the ids of a prompt with one image as ``example``.
 
+        ``refused_forms`` has the reason for each form that was tried before the one that is used,
+        and ``ids_compared_with`` says how the processor's own ids are made.
+
         Raises:
             UserError: the processor makes no prompt of an image and a text.
         """
         text = self.form.template.render(PROBE)
         ids = self.form.inputs([text], [[_picture()]])["input_ids"][0]
-        return {**self.identity, "example": {"text": text, "ids": ids.tolist()}}
+        return {
+            **self.identity,
+            "refused_forms": dict(self._found[1]),
+            "ids_compared_with": (
+                f"a call with the rendered text ({why})"
+                if (why := self.form.own_call_refused)
+                else "apply_chat_template"
+            ),
+            "example": {"text": text, "ids": ids.tolist()},
+        }
 
-    @cached_property
+    @property
     def form(self) -> Form:
         """The form of this model's prompts.
 
         Raises:
             UserError: the chat template cannot be used, or no form gives image positions; says why.
         """
+        return self._found[0]
+
+    @cached_property
+    def _found(self) -> tuple[Form, dict[str, str]]:
+        """The form, and the reason for each style that was tried before it."""
         found: dict[str, Form] = {}
         reasons: dict[str, None] = {}
+        refused: dict[str, str] = {}
         for style in ("chat", "chat-string") if self._source else ("plain", "bare"):
             for form in self._forms(style):
                 reason = _objection(form)
@@ -140,6 +163,7 @@ class Prompter:
                     found[style] = form
                     break
                 reasons[reason] = None
+                refused.setdefault(style, reason)
             if self._source and found:
                 break
         if not found:
@@ -147,7 +171,11 @@ class Prompter:
             raise UserError(f"{type(self._processor).__name__} {what}: {'; '.join(reasons)}")
         if len(found) == 2 and not _same_prompts(found["plain"], found["bare"]):
             del found["plain"]  # the processor has put in the image beside the placeholder
-        return next(iter(found.values()))
+        form = next(iter(found.values()))
+        refused = {style: why for style, why in refused.items() if style not in found}
+        if why := refused.get("chat"):
+            logger.info("the chat template takes no list of pieces (%s): one text is given", why)
+        return form, refused
 
     def _forms(self, style: Style) -> Iterator[Form]:
         """The ways to call the processor with prompts of one style."""
@@ -163,7 +191,8 @@ class Prompter:
                 system_as_list=as_list,
                 arguments=self.template_arguments,
             )
-            yield Form(template, self._processor, self.image_tokens, image_marks, nested)
+            own = OwnCall(self._own, template, self._specials)
+            yield Form(template, self._processor, self.image_tokens, image_marks, nested, own)
 
     def _checked(self, sample: Sample) -> tuple[Piece, ...]:
         """The pieces of a sample's prompt.

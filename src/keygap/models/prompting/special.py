@@ -60,6 +60,10 @@ class Specials:
             raise BadSample("the text has private-use characters that keygap uses itself")
         return self._pattern.sub(lambda found: self._character[found.group()], text)
 
+    def are_in(self, text: str) -> bool:
+        """Whether a text has characters that replace spellings."""
+        return bool(self._any.search(text))
+
     def restored(self, text: str) -> tuple[str, Sequence[int], list[tuple[int, int]]]:
         """A text with its spellings restored.
 

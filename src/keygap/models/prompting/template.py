@@ -156,13 +156,29 @@ class Template:
             spelled = {"image": "", "video": ""}
         return "".join(spelled.get(piece.kind, piece.text) for piece in pieces)
 
-    def _chat(self, content: Any, system: str | None, as_list: bool) -> str:
+    def messages(self, pieces: Sequence[Piece], images: Sequence[Any]) -> list[dict[str, Any]]:
+        """The messages of one prompt, with its images in them, as a processor's users give them.
+
+        Args:
+            pieces: the pieces of the prompt.
+            images: its images, in the order of the pieces.
+        """
+        content, remaining = self._content(pieces), iter(images)
+        for item in content:
+            if item["type"] == "image":
+                item["image"] = next(remaining)
+        return self._messages(content, self.system, self.system_as_list)
+
+    def _messages(self, content: Any, system: str | None, as_list: bool) -> list[dict[str, Any]]:
         messages = [{"role": "user", "content": content}]
         if system is not None:
             text: Any = _as_list([Piece("text", text=system)]) if as_list else system
             messages.insert(0, {"role": "system", "content": text})
+        return messages
+
+    def _chat(self, content: Any, system: str | None, as_list: bool) -> str:
         return self.processor.apply_chat_template(
-            messages,
+            self._messages(content, system, as_list),
             chat_template=self.source,
             add_generation_prompt=True,
             tokenize=False,
@@ -223,7 +239,7 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
-def _as_list(pieces: Sequence[Piece]) -> list[dict[str, str]]:
+def _as_list(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
     return [
         {"type": "text", "text": piece.text} if piece.kind == "text" else {"type": piece.kind}
         for piece in pieces

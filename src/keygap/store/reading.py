@@ -1,0 +1,203 @@
+"""Reads one file of a run, or explains in one line what is wrong with it.
+
+Files on disk can be missing, truncated, overwritten or written by another program. Every table and
+every text of a run is read here, so that each kind of damage ends in a ``UserError`` with the path
+and a remedy: a clause that says what the user can do, such as "run keygap measure DIR".
+
+If a checksum was recorded for a file, its bytes are compared with it before anything parses them.
+The file is read once for both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from keygap.errors import UserError
+
+Checksums = Collection[str] | None
+
+
+def read_bytes(path: Path, remedy: str, checksums: Checksums = None) -> bytes:
+    """The contents of a file.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it is damaged.
+        checksums: each SHA-256 that it may have, in hexadecimal; None if none was recorded.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or has another checksum.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(error, path, remedy) from error
+    if checksums is not None and hashlib.sha256(data).hexdigest() not in checksums:
+        raise _changed(path, remedy, empty=not data)
+    return data
+
+
+def read_text(path: Path, remedy: str, checksums: Checksums = None) -> str:
+    """The contents of a text file in UTF-8; arguments as for ``read_bytes``.
+
+    Raises:
+        UserError: the file is missing, cannot be read, has another checksum or another encoding.
+    """
+    try:
+        return read_bytes(path, remedy, checksums).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged (it is not text in UTF-8): {remedy}") from error
+
+
+def read_yaml(path: Path, remedy: str, checksums: Checksums = None) -> dict[str, Any]:
+    """The mapping in a YAML file; arguments as for ``read_bytes``.
+
+    Raises:
+        UserError: the file cannot be read, has another checksum, or holds no mapping.
+    """
+    return _mapping(path, remedy, checksums, yaml.safe_load)
+
+
+def read_json(path: Path, remedy: str, checksums: Checksums = None) -> dict[str, Any]:
+    """The mapping in a JSON file; arguments as for ``read_bytes``.
+
+    Raises:
+        UserError: the file cannot be read, has another checksum, or holds no mapping.
+    """
+    return _mapping(path, remedy, checksums, json.loads)
+
+
+def read_csv(
+    path: Path,
+    remedy: str,
+    columns: Iterable[str],
+    text: Collection[str],
+    checksums: Checksums = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """The table in a CSV file.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it is damaged.
+        columns: that the table must have.
+        text: the columns that are text. The others are numbers.
+        checksums: each SHA-256 that it may have; None if none was recorded.
+        options: of ``pandas.read_csv``.
+
+    Raises:
+        UserError: the file cannot be read, has another checksum, lacks a column, or has text in a
+            column of numbers.
+    """
+    data = read_bytes(path, remedy, checksums)
+    try:
+        frame = pd.read_csv(io.BytesIO(data), encoding="utf-8", **options)
+    except (ValueError, OverflowError) as error:  # pandas' errors of parsing are ValueErrors
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+    _refuse_without(path, remedy, columns, frame.columns)
+    for name in columns:
+        if name not in text and frame[name].dtype.kind not in "iuf" and len(frame):
+            raise UserError(f"{path} is damaged (its column {name} is not numbers): {remedy}")
+    return frame
+
+
+def read_table(
+    path: Path, remedy: str, columns: Iterable[str], checksums: Checksums = None
+) -> pa.Table:
+    """The table in a parquet file.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it is damaged.
+        columns: that the table must have.
+        checksums: each SHA-256 that it may have; None if none was recorded.
+
+    Raises:
+        UserError: the file cannot be read, has another checksum, is no parquet file, or lacks a
+            column.
+    """
+    data = read_bytes(path, remedy, checksums)
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        names = table.column_names
+        if checksums is None:
+            table.validate(full=True)  # an index outside a dictionary, for instance
+            table = table.replace_schema_metadata(_own_metadata(table))
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+    _refuse_without(path, remedy, columns, names)
+    return table
+
+
+def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
+    """Compare a file with its checksums, without keeping it in memory.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it differs.
+        checksums: each SHA-256 that it may have, in hexadecimal.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or has another checksum.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            empty = file.tell() == 0
+    except OSError as error:
+        raise _unreadable(error, path, remedy) from error
+    if found not in checksums:
+        raise _changed(path, remedy, empty)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in at most 200 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _own_metadata(table: pa.Table) -> dict[bytes, bytes]:
+    """The metadata of a table without what pandas would interpret."""
+    return {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+
+
+def _mapping(
+    path: Path, remedy: str, checksums: Checksums, parse: Callable[[str], Any]
+) -> dict[str, Any]:
+    text = read_text(path, remedy, checksums)
+    try:
+        values = parse(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no mapping of keys to values): {remedy}")
+    return values
+
+
+def _refuse_without(
+    path: Path, remedy: str, columns: Iterable[str], present: Iterable[str]
+) -> None:
+    if missing := set(columns) - set(present):
+        raise UserError(
+            f"{path} is damaged or of another version (no column {min(missing)}): {remedy}"
+        )
+
+
+def _changed(path: Path, remedy: str, empty: bool) -> UserError:
+    reason = "it is empty" if empty else "its SHA-256 is not the one that was recorded"
+    return UserError(f"{path} is damaged or foreign ({reason}): {remedy}")
+
+
+def _unreadable(error: OSError, path: Path, remedy: str) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} is missing: {remedy}")
+    return UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}")

@@ -1,0 +1,71 @@
+"""Finds what is damaged, missing or foreign in the folder of an extraction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from keygap.errors import UserError
+from keygap.store.checksums import read_checksums
+from keygap.store.reading import read_table, verify
+from keygap.store.run import CHECKSUMS, EXTRACTION, MANIFEST, SAMPLES, part_files, part_number
+from keygap.store.schema import SAMPLES_SCHEMA
+
+
+@dataclass(frozen=True)
+class State:
+    """What can be relied on in the folder of an extraction, and what cannot.
+
+    Attributes:
+        recorded: the checksums; none if their file is missing or damaged.
+        samples: the rows of the committed samples; none if their file is missing or damaged.
+        damaged: numbers of the committed parts that have a missing or damaged file.
+        foreign: files among the parts that were not committed, by path in the folder.
+        wrong: what a user should be told of, by path in the folder. Parts that are not committed
+            are left by a run that was killed, and belong here only if the run had finished.
+    """
+
+    recorded: dict[str, tuple[str, ...]]
+    samples: pa.Table
+    damaged: set[int]
+    foreign: set[str]
+    wrong: list[str]
+
+
+def inspect(root: Path) -> State:
+    """Read every file of an extraction and compare it with its checksum."""
+    wrong = []
+    try:
+        recorded = read_checksums(root)
+    except UserError:
+        recorded = None
+    began = any((root / name).exists() for name in (SAMPLES, MANIFEST))
+    if recorded is None and (began or (root / CHECKSUMS).exists()):
+        wrong.append(CHECKSUMS)
+    recorded = recorded or {}
+    wrong += [name for name in sorted(recorded) if not _is_whole(root, name, recorded[name])]
+    samples = SAMPLES_SCHEMA.empty_table()
+    if SAMPLES in recorded and SAMPLES not in wrong:
+        samples = read_table(root / SAMPLES, "", SAMPLES_SCHEMA.names, recorded[SAMPLES])
+    damaged = {number for name in wrong if (number := part_number(name)) is not None}
+    foreign = part_files(root) - recorded.keys()
+    if MANIFEST in recorded:
+        wrong += sorted(foreign)
+    return State(recorded, samples, damaged, foreign, wrong)
+
+
+def is_of_extraction(name: str) -> bool:
+    """Whether a file of a run, by its path, belongs to the extraction; else it is a result."""
+    return name in (EXTRACTION, SAMPLES, MANIFEST) or part_number(name) is not None
+
+
+def _is_whole(root: Path, name: str, checksums: tuple[str, ...]) -> bool:
+    if not is_of_extraction(name):
+        return True
+    try:
+        verify(root / name, "", checksums)
+    except UserError:
+        return False
+    return True
