@@ -1,5 +1,7 @@
 """Few, repeated and constant data are named; ordinary data are not."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -68,7 +70,7 @@ def test_eight_identical_questions():
     assert "only 1 of them different" in copies
 
 
-FEW = {"n_permutations": 9}
+FEW: dict[str, Any] = {"n_permutations": 9}
 
 
 @pytest.mark.parametrize(
