@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keygap import random_streams
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.held_out import (
     DEFAULT_CRITICS,
@@ -42,6 +43,7 @@ class C2STResult:
         n_x: Number of vectors of x that were used.
         n_y: Number of vectors of y that were used.
         seed: Seed of every random draw.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     accuracy: float
@@ -55,6 +57,7 @@ class C2STResult:
     n_x: int
     n_y: int
     seed: int
+    cautions: tuple[str, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -118,10 +121,11 @@ def c2st(
     components = pooled_components(sides, dims)
     rng = random_streams.generator(seed, "c2st", "folds and label swaps")
     rng_bootstrap = random_streams.generator(seed, "c2st", "bootstraps")
-    found = held_out(sides, components.scores, competing, n_permutations, rng)
+    found = held_out(sides, components.scores, competing, n_permutations, rng, seed)
     right = np.heaviside(np.where(sides.is_x, found.logits, -found.logits), 0.5)
     accuracy, ci = balanced_mean(right, sides, n_bootstraps, level, rng_bootstrap)
     return C2STResult(
+        cautions=cautions(sides),
         accuracy=accuracy,
         ci=ci,
         level=level,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
@@ -33,6 +34,7 @@ class ContributionResult:
         by_head: Contribution of each head.
         effect_size: Difference of the means over the pooled standard deviation, by dimension.
         paired: Whether both sides hold the same samples.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     total: float
@@ -40,6 +42,7 @@ class ContributionResult:
     by_head: Float[np.ndarray, " heads"]
     effect_size: Float[np.ndarray, " d"]
     paired: bool
+    cautions: tuple[str, ...] = ()
 
     @property
     def dimensions_for_half(self) -> int | None:
@@ -113,6 +116,7 @@ def contribution(
         cross = means_x.mean(0) * means_y.mean(0)
         by_dimension = _mean_product(means_x) + _mean_product(means_y) - 2.0 * cross
     return ContributionResult(
+        cautions=cautions(sides),
         total=float(by_dimension.sum()),
         by_dimension=by_dimension,
         by_head=by_dimension.reshape(n_heads, -1).sum(1),

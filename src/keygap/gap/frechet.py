@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy import linalg
 
 from keygap import random_streams
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_varies, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value
@@ -40,6 +41,7 @@ class FrechetResult:
         n_y: Number of vectors of y.
         n_permutations: Number of label swaps.
         seed: Seed of the swaps.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     distance: float
@@ -53,6 +55,7 @@ class FrechetResult:
     n_y: int
     n_permutations: int
     seed: int
+    cautions: tuple[str, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -115,6 +118,7 @@ def frechet(
     rng = random_streams.generator(seed, "frechet", "label swaps")
     null = np.array([sum(_parts(swap_labels(sides, rng))) for _ in range(n_permutations)])
     return FrechetResult(
+        cautions=cautions(sides),
         distance=distance,
         from_means=from_means,
         from_covariances=from_covariances,

@@ -22,12 +22,14 @@ from jaxtyping import Float
 
 from keygap import random_streams
 from keygap.errors import UserError
-from keygap.gap.core.calibration import LN2, bound_terms
+from keygap.gap.core.calibration import LN2, SATURATION, bound_terms
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import Components, pooled_components
-from keygap.gap.core.critics import Critic
+from keygap.gap.core.critic import Critic
 from keygap.gap.core.held_out import (
     DEFAULT_CRITICS,
     MAX_VECTORS,
+    NO_CRITIC,
     balanced_mean,
     held_out,
     named_critics,
@@ -37,7 +39,6 @@ from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
 
 DEFAULT_DIMS = (2, 5, 10, 50)
-SATURATION = 0.95  # share of ln 2 beyond which the rest of the scale is estimation error
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,11 @@ class JSDResult:
         ci: Confidence interval of ``nats``, clipped to [0, ln 2]; NaN without bootstraps.
         level: Confidence level of the interval.
         p_value: Of the prequential permutation test; 1 without permutations.
-        estimator: Critic that won the most folds; "none": no critic beat chance.
+        estimator: Critic that won the most folds. "none" means that these critics found no bound,
+            and not that the sides are equal: see the p-value of ``mmd``.
         wins: Number of folds that each critic won.
-        nats_by_critic: Bound of each critic alone, before clipping.
+        nats_by_critic: Bound of each critic alone, before clipping. The network is missing where
+            another critic saturates.
         dims: Number of principal components it was computed in.
         explained: Share of the pooled variance in these components.
         paired: Whether both sides hold the same samples.
@@ -64,6 +67,7 @@ class JSDResult:
         n_bootstraps: Number of bootstraps of whole samples.
         n_permutations: Number of label swaps.
         seed: Seed of every random draw.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     nats: float
@@ -85,6 +89,20 @@ class JSDResult:
     n_bootstraps: int
     n_permutations: int
     seed: int
+    cautions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The bound in words; where no critic won, that says nothing about other differences."""
+        if self.estimator == NO_CRITIC:
+            critics = ", ".join(self.nats_by_critic)
+            return (
+                f"no bound found by these critics ({critics}) in {self.dims} components; "
+                "there may still be a difference: see the p-value of gap.mmd"
+            )
+        return (
+            f"JSD >= {self.nats:.3f} nats ({self.level:.0%} interval {self.ci[0]:.3f} to "
+            f"{self.ci[1]:.3f}) in {self.dims} components, by the {self.estimator} critic"
+        )
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -125,6 +143,11 @@ class JSDProfile:
     saturates_at: int | None
 
     @property
+    def cautions(self) -> tuple[str, ...]:
+        """What makes the intervals doubtful, which is the same for every number of components."""
+        return self.results[0].cautions
+
+    @property
     def readings(self) -> tuple[Reading, ...]:
         """``jsd`` in every number of components, with the first one at which it saturates."""
         saturates_at = {"saturates_at": self.saturates_at}
@@ -162,8 +185,8 @@ def jsd(
         dims: Number of principal components, which are fitted to both sides, balanced, without
             labels. None: all that have variance.
         paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
-        critics: Names of the critics that compete: "linear", "quadratic", "spline", "boosted" (see
-            ``core.critics``).
+        critics: Names of the critics that compete: "linear", "quadratic", "spline", "network",
+            "boosted" (see ``core.critics``).
         max_vectors: Limit of vectors on each side. If there are more, a seeded selection takes them
             from the samples in turn.
         n_permutations: Number of label swaps of the prequential test (see ``core.prequential``).
@@ -268,11 +291,12 @@ def _bound(
     rng = random_streams.generator(draws.seed, "jsd", "folds and label swaps")
     rng_bootstrap = random_streams.generator(draws.seed, "jsd", "bootstraps")
     z = components.scores[:, :dims]
-    found = held_out(sides, z, critics, draws.n_permutations, rng)
+    found = held_out(sides, z, critics, draws.n_permutations, rng, draws.seed)
     terms = bound_terms(found.logits, sides.is_x)
     raw, ci = balanced_mean(terms, sides, draws.n_bootstraps, draws.level, rng_bootstrap)
     nats = _clipped(raw)
     return JSDResult(
+        cautions=cautions(sides),
         nats=nats,
         bits=nats / LN2,
         raw_nats=raw,

@@ -16,6 +16,7 @@ from scipy.special import rel_entr
 from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.calibration import LN2
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
@@ -40,6 +41,7 @@ class HistogramJSDResult:
         paired: Whether both sides hold the same samples.
         n_permutations: Number of label swaps.
         seed: Seed of the swaps.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     nats: float
@@ -53,6 +55,7 @@ class HistogramJSDResult:
     paired: bool
     n_permutations: int
     seed: int
+    cautions: tuple[str, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -119,6 +122,7 @@ def jsd_histogram(
     )
     null_nats = float(null.mean()) if n_permutations else 0.0
     return HistogramJSDResult(
+        cautions=cautions(sides),
         nats=nats,
         bits=nats / LN2,
         null_nats=null_nats,

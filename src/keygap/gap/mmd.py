@@ -31,6 +31,7 @@ from jaxtyping import Float
 from keygap import random_streams
 from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, central_band, p_value, root_or_zero
@@ -69,6 +70,7 @@ class MMDResult:
         null: ``mmd2`` under each label swap.
         bootstraps: ``mmd2`` of each bootstrap of whole samples.
         without: ``mmd2`` without each sample, by its id; empty for unpaired sides.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     mmd2: float
@@ -91,6 +93,7 @@ class MMDResult:
     null: Float[np.ndarray, " permutations"] = field(repr=False, compare=False)
     bootstraps: Float[np.ndarray, " bootstraps"] = field(repr=False, compare=False)
     without: dict[Hashable, float] = field(repr=False, compare=False)
+    cautions: tuple[str, ...] = ()
 
     @property
     def null_band(self) -> tuple[float, float]:
@@ -200,6 +203,7 @@ def mmd(
     if sides.paired:
         without = dict(zip(sides.names_x, sums.without()[0].tolist(), strict=True))
     return MMDResult(
+        cautions=cautions(sides),
         mmd2=observed,
         mmd=root_or_zero(observed),
         ci=sums.interval(level),

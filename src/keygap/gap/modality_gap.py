@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from keygap import random_streams
 from keygap.errors import UserError
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
 from keygap.gap.core.kernels import linear_means
 from keygap.gap.core.reading import Reading
@@ -40,6 +41,7 @@ class ModalityGapResult:
         n_y: Number of vectors of y.
         n_permutations: Number of label swaps.
         seed: Seed of the swaps.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     gap: float
@@ -53,6 +55,7 @@ class ModalityGapResult:
     n_y: int
     n_permutations: int
     seed: int
+    cautions: tuple[str, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -121,6 +124,7 @@ def modality_gap(
         random_streams.generator(seed, "modality_gap", "label swaps"),
     )
     return ModalityGapResult(
+        cautions=cautions(given),
         gap=gap,
         unbiased=root_or_zero(sums.statistic()),
         ci=(root_or_zero(low), root_or_zero(high)),

@@ -25,6 +25,7 @@ from scipy import linalg
 
 from keygap.errors import UserError
 from keygap.gap.core import kernels
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
@@ -57,6 +58,7 @@ class MomentsResult:
         explained: Share of the pooled variance in these components.
         paired: Whether both sides hold the same samples.
         seed: Seed of the median distance's subsample.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     mmd2_total: float
@@ -70,6 +72,7 @@ class MomentsResult:
     explained: float
     paired: bool
     seed: int
+    cautions: tuple[str, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -129,6 +132,7 @@ def moments(
     total, centred, matched = (_mmd2(stage, sigmas) for stage in _stages(sides))
     mean, covariance, higher = _shares(total, centred, matched)
     return MomentsResult(
+        cautions=cautions(given),
         mmd2_total=total,
         mmd2_centred=centred,
         mmd2_matched=matched,

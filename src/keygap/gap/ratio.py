@@ -33,12 +33,14 @@ class RatioResult:
         ci: Confidence interval. An end at infinity: the second gap is not distinguished from none.
         level: Confidence level of the interval.
         n_samples: Number of samples that are in either contrast.
+        cautions: Those of both contrasts.
     """
 
     ratio: float
     ci: tuple[float, float]
     level: float
     n_samples: int
+    cautions: tuple[str, ...] = ()
 
 
 def mmd_ratio(gap: MMDResult, other: MMDResult, *, level: float = 0.95) -> RatioResult:
@@ -69,7 +71,8 @@ def mmd_ratio(gap: MMDResult, other: MMDResult, *, level: float = 0.95) -> Ratio
         [(gap.without.get(s, gap.mmd2), other.without.get(s, other.mmd2)) for s in samples]
     )
     ratio = gap.mmd2 / other.mmd2
+    doubts = tuple(dict.fromkeys((*gap.cautions, *other.cautions)))
     if not (left_out > 0.0).all():
-        return RatioResult(ratio, (0.0, math.inf), level, len(samples))
+        return RatioResult(ratio, (0.0, math.inf), level, len(samples), doubts)
     low, high = log_jackknife_interval(ratio, left_out[:, 0] / left_out[:, 1], level)
-    return RatioResult(ratio, (float(low), float(high)), level, len(samples))
+    return RatioResult(ratio, (float(low), float(high)), level, len(samples), doubts)

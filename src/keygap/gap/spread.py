@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from keygap import random_streams
+from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, check_varies, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import log_jackknife_interval
@@ -45,6 +46,7 @@ class SpreadResult:
         separation: Distance of the centres over the root mean squared spread, without a unit.
         separation_ci: Its confidence interval.
         level: Confidence level of the intervals.
+        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
     spread_x: float
@@ -58,6 +60,7 @@ class SpreadResult:
     separation: float
     separation_ci: tuple[float, float]
     level: float
+    cautions: tuple[str, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -122,6 +125,7 @@ def spread(
     low, high = log_jackknife_interval(ratios[0], ratios[1:], level)
     ends = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     return SpreadResult(
+        cautions=cautions(sides),
         spread_x=float(numbers[0, 0]),
         spread_y=float(numbers[0, 1]),
         spread_ratio=float(ratios[0, 0]),

@@ -17,6 +17,8 @@ from keygap import gap
 from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.sides import Case, Selector
 from keygap.errors import UserError
+from keygap.gap.core.cautions import cautions
+from keygap.gap.core.inputs import two_sides
 from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
 from keygap.measurement.ratio import Comparison, ratio_to_highest
@@ -36,7 +38,7 @@ class LayerMeasurement:
         n_layers: the number of layers measured at this site.
         rows: rows of the long table.
         dimensions: rows of ``dimensions.csv``.
-        notes: what could not be measured, and why.
+        notes: what could not be measured, and why; cautions about what was.
     """
 
     key: dict[str, Any]
@@ -46,6 +48,7 @@ class LayerMeasurement:
     dimensions: list[pd.DataFrame] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _comparisons: list[Comparison] = field(default_factory=list)
+    _cautions: set[tuple[str, str]] = field(default_factory=set)
 
     def measure(self, vectors: LabelledVectors, contrasts: Sequence[Contrast]) -> None:
         """Measure every contrast, then the ratios, which need all of them.
@@ -83,6 +86,7 @@ class LayerMeasurement:
                 raise UserError(f"{where}: {reason}") from reason
             self._note(f"no {_name(key)}: {reason}")
             return
+        self._caution(case, key, sides)
         mmd = found["mmd"]
         assert isinstance(mmd, gap.MMDResult)
         self._comparisons.append(Comparison(key, mmd))
@@ -108,6 +112,16 @@ class LayerMeasurement:
             except UserError as reason:
                 self._note(f"no {name} of {_name(key)}: {reason}")
         return found
+
+    def _caution(self, case: Case, key: dict[str, Any], sides: gap.Sides) -> None:
+        """Note what makes the numbers of a comparison doubtful, once for each contrast."""
+        if key["head"] != "all":
+            return
+        checked = two_sides(sides.x, sides.y, *sides.groups)
+        for line in cautions(checked, *case.contrast.sides):
+            if (case.contrast.name, line) not in self._cautions:
+                self._cautions.add((case.contrast.name, line))
+                self._note(f"caution, {f'{case.contrast.name} {case.confound}'.strip()}: {line}")
 
     def _note(self, what: str) -> None:
         model, site, layer = (self.key[name] for name in ("model", "site", "layer"))

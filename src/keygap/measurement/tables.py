@@ -107,7 +107,7 @@ class GapTable:
         frame: ``gap.csv``, one row per site, layer, head, contrast and confound (``GAP_COLUMNS``).
         profile: ``jsd.csv``, the JSD of all heads together by number of principal components, and
             the first number at which it saturates (``PROFILE_COLUMNS``).
-        notes: what could not be measured, and why.
+        notes: what could not be measured, and why; cautions about few or repeated samples.
         shape: ``shape.csv`` and ``dimensions.csv``, further statistics of the contrasts between
             modalities.
         settings: the options of the measurement (text_roles, tokens_per_sample, n_permutations,

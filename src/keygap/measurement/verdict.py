@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+SIGNIFICANT = 0.05
 SUMMARY_COLUMNS = (
     "model", "site", "layer", "contrast", "mmd2", "highest", "kind", "ratio_kind", "interval",
     "same", "ratio_same",
@@ -76,3 +77,23 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+def jsd_in_words(nats: float, estimator: str, p_value: float) -> str:
+    """A JSD for a table, so that "none found" is never read as "none there".
+
+    Args:
+        nats: the bound.
+        estimator: the critic behind it; ``none`` if no critic found a bound.
+        p_value: that of MMD for the same comparison, which uses no critic.
+
+    Returns:
+        The number, or that no bound was found and whether MMD finds a difference.
+    """
+    if math.isnan(nats):
+        return ""
+    if estimator != "none" and nats > 0.0:
+        return f"{nats:.3f}"
+    if p_value <= SIGNIFICANT:
+        return f"no bound found, but MMD finds a difference (p = {p_value:.2g})"
+    return "no bound found"

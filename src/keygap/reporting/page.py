@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from keygap.arguments import folder_of
 from keygap.errors import UserError
+from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import confounds, figures, shape
 from keygap.reporting.comparison import comparison
@@ -126,7 +127,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fixed": fixed, "at_least": at_least}
+    environment.filters |= {"fixed": fixed, "at_least": at_least, "jsd": jsd_in_words}
     return environment.get_template("report.html")
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from scipy.special import expit
 
 LN2 = float(np.log(2.0))
+SATURATION = 0.95  # share of ln 2 beyond which the rest of the scale is estimation error
 _MAX_SCORE = 10.0  # in units of the root mean square
 _MAX_LOGIT = 8.0  # costs 0.0003 nats where the sides are perfectly separable
 _RIDGE = 1e-4  # bounds the slope where the sides are separable

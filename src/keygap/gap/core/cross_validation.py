@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from keygap.gap.core.critics import Critic
+from keygap.gap.core.calibration import LN2, SATURATION, Calibration, bound_terms
+from keygap.gap.core.critic import Critic, Rows, Trains
 from keygap.gap.core.inputs import CheckedSides
 
 N_FOLDS = 5
@@ -32,6 +34,7 @@ class Task:
         weight: Weight of each pooled vector: sides balanced, samples of a side equal.
         fold: Fold of each pooled vector.
         n_folds: Number of folds.
+        seed: Seed of critics that draw random numbers.
     """
 
     sides: CheckedSides
@@ -41,6 +44,7 @@ class Task:
     weight: Float[np.ndarray, " n+m"]
     fold: Int[np.ndarray, " n+m"]
     n_folds: int
+    seed: int = 0
 
     @classmethod
     def of(
@@ -49,6 +53,7 @@ class Task:
         z: Float[np.ndarray, "n+m k"],
         critics: Sequence[Critic],
         rng: np.random.Generator,
+        seed: int = 0,
     ) -> Task:
         """Assign whole samples to folds at random, with both sides in every fold.
 
@@ -56,7 +61,8 @@ class Task:
             sides: Both sides; paired samples stay in one fold.
             z: Whitened components of the pooled vectors.
             critics: The critics that compete.
-            rng: Source of randomness.
+            rng: Source of randomness of the folds.
+            seed: Seed of critics that draw random numbers.
 
         Returns:
             The task, with five folds or as many as a side has samples.
@@ -65,29 +71,27 @@ class Task:
         of_x = rng.permutation(np.arange(sides.n_samples_x) % n_folds)
         of_y = of_x if sides.paired else rng.permutation(np.arange(sides.n_samples_y) % n_folds)
         fold = np.concatenate([of_x[sides.sample_x], of_y[sides.sample_y]])
-        return cls(sides, z, critics, sides.is_x, sides.weights, fold, n_folds)
+        return cls(sides, z, critics, sides.is_x, sides.weights, fold, n_folds, seed)
 
     @property
-    def columns(self) -> list[str]:
-        """Name of the critic of each column of log-odds."""
-        return [critic.name for critic in self.critics for _ in range(critic.variants)]
+    def rows(self) -> Rows:
+        """The vectors and what the critics may know of them."""
+        sides = self.sides
+        unit = np.concatenate([sides.sample_x, sides.sample_y]) if sides.paired else sides.cells
+        return Rows(self.z, self.label, self.weight, unit, self.seed)
 
-    def predict(
-        self, train: Bool[np.ndarray, " n+m"], test: Bool[np.ndarray, " n+m"]
-    ) -> Float[np.ndarray, "test c"]:
-        """Log-odds of the test rows by critics fitted to the training rows.
+    def log_odds(self, trains: Trains, names: Sequence[str]) -> Float[np.ndarray, "sets n c"]:
+        """Log-odds of every row by critics fitted to each of several training sets.
 
         Args:
-            train: Rows to fit to.
-            test: Rows to predict.
+            trains: The rows of each set.
+            names: Names of the critics.
 
         Returns:
             One column for each variant of each critic.
         """
-        # Weights of mean 1 make a critic's ridge mean the same for any number of rows.
-        share = self.weight[train] / self.weight[train].mean()
-        rows, side, new = self.z[train], self.label[train], self.z[test]
-        return np.concatenate([c.fit(rows, side, share)(new) for c in self.critics], axis=1)
+        fitted = [critic.fit(self.rows, trains) for critic in self.critics if critic.name in names]
+        return np.concatenate(fitted, axis=2)
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,19 @@ class FoldLogOdds:
         outer: Rows of fold k, predicted by critics trained without k.
         inner: ``inner[k]`` holds rows of every fold i other than k, predicted by critics trained
             without i and k. Rows of fold k are NaN there.
+        names: Name of the critic of each column.
     """
 
     outer: Float[np.ndarray, "n+m c"]
     inner: Float[np.ndarray, "folds n+m c"]
+    names: tuple[str, ...]
 
     @classmethod
     def fit(cls, task: Task) -> FoldLogOdds:
         """Fit every critic without every fold and every pair of folds.
+
+        The network is expensive and cannot add to a bound near ln 2, so it is fitted last, and only
+        if no other critic is close to that.
 
         Args:
             task: What to learn.
@@ -113,15 +122,45 @@ class FoldLogOdds:
         Returns:
             The log-odds.
         """
-        n_rows, n_columns = len(task.z), len(task.columns)
-        outer = np.empty((n_rows, n_columns))
-        inner = np.full((task.n_folds, n_rows, n_columns), np.nan)
-        for i in range(task.n_folds):
-            alone = task.fold == i
-            outer[alone] = task.predict(~alone, alone)
-            for j in range(i + 1, task.n_folds):
-                test = alone | (task.fold == j)
-                predicted = task.predict(~test, test)
-                inner[i][task.fold == j] = predicted[task.fold[test] == j]
-                inner[j][alone] = predicted[task.fold[test] == i]
-        return cls(outer, inner)
+        cheap = [critic for critic in task.critics if not critic.averaged]
+        found = [cls._of_critic(task, critic) for critic in cheap]
+        if not any(one.saturates(task) for one in found):
+            found += [cls._of_critic(task, critic) for critic in task.critics if critic.averaged]
+        return cls(
+            np.concatenate([one.outer for one in found], axis=1),
+            np.concatenate([one.inner for one in found], axis=2),
+            tuple(name for one in found for name in one.names),
+        )
+
+    @classmethod
+    def _of_critic(cls, task: Task, critic: Critic) -> FoldLogOdds:
+        """The log-odds of one critic."""
+        folds = range(task.n_folds)
+        pairs = list(combinations(folds, 2))
+        trains = [(task.fold != i) & (task.fold != j) for i, j in pairs]
+        if not critic.averaged:
+            trains += [task.fold != k for k in folds]
+        fitted = critic.fit(task.rows, np.stack(trains))
+        outer = np.empty(fitted.shape[1:])
+        inner = np.full((task.n_folds, *fitted.shape[1:]), np.nan)
+        for predicted, (i, j) in zip(fitted, pairs, strict=False):
+            for own, other in ((i, j), (j, i)):
+                inner[other][task.fold == own] = predicted[task.fold == own]
+        for k in folds:
+            without = (
+                [n for n, pair in enumerate(pairs) if k in pair]
+                if critic.averaged
+                else [len(pairs) + k]
+            )
+            outer[task.fold == k] = fitted[without][:, task.fold == k].mean(0)
+        return cls(outer, inner, (critic.name,) * critic.variants)
+
+    def saturates(self, task: Task) -> bool:
+        """Whether the bound of some column is so close to ln 2 that the rest is estimation error.
+
+        Args:
+            task: What was learned.
+        """
+        logits = Calibration.fit(self.outer, task.label, task.weight).apply(self.outer)
+        bounds = (task.weight / task.weight.sum()) @ bound_terms(logits, task.label[:, None])
+        return bool(bounds.max() >= SATURATION * LN2)

@@ -38,7 +38,7 @@ def prequential_p(
         return 1.0
     sides, n = task.sides, len(task.sides.x)
     observed, null = 0.0, np.zeros(n_permutations)
-    record = np.zeros(len(task.columns))  # how well each column has predicted so far
+    record = np.zeros(len(log_odds.names))  # how well each column has predicted so far
     for k in range(1, task.n_folds):
         scores = _scores(task, log_odds, k)
         is_x = task.label[task.fold == k]
@@ -61,7 +61,7 @@ def _scores(task: Task, log_odds: FoldLogOdds, k: int) -> Float[np.ndarray, "fol
     elif k == last - 1:
         found = log_odds.inner[last][test]
     else:
-        found = task.predict(task.fold < k, test)
+        found = task.log_odds((task.fold < k)[None], log_odds.names)[0][test]
     scale = np.sqrt((found**2).mean(0)) + 1e-12
     return np.clip(found / scale, -_MAX_SCORE, _MAX_SCORE)
 

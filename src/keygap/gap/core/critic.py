@@ -1,0 +1,58 @@
+"""What a critic is: a classifier that is fitted to several training sets of the same rows.
+
+Cross-validation fits every critic some fifteen times to overlapping parts of one set of rows. A
+critic gets all parts at once, so that it can share work between them or fit them as one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Vectors = Float[np.ndarray, "n k"]
+Labels = Bool[np.ndarray, " n"]
+Weights = Float[np.ndarray, " n"]
+Train = Bool[np.ndarray, " n"]
+Trains = Bool[np.ndarray, "sets n"]
+LogOdds = Float[np.ndarray, "sets n variants"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The pooled vectors of both sides and what a critic may know of them.
+
+    Attributes:
+        z: Whitened components.
+        label: Whether each vector is on side x.
+        weight: Weight of each vector: sides balanced, samples of a side equal.
+        unit: Index of the sample of each vector; on both sides the same if the sides are paired.
+        seed: Seed of random draws.
+    """
+
+    z: Vectors
+    label: Labels
+    weight: Weights
+    unit: Int[np.ndarray, " n"]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A named classifier.
+
+    Attributes:
+        name: Its name.
+        variants: Number of log-odds it predicts; they compete with each other under one name.
+        fit: Function of the rows and of training sets, shape (sets, n). It returns the log-odds of
+            every row by the fit to each set, shape (sets, n, variants).
+        averaged: Whether a fold is predicted by the mean of the inner fits that never saw it, which
+            saves the outer fits. For critics that are expensive and gain from an average.
+    """
+
+    name: str
+    variants: int
+    fit: Callable[[Rows, Trains], LogOdds]
+    averaged: bool = False
