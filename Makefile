@@ -52,6 +52,11 @@ test-lowest test-newest: test-%: .venv-%
 	$(BIN)/uv pip install --quiet --python .venv-$* --upgrade --resolution $(RESOLUTION.$*) \
 	  --excludes requirements-excluded.txt --group dev --group build --editable '.[micro]'
 
+.PHONY: models
+models: .venv-lowest .venv-newest  ## check every family with three releases of transformers -> docs/models.md
+	for venv in .venv-lowest .venv-newest $(VENV); do $$venv/bin/python -m tests.models.document record || exit; done
+	$(BIN)/python -m tests.models.document write
+
 .PHONY: coverage
 coverage: $(STAMP)  ## run the tests and print which lines and branches they miss
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -145,7 +145,7 @@ def measure(
         typer.Option(min=1, max=MOST_RESAMPLINGS, help="Least number of label swaps of a test."),
     ] = defaults.N_PERMUTATIONS,
     n_bootstraps: Annotated[
-        int, typer.Option(min=0, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
+        int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
     ] = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
 ) -> None:

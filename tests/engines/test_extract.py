@@ -95,7 +95,7 @@ def test_too_many_bad_samples_stop_the_run_and_write_nothing(vlm, tmp_path, chan
     [
         ({"layers": [30]}, "layer 30 is out of range: micro:linear has 30 layers (0 to 29)"),
         ({"layers": ["frist"]}, "unknown layer 'frist'"),
-        ({"layers": []}, "no layer was asked for"),
+        ({"layers": []}, "layers is empty"),
         ({"sites": ["keys"]}, "unknown site 'keys'; did you mean 'key'"),
         ({"samples": 0}, "at least 1"),
     ],

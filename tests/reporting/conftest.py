@@ -32,6 +32,7 @@ def two_sites(vlm, easy_vqa, tmp_path_factory) -> Path:
     table = kg.measure(
         store,
         contrasts=[mine[0].contrast(), *CONTRASTS, mine[1].contrast()],
+        tokens_per_sample=8,
         n_permutations=20,
         n_bootstraps=20,
     )

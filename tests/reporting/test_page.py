@@ -117,7 +117,7 @@ def test_definitions_are_those_that_the_run_recorded(run_folder):
     page = html.unescape(kg.report(run_folder).read_text())
     assert "<dt>verbs</dt><dd>modality text; role question; token is, are, against" in page
     assert "<dt>image_text</dt><dd>image tokens, text of the chosen roles (between)</dd>" in page
-    assert "<dd>text is question; at most 64 tokens of a sample on each side; 20 label" in page
+    assert "<dd>text is question; at most 8 tokens of a sample on each side; 20 label" in page
     (run_folder / "measurement.yaml").unlink()
     with pytest.raises(UserError, match=r"does not say how it was measured.*run keygap measure"):
         kg.report(run_folder)
@@ -154,6 +154,7 @@ def two_gaps(store, tmp_path_factory):
         kg.Store(folder),
         contrasts=(IMAGE_TEMPLATE, "image_text", "text_vocabulary", "text_text"),
         layers=[0],
+        tokens_per_sample=8,
         n_permutations=9,
         n_bootstraps=9,
     )

@@ -37,6 +37,7 @@ def small(experiment: Experiment) -> Experiment:
             "measurement": experiment.measurement.model_copy(
                 update={
                     "contrasts": ["image_text", "image_image", "text_text"],
+                    "tokens_per_sample": 8,
                     "n_permutations": 50,
                     "n_bootstraps": 50,
                 }

@@ -28,6 +28,7 @@ def test_a_benchmark_without_answers_is_measured_and_reported(tmp_path, caplog, 
             "extraction": {"samples": None, "layers": ["first"]},
             "measurement": {
                 "contrasts": ["image_text"],
+                "tokens_per_sample": 8,
                 "n_permutations": 20,
                 "n_bootstraps": 20,
             },

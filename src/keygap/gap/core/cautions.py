@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from keygap import random_streams
 from keygap.gap.core.inputs import CheckedSides
 
 FEW_SAMPLES = 20  # the fewest with which the intervals and tests were checked (docs/statistics.md)
@@ -68,7 +69,8 @@ def _copies(name: str, points: Points, samples: Int[np.ndarray, " n"], n_samples
 
 def _projected(sides: CheckedSides) -> tuple[Points, Points]:
     """Random projections in which equal vectors, and hardly any others, fall together."""
-    directions = np.random.default_rng(0).standard_normal((sides.x.shape[1], _PROJECTIONS))
+    rng = random_streams.generator(0, "cautions")
+    directions = rng.standard_normal((sides.x.shape[1], _PROJECTIONS))
     of_x, of_y = (side.astype(np.float64) @ directions for side in (sides.x, sides.y))
     middle = 0.5 * (of_x.mean(0) + of_y.mean(0))
     size = np.sqrt(0.5 * (((of_x - middle) ** 2).mean(0) + ((of_y - middle) ** 2).mean(0)))
