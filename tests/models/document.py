@@ -74,7 +74,8 @@ of each family (transformers {version}; `make models` writes this page).
   are named and not read.
 - *result* is that of transformers {version}. The last columns tell whether it was the same with the
   oldest release that keygap admits and with the newest one at the time of writing, or what it was.
-  A dash: that release does not have the family, or cannot run it.
+  A dash: that release does not have the family, or cannot
+  run it.
 
 """
 
@@ -90,6 +91,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     except UserError as error:
         reason = str(error).removeprefix(f"{entry.family}: ")
         return *nothing, f"refused: {reason}"
+    except Exception as error:  # an entry is written for the pinned release
+        return *nothing, f"the tiny model cannot be made: {type(error).__name__}: {error}"
     wrong = [finding for finding in findings if finding.passed is False]
     films = [finding for finding in findings if finding.check == VIDEO]
     unsaid = [f for f in findings if f.passed is None and f.check not in APART]
