@@ -102,8 +102,8 @@ class Entry:
 
         A test that builds a family which the installed transformers lacks is skipped.
         """
-        known = self.family in PROCESSOR_MAPPING_NAMES
-        if not known or transformers.__version__ not in SpecifierSet(self.releases):
+        exists = self.family in PROCESSOR_MAPPING_NAMES
+        if not exists or transformers.__version__ not in SpecifierSet(self.releases):
             pytest.skip(f"{self.family}: not in transformers {transformers.__version__}")
         feature = self.tokens.get(self.feature, self.feature)
         tokenizer = offline.tokenizer_with(self.tokens, (*self.more, feature))
