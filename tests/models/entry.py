@@ -9,7 +9,7 @@ import pytest
 import transformers
 from packaging.specifiers import SpecifierSet
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from . import offline
 from .tiny import HEAD_DIM, tiny_config, tiny_model
@@ -97,13 +97,18 @@ class Entry:
     named: dict[str, str] = field(default_factory=dict)
     releases: str = ""
 
+    @property
+    def exists(self) -> bool:
+        """Whether the installed transformers has this family, and runs it."""
+        registered = self.family in CONFIG_MAPPING_NAMES
+        return registered and transformers.__version__ in SpecifierSet(self.releases)
+
     def build(self) -> tuple[PreTrainedModel, ProcessorMixin]:
         """The model with random weights and its processor.
 
         A test that builds a family which the installed transformers lacks is skipped.
         """
-        exists = self.family in PROCESSOR_MAPPING_NAMES
-        if not exists or transformers.__version__ not in SpecifierSet(self.releases):
+        if not self.exists:
             pytest.skip(f"{self.family}: not in transformers {transformers.__version__}")
         feature = self.tokens.get(self.feature, self.feature)
         tokenizer = offline.tokenizer_with(self.tokens, (*self.more, feature))

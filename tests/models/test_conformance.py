@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import AttentionInterface
 
 from keygap.benchmarks import Piece, Sample
@@ -19,6 +22,7 @@ from keygap.selfcheck.samples import check_samples
 from .zoo import BY_FAMILY, ZOO
 from .zoo_refused import REFUSED
 
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 FAST = [entry.family for entry in ZOO if not entry.slow]
 SLOW = [entry.family for entry in ZOO if entry.slow]
 
@@ -30,6 +34,15 @@ def vlm_of(family: str):
 def assert_reads(family: str) -> None:
     wrong = [finding for finding in check(vlm_of(family)) if finding.passed is False]
     assert not wrong
+
+
+def test_the_pinned_transformers_has_every_family_of_the_zoo():
+    """A family that is skipped by mistake would be a test that cannot fail."""
+    pinned = re.search(r"^transformers==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE)
+    assert pinned is not None
+    if transformers.__version__ != pinned[1]:
+        pytest.skip("this is not the pinned release")
+    assert [entry.family for entry in (*ZOO, *REFUSED) if not entry.exists] == []
 
 
 @pytest.mark.parametrize("family", FAST)
