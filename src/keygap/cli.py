@@ -23,7 +23,7 @@ import typer
 from keygap import defaults, interrupts
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
-from keygap.model_options import ModelOptions, takes_model
+from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
 from keygap.terminal import Commands, LineFormatter, print_table, refused_files
 from keygap.text import printable
 
@@ -141,6 +141,14 @@ def bias(
         str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
     ] = None,
     probes: Annotated[str, typer.Option(help="See keygap probes.")] = PROBES,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="PROBE.SETTING=VALUE",
+            help="Setting of a probe, such as hint.positions=[after]; may be repeated.",
+        ),
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=1, max=MOST, help="Number of samples.")
     ] = defaults.SAMPLES,
@@ -158,7 +166,8 @@ def bias(
     from keygap.store.lock import refuse_unwritable
 
     place = folder_of(out, "--out")
-    chosen = named_probes(_listed(probes))
+    given = assigned(settings or [], "--setting", "PROBE.SETTING=VALUE")
+    chosen = named_probes(_listed(probes), as_yaml(given, "--setting"))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     asked = bench.choose(samples, seed, None if subjects is None else _listed(subjects))
     asked.first_readable()

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
 
 from keygap import random_streams
+from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import Probe
 from keygap.bias.intervals import CONFIDENCE
-from keygap.bias.text_preference import normalised
 from keygap.errors import UserError
 
 FEWEST = 10  # cases that follow the image, and that follow the text

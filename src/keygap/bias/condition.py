@@ -16,7 +16,7 @@ import numpy as np
 
 from keygap import random_streams
 from keygap.benchmarks import BadSample, Sample, SampleSet
-from keygap.bias.text_preference import normalised
+from keygap.benchmarks.scoring import normalised
 
 if TYPE_CHECKING:
     from keygap.models.batch import Pictures

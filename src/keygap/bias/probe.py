@@ -8,6 +8,7 @@ there, and is counted with the reason.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,13 @@ from scipy.special import logsumexp
 from keygap import defaults
 from keygap.arguments import MOST_RESAMPLINGS, listed, whole
 from keygap.benchmarks import UNSET, BadSample, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import AS_IS, Condition, Probe, Samples, Unfit
 from keygap.bias.probes import PROBES
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.bias.table import SAMPLE_COLUMNS, BiasTable, bias_table
-from keygap.bias.text_preference import normalised
 from keygap.capture.batches import opened
-from keygap.errors import UserError
+from keygap.errors import UserError, unknown
 from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
@@ -84,21 +85,42 @@ def probe(
     return bias_table(rows, asking.left_out, chosen, settings)
 
 
-def named_probes(probes: Sequence[str | Probe]) -> list[Probe]:
+def named_probes(
+    probes: Sequence[str | Probe], settings: Mapping[str, Any] | None = None
+) -> list[Probe]:
     """The probes of a list of names and probes.
 
+    Args:
+        probes: names of registered probes, or probes.
+        settings: values by ``PROBE.SETTING``, such as ``hint.positions``, for probes that are
+            named.
+
     Raises:
-        UserError: there is none, one is unknown, or two have the same name.
+        UserError: there is none, one is unknown, two have the same name, or a setting is of
+            another probe, unknown, or has a value that is not possible.
     """
+    given: dict[str, dict[str, Any]] = {}
+    for key, value in (settings or {}).items():
+        name, _, setting = key.partition(".")
+        given.setdefault(name, {})[setting] = value
     found: dict[str, Probe] = {}
     for each in listed(probes, "probes", "hint"):
-        made = each if isinstance(each, Probe) else PROBES[each]()
+        made = each if isinstance(each, Probe) else _made(each, given.pop(each, {}))
         if made.name in found:
             raise UserError(f"probes has {made.name!r} twice: name each once")
         found[made.name] = made
-    if not found:
-        raise UserError("no probe: name at least one, such as hint")
+    if given:
+        raise unknown("probe in a setting", next(iter(given)), found, "those that are asked")
     return list(found.values())
+
+
+def _made(name: str, settings: Mapping[str, Any]) -> Probe:
+    make = PROBES[name]
+    known = inspect.signature(make).parameters
+    for setting in settings:
+        if setting not in known:
+            raise unknown(f"setting of the probe {name}", setting, known)
+    return make(**settings)
 
 
 def _batches(asked: SampleSet, size: int) -> tuple[list[SampleSet], int]:

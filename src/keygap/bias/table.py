@@ -69,13 +69,15 @@ class BiasTable:
             return []
         most = self.left_out.sort_values("samples", ascending=False, kind="stable")
         return [
-            f"{f'{row.probe}: ' if row.probe else ''}{row.samples} samples left out: {row.reason}"
-            for row in most.drop_duplicates(["probe", "reason"]).itertuples()
+            ": ".join(
+                filter(None, (row["probe"], f"{row['samples']} samples left out", row["reason"]))
+            )
+            for row in most.drop_duplicates(["probe", "reason"]).to_dict("records")
         ]
 
     def summary(self) -> pd.DataFrame:
         """One row per condition, its variants pooled, with intervals in the cells."""
-        rows = self.frame[self.frame["variant"].isin(["", ALL])]
+        rows = self.frame.drop_duplicates(["probe", "condition"])  # the pooled row is the first
         shown = pd.DataFrame(
             {"probe": rows["probe"], "condition": rows["condition"], "n": rows["n"]}
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from keygap.benchmarks.scoring import normalised
 from keygap.bias.intervals import Interval, proportion
 from keygap.errors import UserError
 
@@ -98,11 +99,6 @@ def tpr(
         tpr=_share(counted["text"], decided, clusters),
         coarse=_share(counted["text"] | counted["both"], usable, clusters),
     )
-
-
-def normalised(answer: str) -> str:
-    """An answer in lower case, without surrounding white space and without a final dot."""
-    return answer.lower().strip().removesuffix(".").strip()
 
 
 def _share(hits: np.ndarray, among: np.ndarray, clusters: np.ndarray | None) -> Interval:
