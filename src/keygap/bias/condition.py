@@ -7,7 +7,7 @@ not say how answers are scored: that is the same for all probes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -127,20 +127,34 @@ class Samples:
         Raises:
             Unfit: no other sample can be read, or all show the same image.
         """
+        for other in self._others(sample, purpose):
+            if len(other.images) >= len(sample.images) and not _same_images(sample, other):
+                return other
+        raise Unfit("no other sample shows another image")
+
+    def other_question(self, sample: Sample, purpose: str) -> str:
+        """The question of another sample, which shows another image and asks something else.
+
+        Raises:
+            Unfit: no other sample can be read, or all ask the same.
+        """
+        for other in self._others(sample, purpose):
+            if other.question.strip() not in ("", sample.question.strip()):
+                return other.question
+        raise Unfit("no other sample asks another question")
+
+    def _others(self, sample: Sample, purpose: str) -> Iterator[Sample]:
+        """The other samples that can be read, in a random order, without those of its image."""
         own = self._numbers[sample.id]
         key = self.sample_set.entries[own].image_key
-        order = self.rng(sample.id, purpose).permutation(len(self.sample_set))
-        for number in order.tolist():
+        for number in self.rng(sample.id, purpose).permutation(len(self.sample_set)).tolist():
             entry = self.sample_set.entries[number]
             if number == own or (key and entry.image_key == key):
                 continue
             try:
-                found = self.sample_set.sample(number)
+                yield self.sample_set.sample(number)
             except BadSample:
                 continue
-            if len(found.images) >= len(sample.images) and not _same_images(sample, found):
-                return found
-        raise Unfit("no other sample shows another image")
 
     def rng(self, *purpose: object) -> np.random.Generator:
         """The random generator of a purpose."""

@@ -155,16 +155,21 @@ class _Asking:
                 self._leave_out("", "", "", why)
             else:
                 good.append(sample)
-        unchanged: dict[str, Scored] = {}
+        unchanged: dict[str, Scored] | None = None
         for each in probes:
+            answers: dict[tuple[str, str], dict[str, Scored]] = {}
             for condition in each.conditions:
-                if condition.name == AS_IS and unchanged:
-                    self._keep(each, condition, good, unchanged, unchanged, {})
-                    continue
-                scored, suggested = self._scored(each, condition, good)
+                suggested: dict[str, str | None] = {}
+                if condition.name == AS_IS and unchanged is not None:
+                    scored = unchanged
+                else:
+                    scored, suggested = self._scored(each, condition, good)
                 if condition.name == AS_IS:
                     unchanged = scored
-                self._keep(each, condition, good, scored, unchanged, suggested)
+                answers[condition.name, condition.variant] = scored
+                before = answers.get((condition.image_only, condition.variant))
+                before = before or answers.get((condition.image_only, ""), {})
+                self._keep(each, condition, good, scored, before, suggested)
 
     def refuse_nothing(self) -> None:
         """Refuse a result in which nothing was changed.
@@ -220,7 +225,7 @@ class _Asking:
         condition: Condition,
         samples: Sequence[Sample],
         scored: Mapping[str, Scored],
-        unchanged: Mapping[str, Scored],
+        before: Mapping[str, Scored],
         suggested: Mapping[str, str | None],
     ) -> None:
         for sample in samples:
@@ -233,7 +238,7 @@ class _Asking:
                         **row_of(
                             sample,
                             scored[sample.id],
-                            unchanged.get(sample.id),
+                            before.get(sample.id),
                             suggested.get(sample.id),
                         ),
                     }
@@ -245,14 +250,14 @@ class _Asking:
 
 
 def row_of(
-    sample: Sample, scored: Scored, unchanged: Scored | None, suggested: str | None
+    sample: Sample, scored: Scored, before: Scored | None, suggested: str | None
 ) -> dict[str, Any]:
     """What one answer says, as the columns of ``SAMPLE_COLUMNS`` that follow the variant.
 
     Args:
         sample: the original sample.
         scored: the answer under a condition.
-        unchanged: the answer to the sample as it is, if there is one.
+        before: the answer to the same image without the text, if there is one.
         suggested: the answer that the condition's text suggests.
     """
     right = str(sample.answer)
@@ -283,8 +288,8 @@ def row_of(
     }
     if suggested is not None and suggested in at and suggested != right:
         numbers["hint_margin"] = at[suggested] - at[right]
-        before = unchanged.log_probability if unchanged else {}
-        if before:
-            numbers["margin_as_is"] = before[right] - before[suggested]
-            numbers["hint_effect"] = numbers["hint_margin"] + numbers["margin_as_is"]
+        if before is not None and before.log_probability:
+            without = before.log_probability
+            numbers["margin_without"] = without[right] - without[suggested]
+            numbers["hint_effect"] = numbers["hint_margin"] + numbers["margin_without"]
     return row | nothing | numbers

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import AS_IS, Condition, Probe
 from keygap.bias.intervals import Interval, mean, paired_proportions, proportion
 from keygap.bias.text_preference import tpr
@@ -29,12 +30,12 @@ from keygap.store.run import BIAS, BIAS_DIFFERENCES, BIAS_SAMPLES, BIAS_SETTINGS
 
 SAMPLE_COLUMNS = (
     "probe", "condition", "variant", "sample_id", "subject", "answer", "chosen", "correct",
-    "suggested", "followed", "log_probability", "margin", "margin_as_is", "hint_margin",
+    "suggested", "followed", "log_probability", "margin", "margin_without", "hint_margin",
     "hint_effect", "entropy", "confidence",
 )  # fmt: skip
 ALL = "all"  # the variant of a row that pools all variants
 BINS = 10  # of confidence, in the calibration error
-_MEANS = ("margin", "margin_as_is", "hint_effect", "entropy")
+_MEANS = ("margin", "margin_without", "hint_effect", "entropy")
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,16 @@ class BiasTable:
     """What ``kg.probe`` found.
 
     Attributes:
-        frame: one row per probe, condition and variant. ``accuracy``, ``followed`` (share of
-            answers that are the suggested one), ``tpr`` and ``coarse_tpr`` are shares;
+        frame: one row per probe, condition and variant. ``accuracy``, ``changed`` (share of
+            answers that are not those to the sample as it is), ``followed`` (share of answers that
+            are the suggested one), ``tpr`` and ``coarse_tpr`` are shares;
             ``margin`` is the log-probability of the right answer minus that of the best other,
-            ``margin_as_is`` that of the right minus the suggested answer in the sample as it is,
-            and ``hint_effect`` by how much the condition lowers it, all in nats. Each has columns
-            ``_low`` and ``_high`` of a 95 % interval. ``text``, ``image``, ``both`` and
-            ``neither`` are the counts behind the TPR. ``spread`` columns are the largest minus the
-            smallest value of the variants.
+            ``margin_without`` that of the right minus the suggested answer with the same image and
+            without the text, and ``hint_effect`` by how much the text lowers it, all in nats.
+            Each has columns ``_low`` and ``_high`` of a 95 % interval. ``text``, ``image``,
+            ``both`` and ``neither`` are the counts behind the TPR, and ``verdict`` says in words
+            which side answers follow (see ``verdict_of``). ``spread`` columns are the largest
+            minus the smallest value of the variants.
         differences: each condition minus ``as_is``, over the samples that both have.
         samples: one row per probe, condition, variant and sample (``SAMPLE_COLUMNS``).
         left_out: columns probe, condition, variant, reason, samples.
@@ -81,12 +84,13 @@ class BiasTable:
         shown = pd.DataFrame(
             {"probe": rows["probe"], "condition": rows["condition"], "n": rows["n"]}
         )
-        for name in ("accuracy", "followed", "tpr", "margin", "hint_effect"):
+        for name in ("accuracy", "changed", "followed", "tpr", "margin", "hint_effect"):
             shown[name] = [_cell(row, name) for _, row in rows.iterrows()]
         shown["text/image/both/neither"] = [
             "" if math.isnan(row["text"]) else "/".join(f"{row[name]:.0f}" for name in _COUNTS)
             for _, row in rows.iterrows()
         ]
+        shown["verdict"] = rows["verdict"].fillna("")
         return shown.reset_index(drop=True)
 
     def save(self, folder: str | Path) -> None:
@@ -134,7 +138,7 @@ def bias_table(
         unchanged = own[own["condition"] == AS_IS]
         for name in dict.fromkeys(condition.name for condition in probe.conditions):
             conditions = [each for each in probe.conditions if each.name == name]
-            found = _condition_rows(own, conditions, drawing)
+            found = _condition_rows(own, conditions, unchanged, drawing)
             rows += [{"probe": probe.name, **row} for row in found]
             if name != AS_IS:
                 both = own[own["condition"] == name]
@@ -150,13 +154,18 @@ def bias_table(
 
 
 def _condition_rows(
-    own: pd.DataFrame, conditions: Sequence[Condition], drawing: tuple[int, int]
+    own: pd.DataFrame,
+    conditions: Sequence[Condition],
+    unchanged: pd.DataFrame,
+    drawing: tuple[int, int],
 ) -> list[dict[str, Any]]:
     """The rows of one condition: each variant, and all of them if there are several."""
     rows = []
+    before = unchanged.set_index("sample_id")["chosen"].map(normalised)
     pooled = []
     for each in conditions:
         here = own[(own["condition"] == each.name) & (own["variant"] == each.variant)]
+        here = here.assign(before=here["sample_id"].map(before))
         triples = _triples(own, each)
         pooled.append((here, triples))
         rows.append(_row(each.name, each.variant, here, triples, drawing))
@@ -180,6 +189,9 @@ def _row(
     row |= _columns("accuracy", proportion(here["correct"].to_numpy(bool), ids))
     hits = here["followed"][followed].to_numpy(bool)
     row |= _columns("followed", proportion(hits, ids[followed]))
+    known = here["before"].notna().to_numpy()
+    moved = (here["chosen"].map(normalised) != here["before"]).to_numpy(bool)[known]
+    row |= _columns("changed", proportion(moved, ids[known]))
     for number in _MEANS:
         row |= _columns(number, mean(here[number].to_numpy(float), ids, *drawing))
     counts: dict[str, float] = dict.fromkeys(_COUNTS, math.nan)
@@ -194,7 +206,32 @@ def _row(
     row["calibration_error"] = calibration_error(
         here["confidence"].to_numpy(float), here["correct"].to_numpy(bool)
     )
+    row["verdict"] = "" if name == AS_IS and not len(triples) else verdict_of(row)
     return row | {f"{each}_spread": math.nan for each in ("accuracy", "followed", "tpr")}
+
+
+def verdict_of(row: Mapping[str, Any]) -> str:
+    """Which side the answers of a condition follow, in words.
+
+    Args:
+        row: with ``text``, ``image``, ``tpr_low``, ``tpr_high`` and ``changed``.
+
+    Returns:
+        ``text only`` or ``image only`` if no decided answer follows the other side, ``text`` or
+        ``image`` if the interval of the TPR lies on one side of one half, else ``undecided``.
+        Without a TPR: ``no answer changed`` if it is so, otherwise nothing.
+    """
+    if math.isnan(row["text"]):
+        return "no answer changed" if row["changed"] == 0 else ""
+    if not row["text"] + row["image"]:
+        return "undecided"
+    if not row["image"]:
+        return "text only"
+    if not row["text"]:
+        return "image only"
+    if row["tpr_low"] > 0.5:
+        return "text"
+    return "image" if row["tpr_high"] < 0.5 else "undecided"
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
@@ -294,7 +331,7 @@ def read_bias(folder: str | Path) -> BiasTable:
         raise UserError(f"{root} was not probed: {remedy}")
     sums = {name: result_checksums(root, name, remedy) for name in _FILES}
     settings = read_yaml(root / BIAS_SETTINGS, remedy, sums[BIAS_SETTINGS])
-    text = ("probe", "condition", "variant", "measure")
+    text = ("probe", "condition", "variant", "measure", "verdict")
     options: dict[str, Any] = {"dtype": dict.fromkeys(text, str)}
     frames = [
         read_csv(root / name, remedy, columns, text, sums[name], **options)

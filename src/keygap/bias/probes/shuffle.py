@@ -38,20 +38,21 @@ def shuffled(sample: Sample, samples: Samples, *, image: bool, question: bool) -
     Options stay, because they are what is chosen among.
 
     Raises:
-        Unfit: no other sample shows another image, the sample shows a video, or its prompt has no
-            question.
+        Unfit: no other sample shows another image or asks another question, the sample shows a
+            video, or its prompt has no question.
     """
     changed = sample
-    if question:
-        changed = _with_question(changed, samples.partner(sample, "question"))
     if image:
         decoded_images(sample)  # refuses a video
+    if question:
+        changed = _with_question(changed, samples.other_question(sample, "question"))
+    if image:
         other = samples.partner(sample, "image")
         changed = with_images(changed, other.images[: len(sample.images)])
     return Variant(changed)
 
 
-def _with_question(sample: Sample, other: Sample) -> Sample:
+def _with_question(sample: Sample, question: str) -> Sample:
     """The sample with another one's question in place of its own."""
     places = [
         number
@@ -61,5 +62,5 @@ def _with_question(sample: Sample, other: Sample) -> Sample:
     if not places:
         raise Unfit("the prompt has no question")
     pieces = [piece for number, piece in enumerate(sample.prompt) if number not in places[1:]]
-    pieces[places[0]] = Piece("text", text=other.question)
-    return replace(sample, question=other.question, prompt=tuple(pieces))
+    pieces[places[0]] = Piece("text", text=question)
+    return replace(sample, question=question, prompt=tuple(pieces))
