@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
+    from keygap.bias.attention import AttentionTable as AttentionTable
+    from keygap.bias.attention import measure_attention as measure_attention
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
     from keygap.measurement.measure import measure as measure
@@ -36,6 +38,7 @@ _PUBLIC = {
     "measure": "keygap.measurement.measure:measure",
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
+    "measure_attention": "keygap.bias.attention:measure_attention",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -44,6 +47,7 @@ _PUBLIC = {
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "Answers": "keygap.bias.answers:Answers",
+    "AttentionTable": "keygap.bias.attention:AttentionTable",
     "UserError": "keygap.errors:UserError",
 }
 

@@ -32,6 +32,7 @@ NOTES = "notes.txt"
 PROJECTION = "projection.parquet"
 ANSWERS = "answers.csv"
 ACCURACY = "accuracy.csv"
+ATTENTION = "attention.parquet"
 FIGURES = "figures"
 REPORT = "report.html"
 
