@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.answers import answer as answer
     from keygap.bias.attention import AttentionTable as AttentionTable
     from keygap.bias.attention import measure_attention as measure_attention
+    from keygap.bias.attention_map import AttentionMap as AttentionMap
+    from keygap.bias.attention_map import attention_map as attention_map
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
     from keygap.measurement.measure import measure as measure
@@ -39,6 +41,7 @@ _PUBLIC = {
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
     "measure_attention": "keygap.bias.attention:measure_attention",
+    "attention_map": "keygap.bias.attention_map:attention_map",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -47,6 +50,7 @@ _PUBLIC = {
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "Answers": "keygap.bias.answers:Answers",
+    "AttentionMap": "keygap.bias.attention_map:AttentionMap",
     "AttentionTable": "keygap.bias.attention:AttentionTable",
     "UserError": "keygap.errors:UserError",
 }
