@@ -62,7 +62,7 @@ class AttentionMap:
 
         figure = Figure(figsize=(6, 5), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(self.picture)
+        axes.imshow(self.picture, extent=(0, self.picture.width, self.picture.height, 0))
         left, top, right, bottom = self.region
         drawn = axes.imshow(
             np.ma.masked_invalid(self.values),
