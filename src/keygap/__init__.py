@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
+    from keygap.bias.attention import AttentionTable as AttentionTable
+    from keygap.bias.attention import measure_attention as measure_attention
+    from keygap.bias.attention_map import AttentionMap as AttentionMap
+    from keygap.bias.attention_map import attention_map as attention_map
     from keygap.bias.probe import probe as probe
     from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
@@ -40,6 +44,8 @@ _PUBLIC = {
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
     "probe": "keygap.bias.probe:probe",
+    "measure_attention": "keygap.bias.attention:measure_attention",
+    "attention_map": "keygap.bias.attention_map:attention_map",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -50,6 +56,8 @@ _PUBLIC = {
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
     "Answers": "keygap.bias.answers:Answers",
+    "AttentionMap": "keygap.bias.attention_map:AttentionMap",
+    "AttentionTable": "keygap.bias.attention:AttentionTable",
     "UserError": "keygap.errors:UserError",
 }
 

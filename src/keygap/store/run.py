@@ -36,6 +36,7 @@ BIAS = "bias.csv"
 BIAS_DIFFERENCES = "bias_differences.csv"
 BIAS_SAMPLES = "bias_samples.parquet"
 BIAS_SETTINGS = "bias.yaml"
+ATTENTION = "attention.parquet"
 FIGURES = "figures"
 REPORT = "report.html"
 
