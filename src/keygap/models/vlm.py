@@ -136,8 +136,14 @@ class VLM:
             What the model returns.
 
         Raises:
-            UserError: the model cannot run a prompt whose images have no pixels.
+            UserError: the model cannot run a prompt whose images have no pixels; or it is an
+                encoder-decoder, whose decoder and not its prompt would have the batch's answers.
         """
+        if isinstance(batch, Batch) and batch.answered and self.model.config.is_encoder_decoder:
+            raise UserError(
+                f"{self.name} is an encoder-decoder and reads no answer after its prompt: give the "
+                "decoder its ids with forward(batch, answers=...)"
+            )
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
