@@ -178,7 +178,16 @@ class VLM:
             as_it_is_read(self.model),
             self._named(batch),
         ):
-            return generate(**self.inputs_of(batch), **keywords)
+            return generate(**self._read_by_generate(self.inputs_of(batch)), **keywords)
+
+    def _read_by_generate(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs that transformers' ``generate`` takes, which refuses those of unknown names.
+
+        A pass without a cache ignores them.
+        """
+        methods: list[Any] = [self.model.forward, self.model.prepare_inputs_for_generation]
+        named = {name for method in methods for name in inspect.signature(method).parameters}
+        return {name: value for name, value in inputs.items() if name in named}
 
     @contextmanager
     def _named(self, batch: Batch | Mapping[str, Any]) -> Iterator[None]:
