@@ -35,9 +35,7 @@ from keygap.models.prompting.answers import with_answers
 from keygap.selfcheck.finding import NOISE, relative_error
 
 MAX_NEW_TOKENS = 16
-READS_AHEAD = (
-    "the model's prompt attends to the text that follows, so whole answers have no likelihood"
-)
+READS_AHEAD = "the model's prompt attends to the answer that follows, which then has no likelihood"
 
 Spelling = tuple[int, ...]  # token ids
 Spelled = dict[str, list[Spelling]]  # the spellings of each candidate of a sample

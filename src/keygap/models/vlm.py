@@ -185,7 +185,8 @@ class VLM:
 
         A pass without a cache ignores them.
         """
-        methods: list[Any] = [self.model.forward, self.model.prepare_inputs_for_generation]
+        methods = [self.model.forward, self.model.generate]
+        methods += [getattr(self.model, "prepare_inputs_for_generation", self.model.forward)]
         named = {name for method in methods for name in inspect.signature(method).parameters}
         return {name: value for name, value in inputs.items() if name in named}
 
@@ -218,9 +219,14 @@ class VLM:
         if not config.is_encoder_decoder or "decoder_input_ids" not in named:
             return {}
         ids = inputs["input_ids"]
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None:
-            start = self.model.generation_config.decoder_start_token_id or 0
+        generation: Any = self.model.generation_config
+        known = (
+            getattr(config, "decoder_start_token_id", None),
+            generation.decoder_start_token_id,
+            generation.bos_token_id,  # what generation begins with where there is no start token
+            0,
+        )
+        start = next(one for one in known if one is not None)
         return {"decoder_input_ids": ids.new_full((len(ids), 1), start)}
 
     @cached_property
