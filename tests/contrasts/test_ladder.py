@@ -23,6 +23,7 @@ def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = Fal
             for column in range(side):
                 share = 7.0 if sinks and row == column == 0 else 0.5
                 rows.append((name, 99, "image", "", row, column, share))
+        rows += [(name, 200 + word, "text", "caption", -1, -1, 1.0) for word in range(3)]
         rows += [
             (name, 100 + (sample + word) % 11, "text", "question", -1, -1, 1.0)
             for word in range(words)
@@ -50,9 +51,9 @@ def test_sides_are_disjoint_and_not_empty(samples, side, words, seed, name):
 
 
 def test_policies_are_fields():
-    """Only image_text is a gap: required, with confounds, and not paired between samples."""
+    """Only image_text is required and has confounds; only it and image_caption are gaps."""
     assert tuple(CONTRASTS) == (
-        "image_text", "image_image", "text_text", "text_vocabulary",
+        "image_text", "image_caption", "image_image", "text_text", "text_vocabulary",
         "image_region", "image_sink", "text_sink", "text_token",
     )  # fmt: skip
     assert all(CONTRASTS[name].name == name for name in CONTRASTS)
@@ -60,9 +61,11 @@ def test_policies_are_fields():
     assert (gap.rung, gap.pairing, gap.required, gap.with_confounds) == (
         "between", "within", True, True
     )  # fmt: skip
+    caption = CONTRASTS["image_caption"]
+    assert (caption.rung, caption.pairing, caption.needs_role) == ("between", "within", "caption")
     for name in tuple(CONTRASTS)[1:]:
         contrast = CONTRASTS[name]
-        assert contrast.rung != "between"
+        assert contrast.rung != "between" or name == "image_caption"
         assert not contrast.required
         assert not contrast.with_confounds
 
