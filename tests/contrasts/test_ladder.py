@@ -13,8 +13,10 @@ from keygap.contrasts.contrast import NotMeasurable
 from keygap.contrasts.labels import SINK_SHARE
 
 
-def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False) -> pd.DataFrame:
-    """Labels of samples with a template token, side x side patches and a question."""
+def labels_of(
+    samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False, caption: int = 0
+) -> pd.DataFrame:
+    """Labels of samples with a template token, side x side patches, a caption and a question."""
     rows = []
     for sample in range(samples):
         name = f"s{sample}"
@@ -23,7 +25,7 @@ def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = Fal
             for column in range(side):
                 share = 7.0 if sinks and row == column == 0 else 0.5
                 rows.append((name, 99, "image", "", row, column, share))
-        rows += [(name, 200 + word, "text", "caption", -1, -1, 1.0) for word in range(3)]
+        rows += [(name, 200 + word, "text", "caption", -1, -1, 1.0) for word in range(caption)]
         rows += [
             (name, 100 + (sample + word) % 11, "text", "question", -1, -1, 1.0)
             for word in range(words)
@@ -41,7 +43,7 @@ def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = Fal
     name=st.sampled_from(sorted(CONTRASTS)),
 )
 def test_sides_are_disjoint_and_not_empty(samples, side, words, seed, name):
-    labels = labels_of(samples, side, words, sinks=True)
+    labels = labels_of(samples, side, words, sinks=True, caption=3)
     a, b = CONTRASTS[name].select(labels, ["question"], seed)
     assert a.any()
     assert b.any()
