@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
+    from keygap import bias as bias
     from keygap import gap as gap
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
+    from keygap.bias.probe import probe as probe
+    from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
     from keygap.measurement.measure import measure as measure
@@ -36,13 +39,16 @@ _PUBLIC = {
     "measure": "keygap.measurement.measure:measure",
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
+    "probe": "keygap.bias.probe:probe",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
+    "bias": "keygap.bias",
     "VLM": "keygap.models:VLM",
     "Store": "keygap.store:Store",
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
+    "BiasTable": "keygap.bias.table:BiasTable",
     "Answers": "keygap.bias.answers:Answers",
     "UserError": "keygap.errors:UserError",
 }

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
-from keygap.arguments import seed_of, whole
+from keygap.arguments import distinct, seed_of, whole
 from keygap.benchmarks.choosing import choose, with_copies
 from keygap.benchmarks.sample import BadSample, Entry, Sample, with_caption
 from keygap.defaults import SAMPLES
-from keygap.errors import UserError
+from keygap.errors import UserError, unknown
 
 logger = logging.getLogger("keygap")
 
@@ -68,23 +68,42 @@ class Benchmark(ABC):
             BadSample: the item cannot be used; the message gives the reason.
         """
 
-    def choose(self, samples: int | None = SAMPLES, seed: int = 0) -> SampleSet:
+    def choose(
+        self,
+        samples: int | None = SAMPLES,
+        seed: int = 0,
+        subjects: Sequence[str] | None = None,
+    ) -> SampleSet:
         """Choose samples by a seed, stratified by subject.
 
         Args:
             samples: how many; None, or more than there are, means all.
             seed: a whole number of at least 0 and less than 2^32.
+            subjects: of these subjects; None means all.
 
         Raises:
-            UserError: fewer than one sample was asked for, or the benchmark has none.
+            UserError: fewer than one sample was asked for, the benchmark has none, or it has no
+                such subject.
         """
         if samples is not None:
             samples = whole(samples, "samples", 1)
         seed = seed_of(seed)
-        places = choose(self.index(), samples, seed)
+        index = self.index()
+        kept = list(range(len(index))) if subjects is None else self._of(subjects)
+        places = [kept[number] for number in choose([index[k] for k in kept], samples, seed)]
         if not places:
             raise UserError(f"benchmark {self.name}, split {self.split}, has no samples")
         return SampleSet(self, tuple(places), samples, seed)
+
+    def _of(self, subjects: Sequence[str]) -> list[int]:
+        """The positions in the index of the items of some subjects."""
+        index = self.index()
+        known = sorted({entry.subject for entry in index})
+        wanted = distinct(subjects, "subjects", next(iter(known), "art"))
+        for name in wanted:
+            if name not in known:
+                raise unknown("subject", name, known, f"of {self.name}")
+        return [number for number, entry in enumerate(index) if entry.subject in wanted]
 
 
 @dataclass(frozen=True)

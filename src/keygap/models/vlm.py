@@ -7,13 +7,15 @@ batch, so that interventions know which token is at which position.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
@@ -24,6 +26,8 @@ from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
 from keygap.models.running import as_it_is_read
 
+# what a model raises for inputs that it cannot use
+_REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
 LAYER_NAMES = ("first", "middle", "last", "all")
 
 
@@ -112,22 +116,35 @@ class VLM:
         """The layers that attend in one way: ``self``, ``cross`` or ``none``."""
         return [layer.index for layer in self.layers if layer.attends == attends]
 
-    def forward(self, batch: Batch | Mapping[str, Any], **keywords: Any) -> Any:
+    def forward(
+        self,
+        batch: Batch | Mapping[str, Any],
+        *,
+        answers: Int[Tensor, "b t"] | None = None,
+        **keywords: Any,
+    ) -> Any:
         """Run one pass of the whole model, without a cache.
 
         Args:
             batch: what the prompter made: its inputs are moved to the model's device and dtype, and
                 interventions see its labels. Or model inputs that are there already, without
                 labels.
+            answers: for an encoder-decoder, the ids that its decoder reads after its start token.
             keywords: further arguments of the model, such as ``logits_to_keep``.
 
         Returns:
             What the model returns.
+
+        Raises:
+            UserError: the model cannot run a prompt whose images have no pixels.
         """
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
-            with as_it_is_read(self.model):
+            if answers is not None:
+                (name, ids), *_ = start.items()
+                start = {name: torch.cat([ids, answers.to(ids)], dim=1)}
+            with as_it_is_read(self.model), self._named(batch):
                 return self.model(**inputs, **self._no_cache, **start, **keywords)
 
     def generate(self, batch: Batch, **keywords: Any) -> Any:
@@ -141,7 +158,8 @@ class VLM:
             What transformers' ``generate`` returns.
 
         Raises:
-            UserError: prompts of different lengths, which are padded where the answer would begin.
+            UserError: prompts of different lengths, which are padded where the answer would begin;
+                or the model cannot run a prompt whose images have no pixels.
         """
         if len({len(labels) for labels in batch.labels}) > 1:
             raise UserError(
@@ -149,8 +167,27 @@ class VLM:
                 "begin: generate from prompts of one length, or one by one"
             )
         generate: Any = self.model.generate
-        with self.interventions.labels_of(batch), as_it_is_read(self.model):
+        with (
+            self.interventions.labels_of(batch),
+            as_it_is_read(self.model),
+            self._named(batch),
+        ):
             return generate(**self.inputs_of(batch), **keywords)
+
+    @contextmanager
+    def _named(self, batch: Batch | Mapping[str, Any]) -> Iterator[None]:
+        """Name the model where it refuses a prompt whose images have no pixels."""
+        try:
+            yield
+        except _REFUSALS as error:
+            pictures = batch.pictures if isinstance(batch, Batch) else "shown"
+            if pictures == "shown" or isinstance(error, (UserError, torch.OutOfMemoryError)):
+                raise
+            line = (str(error).strip().splitlines() or [""])[0][:200]
+            raise UserError(
+                f"{self.name} cannot run a prompt with pictures {pictures!r} "
+                f"({type(error).__name__}: {line}): leave this condition out"
+            ) from error
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
         """A batch's model inputs on the model's device, floats in its dtype."""
