@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
+    from keygap.bias.link import LinkTable as LinkTable
+    from keygap.bias.link import link as link
     from keygap.bias.probe import probe as probe
     from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
@@ -40,6 +42,7 @@ _PUBLIC = {
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
     "probe": "keygap.bias.probe:probe",
+    "link": "keygap.bias.link:link",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -49,6 +52,7 @@ _PUBLIC = {
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
+    "LinkTable": "keygap.bias.link:LinkTable",
     "Answers": "keygap.bias.answers:Answers",
     "UserError": "keygap.errors:UserError",
 }

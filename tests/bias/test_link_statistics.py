@@ -162,7 +162,7 @@ def test_covariates_that_say_the_same_are_held_fixed_once():
     count = rng.integers(5, 20, 60).astype(float)
     other = rng.normal(size=60)
     given = np.stack([np.full(60, 16.0), count, 2 * count + 3, other], axis=1)
-    np.testing.assert_array_equal(independent(given), given[:, [1, 3]])
+    assert independent(given) == [1, 3]
 
 
 @pytest.mark.slow

@@ -80,7 +80,8 @@ def chain_estimates(
     """
     n = len(chain[0])
     units = np.broadcast_shapes(*(column.shape for column in chain))[1]
-    held = independent(np.empty((n, 0)) if covariates is None else covariates)
+    held = np.empty((n, 0)) if covariates is None else covariates
+    held = held[:, independent(held)]
     ranked = _Ranked(chain, held, units)
     rng = np.random.default_rng(seed)
     every = np.ones(n, dtype=np.float32)
@@ -102,8 +103,8 @@ def chain_estimates(
     ]
 
 
-def independent(covariates: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n j"]:
-    """Leave out covariates whose ranks are constant, or determined by those before them."""
+def independent(covariates: Float[np.ndarray, "n k"]) -> list[int]:
+    """Find the covariates whose ranks vary and are not determined by those before them."""
     kept: list[int] = []
     basis = np.empty((len(covariates), 0))
     for number in range(covariates.shape[1]):
@@ -113,7 +114,7 @@ def independent(covariates: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n j"
         if rest @ rest > COLLINEAR * (ranks @ ranks):
             kept.append(number)
             basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
-    return covariates[:, kept]
+    return kept
 
 
 def smallest_detectable(

@@ -36,6 +36,8 @@ BIAS = "bias.csv"
 BIAS_DIFFERENCES = "bias_differences.csv"
 BIAS_SAMPLES = "bias_samples.parquet"
 BIAS_SETTINGS = "bias.yaml"
+LINK = "link.csv"
+READING = "reading.csv"
 FIGURES = "figures"
 REPORT = "report.html"
 
