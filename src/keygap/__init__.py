@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.attention import measure_attention as measure_attention
     from keygap.bias.attention_map import AttentionMap as AttentionMap
     from keygap.bias.attention_map import attention_map as attention_map
+    from keygap.bias.link import LinkTable as LinkTable
+    from keygap.bias.link import link as link
     from keygap.bias.probe import probe as probe
     from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
@@ -46,6 +48,7 @@ _PUBLIC = {
     "probe": "keygap.bias.probe:probe",
     "measure_attention": "keygap.bias.attention:measure_attention",
     "attention_map": "keygap.bias.attention_map:attention_map",
+    "link": "keygap.bias.link:link",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -55,6 +58,7 @@ _PUBLIC = {
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
+    "LinkTable": "keygap.bias.link:LinkTable",
     "Answers": "keygap.bias.answers:Answers",
     "AttentionMap": "keygap.bias.attention_map:AttentionMap",
     "AttentionTable": "keygap.bias.attention:AttentionTable",

@@ -104,6 +104,9 @@ def extract(
     batch_size: Annotated[
         int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
     ] = defaults.BATCH_SIZE,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Say in the prompt what the images show.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
@@ -114,6 +117,7 @@ def extract(
     asked_sites, asked_layers = named_sites(_listed(sites)), named_layers(_listed(layers))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     chosen = bench.choose(samples, seed)
+    chosen = chosen.with_captions() if captions else chosen
     chosen.first_readable()
     store = kg.extract(
         model.load(),

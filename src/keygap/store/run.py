@@ -37,6 +37,8 @@ BIAS_DIFFERENCES = "bias_differences.csv"
 BIAS_SAMPLES = "bias_samples.parquet"
 BIAS_SETTINGS = "bias.yaml"
 ATTENTION = "attention.parquet"
+LINK = "link.csv"
+READING = "reading.csv"
 FIGURES = "figures"
 REPORT = "report.html"
 
