@@ -159,6 +159,9 @@ def bias(
     batch_size: Annotated[
         int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
     ] = defaults.BATCH_SIZE,
+    attention: Annotated[
+        bool, typer.Option(help="Also measure attention, at all layers, and the link to the gap.")
+    ] = True,
     n_bootstraps: Annotated[
         int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
     ] = defaults.N_BOOTSTRAPS,
@@ -168,6 +171,8 @@ def bias(
     import keygap as kg
     from keygap.bias.probe import named_probes
     from keygap.store.lock import refuse_unwritable
+    from keygap.store.run import MANIFEST
+    from keygap.study.bias import bias_of_run
 
     place = folder_of(out, "--out")
     given = assigned(settings or [], "--setting", "PROBE.SETTING=VALUE")
@@ -176,10 +181,17 @@ def bias(
     asked = bench.choose(samples, seed, None if subjects is None else _listed(subjects))
     asked.first_readable()
     refuse_unwritable(place)
-    table = kg.probe(
-        model.load(), asked, probes=chosen, batch_size=batch_size, n_bootstraps=n_bootstraps
+    store = _opened(out) if (place / MANIFEST).is_file() else None
+    table = bias_of_run(
+        model.load(),
+        asked,
+        place,
+        chosen,
+        attention=attention,
+        batch_size=batch_size,
+        n_bootstraps=n_bootstraps,
+        store=store,
     )
-    table.save(place)
     print_table(table.summary(), table.notes)
 
 

@@ -14,6 +14,7 @@ BATCH_SIZE = 8
 
 # Probes of text bias
 PROBES = ("hint", "shuffle", "blank", "absent")
+BIAS_SAMPLES = 100
 
 # Measurement and projection
 TEXT_ROLES = ("question",)

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from keygap.arguments import distinct
 from keygap.errors import UserError, unknown
+
+# How a prompt shows its images and videos: with their pixels; not at all; or with their positions
+# in the prompt but without pixels, so that the model embeds the placeholder tokens as words.
+Pictures = Literal["shown", "absent", "marker"]
 
 MODALITIES = ("text", "image", "video", "audio")
 ROLES: tuple[str, ...] = (

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keygap import random_streams
 from keygap.benchmarks import BadSample, Sample, SampleSet
 from keygap.benchmarks.scoring import normalised
-
-if TYPE_CHECKING:
-    from keygap.models.batch import Pictures
+from keygap.tokens import Pictures
 
 AS_IS = "as_is"  # the name of the condition without a change, which every probe has
 

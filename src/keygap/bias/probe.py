@@ -8,7 +8,6 @@ there, and is counted with the reason.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from keygap.arguments import MOST_RESAMPLINGS, listed, whole
 from keygap.benchmarks import UNSET, BadSample, Benchmark, Sample, SampleSet, Unset, as_sample_set
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import AS_IS, Condition, Probe, Samples, Unfit
-from keygap.bias.probes import PROBES
+from keygap.bias.probes import made
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.bias.table import SAMPLE_COLUMNS, BiasTable, bias_table
 from keygap.capture.batches import opened
@@ -105,22 +104,16 @@ def named_probes(
         given.setdefault(name, {})[setting] = value
     found: dict[str, Probe] = {}
     for each in listed(probes, "probes", "hint"):
-        made = each if isinstance(each, Probe) else _made(each, given.pop(each, {}))
-        if made.name in found:
-            raise UserError(f"probes has {made.name!r} twice: name each once")
-        found[made.name] = made
+        if isinstance(each, Probe):
+            own = each
+        else:
+            (own,) = made({each: given.pop(each, {})})
+        if own.name in found:
+            raise UserError(f"probes has {own.name!r} twice: name each once")
+        found[own.name] = own
     if given:
         raise unknown("probe in a setting", next(iter(given)), found, "those that are asked")
     return list(found.values())
-
-
-def _made(name: str, settings: Mapping[str, Any]) -> Probe:
-    make = PROBES[name]
-    known = inspect.signature(make).parameters
-    for setting in settings:
-        if setting not in known:
-            raise unknown(f"setting of the probe {name}", setting, known)
-    return make(**settings)
 
 
 def _batches(asked: SampleSet, size: int) -> tuple[list[SampleSet], int]:

@@ -30,9 +30,10 @@ from keygap.benchmarks.scoring import choose_option
 from keygap.benchmarks.scoring import normalised as normalised
 from keygap.capture.batches import Reasons, labelled
 from keygap.models import VLM
-from keygap.models.batch import Batch, Pictures
+from keygap.models.batch import Batch
 from keygap.models.prompting.answers import with_answers
 from keygap.selfcheck.finding import NOISE, relative_error
+from keygap.tokens import Pictures
 
 MAX_NEW_TOKENS = 16
 READS_AHEAD = "the model's prompt attends to the answer that follows, which then has no likelihood"

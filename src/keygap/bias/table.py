@@ -114,7 +114,7 @@ class BiasTable:
 
 _COUNTS = ("text", "image", "both", "neither")
 _LEFT_OUT = ("probe", "condition", "variant", "reason", "samples")
-_FILES = (BIAS, BIAS_DIFFERENCES, BIAS_SAMPLES, BIAS_SETTINGS)
+FILES = (BIAS, BIAS_DIFFERENCES, BIAS_SAMPLES, BIAS_SETTINGS)
 
 
 def bias_table(
@@ -329,7 +329,7 @@ def read_bias(folder: str | Path) -> BiasTable:
     remedy = f"run keygap bias again, with {root} as --out"
     if not is_recorded(root, BIAS):
         raise UserError(f"{root} was not probed: {remedy}")
-    sums = {name: result_checksums(root, name, remedy) for name in _FILES}
+    sums = {name: result_checksums(root, name, remedy) for name in FILES}
     settings = read_yaml(root / BIAS_SETTINGS, remedy, sums[BIAS_SETTINGS])
     text = ("probe", "condition", "variant", "measure", "verdict")
     options: dict[str, Any] = {"dtype": dict.fromkeys(text, str)}

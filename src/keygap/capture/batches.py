@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keygap.benchmarks import BadSample, Sample, SampleSet
-from keygap.models.batch import Batch, Pictures
+from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
+from keygap.tokens import Pictures
 
 Reasons = dict[str, str]  # sample id -> why it cannot be used
 

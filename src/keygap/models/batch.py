@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from transformers import BatchFeature
 
-from keygap.tokens import TokenLabels
-
-# How a prompt shows its images and videos: with their pixels; not at all; or with their positions
-# in the prompt but without pixels, so that the model embeds the placeholder tokens as words.
-Pictures = Literal["shown", "absent", "marker"]
+from keygap.tokens import Pictures, TokenLabels
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from keygap.arguments import folder_of
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import confounds, figures, shape
+from keygap.reporting import bias, confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_bytes, write_text
@@ -157,6 +157,18 @@ def _section(run: Run) -> dict[str, Any]:
         "confounds": confounds.rows(frame),
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
+        "bias": _bias(run),
+    }
+
+
+def _bias(run: Run) -> dict[str, Any]:
+    """What the template shows about text bias; figures are empty if nothing was asked."""
+    found = bias.section(run)
+    return {
+        "figures": [_saved(figure, run.root, name) for name, figure in found.figures.items()],
+        "rows": found.rows,
+        "columns": bias.COLUMNS,
+        "notes": [] if found.table is None else found.table.notes,
     }
 
 

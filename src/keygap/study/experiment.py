@@ -21,6 +21,8 @@ from keygap.arguments import (
     folder_name_of,
     name_of,
 )
+from keygap.bias.condition import Probe
+from keygap.bias.probes import made
 from keygap.capture.choice import named_layers, named_sites
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
@@ -148,6 +150,24 @@ class Projection(_Section):
     perplexity: float = Field(default=defaults.PERPLEXITY, gt=1, le=MOST_PERPLEXITY)
 
 
+class Bias(_Section):
+    """Which probes of text bias to ask, with their settings, and of how many samples."""
+
+    probes: dict[str, dict[str, Any]] = {name: {} for name in defaults.PROBES}
+    samples: Annotated[int, _whole(1)] = defaults.BIAS_SAMPLES
+    attention: bool = True
+
+    @field_validator("probes")
+    @classmethod
+    def _possible(cls, probes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        made(probes)
+        return probes
+
+    def made(self) -> list[Probe]:
+        """The probes."""
+        return made(self.probes)
+
+
 class Experiment(_Section):
     """A complete study."""
 
@@ -158,7 +178,8 @@ class Experiment(_Section):
     extraction: Extraction = Extraction()
     measurement: Measurement = Measurement()
     projection: Projection = Projection()
-    answers: bool = Field(default=True, description="score the answers to multiple choice")
+    answers: bool = Field(default=True, description="score the answers")
+    bias: Bias | None = None
     published: Published | None = None
 
     @field_validator("name")

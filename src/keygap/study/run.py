@@ -43,6 +43,7 @@ from keygap.store.run import (
     REPORT,
     STUDY,
 )
+from keygap.study.bias import bias_of_run
 from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice
 
 logger = logging.getLogger("keygap")
@@ -118,6 +119,18 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
         scored.save(folder)
         if scored.left_out:
             logger.info("%s on %s: %s", vlm.name, sample_set.name, scored.what_is_left_out())
+    if (asked := experiment.bias) is not None:
+        bias_of_run(
+            vlm,
+            sample_set[: asked.samples],
+            folder,
+            asked.made(),
+            attention=asked.attention,
+            batch_size=extraction.batch_size,
+            n_bootstraps=experiment.measurement.n_bootstraps,
+            store=store,
+            resume=True,
+        )
 
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:

@@ -8,9 +8,12 @@ each has a default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from keygap.bias.condition import Probe
+from keygap.errors import UserError, unknown
 from keygap.registry import Registry
 
 PROBES: Registry[Callable[..., Probe]] = Registry(
@@ -30,3 +33,23 @@ PROBES: Registry[Callable[..., Probe]] = Registry(
         )
     },
 )
+
+
+def made(probes: Mapping[str, Mapping[str, Any]]) -> list[Probe]:
+    """The probes of these names and settings.
+
+    Raises:
+        UserError: there is none, a probe or a setting is unknown, or a setting has a value that is
+            not possible.
+    """
+    if not probes:
+        raise UserError("no probe: name at least one, such as hint")
+    found = []
+    for name, settings in probes.items():
+        make = PROBES[name]
+        known = inspect.signature(make).parameters
+        for setting in settings:
+            if setting not in known:
+                raise unknown(f"setting of the probe {name}", setting, known)
+        found.append(make(**settings))
+    return found

@@ -13,8 +13,9 @@ from dataclasses import replace
 from transformers import BatchFeature
 
 from keygap.benchmarks.sample import BadSample, Piece
-from keygap.models.batch import Batch, Pictures
+from keygap.models.batch import Batch
 from keygap.models.prompting.image_inputs import is_pixels
+from keygap.tokens import Pictures
 
 
 def without_pictures(prompt: Sequence[Piece]) -> tuple[Piece, ...]:

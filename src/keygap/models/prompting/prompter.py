@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from keygap.benchmarks.sample import BadSample, Piece, Sample
 from keygap.errors import UserError
-from keygap.models.batch import Batch, Pictures
+from keygap.models.batch import Batch
 from keygap.models.prompting.answers import with_answers
 from keygap.models.prompting.facts import shown_by
 from keygap.models.prompting.form import Form
@@ -37,6 +37,7 @@ from keygap.models.prompting.template import (
     check_arguments,
     template_source,
 )
+from keygap.tokens import Pictures
 
 logger = logging.getLogger("keygap")
 

@@ -1,0 +1,86 @@
+"""Probes, attention and the link between them, of one model and benchmark, in one run folder.
+
+Each step writes its own files and is left out where they are whole, so an interrupted study
+continues with the step that it was in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from keygap.benchmarks import SampleSet
+from keygap.bias.attention import AttentionTable, measure_attention
+from keygap.bias.condition import Probe
+from keygap.bias.link import MIN_SAMPLES, link
+from keygap.bias.probe import probe
+from keygap.bias.table import FILES, BiasTable, read_bias
+from keygap.models import VLM
+from keygap.store import Store
+from keygap.store.results import is_whole
+from keygap.store.run import ATTENTION, LINK
+
+logger = logging.getLogger("keygap")
+
+
+def bias_of_run(
+    vlm: VLM,
+    asked: SampleSet,
+    folder: Path,
+    probes: Sequence[Probe],
+    *,
+    attention: bool,
+    batch_size: int,
+    n_bootstraps: int,
+    store: Store | None = None,
+    resume: bool = False,
+) -> BiasTable:
+    """Probe a model and measure its attention, and link both to a gap that was extracted.
+
+    Args:
+        vlm: the model.
+        asked: the samples.
+        folder: where the files go.
+        probes: the probes.
+        attention: whether attention is measured too, at all layers.
+        batch_size: samples in one forward pass.
+        n_bootstraps: resamplings behind intervals.
+        store: the extraction of the same samples; None if there is none, and so no link.
+        resume: whether files that are whole are kept, because they are of the same probes.
+
+    Raises:
+        UserError: as the steps do.
+    """
+    if resume and all(is_whole(folder, name) for name in FILES):
+        table = read_bias(folder)
+    else:
+        table = probe(vlm, asked, probes=probes, batch_size=batch_size, n_bootstraps=n_bootstraps)
+        table.save(folder)
+        for note in table.notes:
+            logger.info("%s on %s: %s", vlm.name, asked.name, note)
+    if not attention:
+        return table
+    if resume and is_whole(folder, ATTENTION):
+        measured = AttentionTable.read(folder)
+    else:
+        measured = measure_attention(vlm, asked, batch_size=batch_size)
+        measured.save(folder)
+        for note in measured.notes:
+            logger.info(note)
+    if store is not None and not (resume and is_whole(folder, LINK)):
+        _link(store, table, measured, n_bootstraps)
+    return table
+
+
+def _link(store: Store, table: BiasTable, measured: AttentionTable, n_bootstraps: int) -> None:
+    count = table.samples["sample_id"].nunique()
+    if count < MIN_SAMPLES:
+        logger.info("%d samples are too few for the link: %d are needed", count, MIN_SAMPLES)
+        return
+    found = link(
+        store, table, measured, n_bootstraps=n_bootstraps, seed=int(table.settings["seed"])
+    )
+    found.save(store.root)
+    for line in (*found.summary(), *found.notes):
+        logger.info(line)
