@@ -18,6 +18,7 @@ from ..zoo import BY_FAMILY, ZOO
 # processors that make no prompt without an image, and models that run none
 NO_PROMPT = {"paligemma", "got_ocr2", "kosmos-2.5", "pp_chart2table"}
 NEEDS_PIXELS = {"blip-2", "instructblip", "kosmos-2"}
+ADRIFT = {"kosmos-2", "kosmos-2.5"}  # with a cache, generation differs from passes without one
 NOISY = {"diffusion_gemma"}  # what it predicts differs from pass to pass
 # of the families of the fast suite, one of each way to give images to a model
 CHOSEN = (
@@ -118,6 +119,7 @@ def test_an_answer_gets_the_logits_that_generation_has(family, pictures):
         max_new_tokens=3,
         min_new_tokens=3,
         do_sample=False,
+        use_cache=family not in ADRIFT,
         pad_token_id=0,
         output_logits=True,
         return_dict_in_generate=True,
