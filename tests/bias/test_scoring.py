@@ -109,7 +109,12 @@ def test_samples_of_one_batch_are_scored_each_in_its_way(vlm, samples, passes):
 
 
 def test_a_longer_candidate_takes_from_the_one_that_it_continues():
-    spelled = {"a": [(1,)], "ab": [(1, 2)], "abc": [(1, 2, 3)], "x": [(9,), (8,)]}
+    spelled: dict[str, list[tuple[int, ...]]] = {
+        "a": [(1,)],
+        "ab": [(1, 2)],
+        "abc": [(1, 2, 3)],
+        "x": [(9,), (8,)],
+    }
     values = {(1,): 0.5, (1, 2): 0.3, (1, 2, 3): 0.1, (9,): 0.2, (8,): 0.25}
     found = exclusive(spelled, {ids: math.log(value) for ids, value in values.items()})
     assert {name: math.exp(value) for name, value in found.items()} == pytest.approx(
@@ -140,6 +145,20 @@ def test_a_bad_sample_never_stops_the_others(vlm, samples):
     scored, left_out = score(vlm, [samples[0], bad, samples[2]], [("yes", "no")] * 3)
     assert left_out == {bad.id: "the sample has no image"}
     assert [item.sample_id for item in scored] == [samples[0].id, samples[2].id]
+
+
+@pytest.mark.parametrize("candidates", [("yes", "no"), CITIES])
+def test_likelihoods_that_are_no_numbers_are_counted(vlm, samples, candidates):
+    def spoil(module, arguments, output):
+        output.logits[1] = math.nan
+
+    handle = vlm.model.register_forward_hook(spoil)
+    try:
+        scored, left_out = score(vlm, samples, [candidates] * 3)
+    finally:
+        handle.remove()
+    assert [item.sample_id for item in scored] == [samples[0].id, samples[2].id]
+    assert "is not a number" in left_out[samples[1].id]
 
 
 def test_a_prompt_that_reads_ahead_has_no_likelihood():

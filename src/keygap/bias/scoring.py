@@ -37,6 +37,8 @@ from keygap.tokens import Pictures
 
 MAX_NEW_TOKENS = 16
 READS_AHEAD = "the model's prompt attends to the answer that follows, which then has no likelihood"
+MASKED = -1e30  # a model gives tokens that it never says a logit below this
+NO_NUMBERS = "the likelihood of an answer is not a number: another dtype may help"
 
 Spelling = tuple[int, ...]  # token ids
 Spelled = dict[str, list[Spelling]]  # the spellings of each candidate of a sample
@@ -124,6 +126,8 @@ def score(
         for sample, likelihood in zip(usable, likelihoods, strict=True):
             if likelihood is None:
                 left_out[sample.id] = READS_AHEAD
+            elif any(map(math.isnan, likelihood.values())):
+                left_out[sample.id] = NO_NUMBERS
             else:
                 found[sample.id] = Scored(sample.id, choose_option(likelihood), likelihood)
     return [found[sample.id] for sample in samples if sample.id in found], left_out
@@ -201,13 +205,23 @@ def _by_whole_answers(
         logits = _answer_logits(vlm, batch, answers)
         first = logits[:, 0].clone() if first is None else first
         for row, ids in enumerate(answers):
-            causal[row] &= relative_error(logits[row, 0], first[row]) <= NOISE[vlm.dtype]
+            causal[row] &= _agree(logits[row, 0], first[row], NOISE[vlm.dtype])
             log_probability = logits[row, : len(ids)].float().log_softmax(-1)
             found[row][ids] = float(log_probability[range(len(ids)), list(ids)].sum())
     return [
         exclusive(names, own) if is_causal else None
         for names, own, is_causal in zip(spelled, found, causal, strict=True)
     ]
+
+
+def _agree(
+    one: Float[Tensor, " vocabulary"], other: Float[Tensor, " vocabulary"], noise: float
+) -> bool:
+    """Whether two passes give the same logits, or numbers that cannot be compared."""
+    possible = other.float() > MASKED
+    if not possible.any():
+        return True
+    return relative_error(one[possible], other[possible]) <= noise
 
 
 def exclusive(
@@ -223,6 +237,8 @@ def exclusive(
         spelled: the spellings of each candidate.
         log_probability: of all tokens of each spelling, in nats.
     """
+    if any(map(math.isnan, log_probability.values())):
+        return dict.fromkeys(spelled, math.nan)
     every = list(log_probability)
     found = {}
     for name, own in spelled.items():

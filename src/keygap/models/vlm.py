@@ -185,7 +185,7 @@ class VLM:
 
         A pass without a cache ignores them.
         """
-        methods = [self.model.forward, self.model.generate]
+        methods: list[Any] = [self.model.forward, self.model.generate]
         methods += [getattr(self.model, "prepare_inputs_for_generation", self.model.forward)]
         named = {name for method in methods for name in inspect.signature(method).parameters}
         return {name: value for name, value in inputs.items() if name in named}
