@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.link import LinkTable as LinkTable
     from keygap.bias.link import link as link
     from keygap.bias.probe import probe as probe
+    from keygap.bias.reading import ReadingTable as ReadingTable
+    from keygap.bias.reading import reading_layers as reading_layers
     from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
@@ -43,6 +45,7 @@ _PUBLIC = {
     "answer": "keygap.bias.answers:answer",
     "probe": "keygap.bias.probe:probe",
     "link": "keygap.bias.link:link",
+    "reading_layers": "keygap.bias.reading:reading_layers",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -53,6 +56,7 @@ _PUBLIC = {
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
     "LinkTable": "keygap.bias.link:LinkTable",
+    "ReadingTable": "keygap.bias.reading:ReadingTable",
     "Answers": "keygap.bias.answers:Answers",
     "UserError": "keygap.errors:UserError",
 }
