@@ -12,8 +12,9 @@ import pytest
 import keygap as kg
 
 NAMES = {
-    "Answers", "GapTable", "Projection", "Store", "UserError", "VLM", "answer", "benchmark",
-    "extract", "gap", "load", "mask", "measure", "project", "report",
+    "Answers", "AttentionMap", "AttentionTable", "GapTable", "Projection", "Store", "UserError",
+    "VLM", "answer", "attention_map", "benchmark", "extract", "gap", "load", "mask", "measure",
+    "measure_attention", "project", "report",
 }  # fmt: skip
 
 

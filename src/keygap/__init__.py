@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
+    from keygap.bias.attention import AttentionTable as AttentionTable
+    from keygap.bias.attention import measure_attention as measure_attention
+    from keygap.bias.attention_map import AttentionMap as AttentionMap
+    from keygap.bias.attention_map import attention_map as attention_map
     from keygap.bias.link import LinkTable as LinkTable
     from keygap.bias.link import link as link
     from keygap.bias.probe import probe as probe
@@ -44,6 +48,8 @@ _PUBLIC = {
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
     "probe": "keygap.bias.probe:probe",
+    "measure_attention": "keygap.bias.attention:measure_attention",
+    "attention_map": "keygap.bias.attention_map:attention_map",
     "link": "keygap.bias.link:link",
     "reading_layers": "keygap.bias.reading:reading_layers",
     "report": "keygap.reporting.page:report",
@@ -58,6 +64,8 @@ _PUBLIC = {
     "LinkTable": "keygap.bias.link:LinkTable",
     "ReadingTable": "keygap.bias.reading:ReadingTable",
     "Answers": "keygap.bias.answers:Answers",
+    "AttentionMap": "keygap.bias.attention_map:AttentionMap",
+    "AttentionTable": "keygap.bias.attention:AttentionTable",
     "UserError": "keygap.errors:UserError",
 }
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 
 import keygap as kg
 from keygap.benchmarks import Piece

@@ -12,6 +12,7 @@ entry-point group ``keygap.scoring``.
 
 from __future__ import annotations
 
+import ast
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +73,7 @@ class Judged:
         """Whether the chosen candidate is the answer; open answers are compared normalised."""
         if self.candidates:
             return self.chosen == self.answer
-        return normalised(self.chosen) == normalised(self.answer)
+        return normalised(self.chosen) in map(normalised, accepted(self.answer))
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,22 @@ class Accuracy:
 def normalised(text: str) -> str:
     """An answer as it is compared: lower case, single spaces, no full stop at the end."""
     return " ".join(text.lower().split()).removesuffix(".").rstrip()
+
+
+def accepted(answer: str) -> tuple[str, ...]:
+    """The answers to an open question that count as correct.
+
+    Args:
+        answer: the answer, or several as the text of a list, as MMMU publishes them.
+    """
+    if answer.startswith("["):
+        try:
+            several = ast.literal_eval(answer)
+        except (ValueError, SyntaxError):
+            return (answer,)
+        if isinstance(several, list) and several:
+            return tuple(map(str, several))
+    return (answer,)
 
 
 Rule = Callable[[Sequence[Judged]], dict[str, Accuracy]]

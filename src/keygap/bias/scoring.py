@@ -17,7 +17,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import takewhile
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -34,11 +35,11 @@ from keygap.models.prompting.answers import with_answers
 from keygap.selfcheck.finding import NOISE, relative_error
 
 MAX_NEW_TOKENS = 16
-READS_AHEAD = (
-    "the model's prompt attends to the text that follows, so whole answers have no likelihood"
-)
+READS_AHEAD = "the model's prompt attends to the answer that follows, which then has no likelihood"
 
 Spelling = tuple[int, ...]  # token ids
+Spelled = dict[str, list[Spelling]]  # the spellings of each candidate of a sample
+_Way = Literal["open", "next token", "whole answers"]
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,16 @@ def score(
     Raises:
         UserError: the model cannot run with its images shown so.
     """
-    tokenizer = vlm.prompter.tokenizer
-    wanted = {sample.id: tuple(own) for sample, own in zip(samples, candidates, strict=True)}
-    groups: dict[str, list[Sample]] = defaultdict(list)
+    known = {name: spellings(vlm.prompter.tokenizer, name) for own in candidates for name in own}
+    spelled = {
+        sample.id: {name: known[name] for name in own}
+        for sample, own in zip(samples, candidates, strict=True)
+    }
+    groups: dict[_Way, list[Sample]] = defaultdict(list)
     left_out: Reasons = {}
     for sample in samples:
         try:
-            groups[_way(tokenizer, wanted[sample.id])].append(sample)
+            groups[_way(spelled[sample.id])].append(sample)
         except BadSample as reason:
             left_out[sample.id] = str(reason)
     found: dict[str, Scored] = {}
@@ -111,11 +115,11 @@ def score(
         if batch is None:
             continue
         if way == "open":
-            said = _generated(vlm, usable, batch, pictures, max_new_tokens)
+            said = _generated(vlm, usable, batch, max_new_tokens)
             found |= {one: Scored(one, text, {}) for one, text in said.items()}
             continue
-        own = [wanted[sample.id] for sample in usable]
-        likelihoods = (_by_next_token if way == "next" else _by_whole_answers)(vlm, batch, own)
+        by = _by_next_token if way == "next token" else _by_whole_answers
+        likelihoods = by(vlm, batch, [spelled[sample.id] for sample in usable])
         for sample, likelihood in zip(usable, likelihoods, strict=True):
             if likelihood is None:
                 left_out[sample.id] = READS_AHEAD
@@ -124,17 +128,18 @@ def score(
     return [found[sample.id] for sample in samples if sample.id in found], left_out
 
 
-def _way(tokenizer: PreTrainedTokenizerBase, candidates: Sequence[str]) -> str:
-    """How a sample is scored: ``open``, by the ``next`` token, or by ``whole`` answers.
+def _way(spelled: Spelled) -> _Way:
+    """How a sample is scored.
 
     Raises:
         BadSample: a candidate has no text, or two have the same tokens.
     """
-    if not candidates:
+    if not spelled:
         return "open"
-    spelled = {candidate: spellings(tokenizer, candidate) for candidate in candidates}
     taken: dict[Spelling, str] = {}
     for candidate, own in spelled.items():
+        if not own:
+            raise BadSample(f"the answer {candidate!r} has no text")
         for spelling in own:
             if spelling in taken:
                 raise BadSample(
@@ -142,69 +147,65 @@ def _way(tokenizer: PreTrainedTokenizerBase, candidates: Sequence[str]) -> str:
                 )
             taken[spelling] = candidate
     first = [{spelling[0] for spelling in own} for own in spelled.values()]
-    return "next" if len(set.union(*first)) == sum(map(len, first)) else "whole"
+    distinct = len(set.union(*first)) == sum(map(len, first))
+    return "next token" if distinct else "whole answers"
 
 
 def spellings(tokenizer: PreTrainedTokenizerBase, candidate: str) -> list[Spelling]:
     """The token sequences that say a candidate, alone and after a space.
 
-    Tokens of white space before it are left out, as both spellings then begin with the same word.
+    Tokens of white space before it are left out, so both may be the same.
 
-    Raises:
-        BadSample: the candidate has no text.
+    Returns:
+        One or two sequences; none if the candidate has no text.
     """
     found: dict[Spelling, None] = {}
     for text in (candidate, f" {candidate}"):
         ids = [int(one) for one in tokenizer(text, add_special_tokens=False).input_ids]
-        while ids and not str(tokenizer.decode([ids[0]])).strip():
-            del ids[0]
-        if not ids:
-            raise BadSample(f"the answer {candidate!r} has no text")
-        found[tuple(ids)] = None
-    return list(found)
+        blank = (not str(tokenizer.decode([one])).strip() for one in ids)
+        found[tuple(ids[sum(takewhile(bool, blank)) :])] = None
+    return [spelling for spelling in found if spelling]
 
 
 def _by_next_token(
-    vlm: VLM, batch: Batch, candidates: Sequence[Sequence[str]]
+    vlm: VLM, batch: Batch, spelled: Sequence[Spelled]
 ) -> list[dict[str, float] | None]:
     """Log-probability of the first token of each sample's candidates, in nats."""
     found: list[dict[str, float] | None] = []
-    for logits, wanted in zip(next_logits(vlm, batch), candidates, strict=True):
+    for logits, names in zip(next_logits(vlm, batch), spelled, strict=True):
         log_probability = logits.float().log_softmax(-1)
-        likelihood = {}
-        for name in wanted:
-            ids = sorted({own[0] for own in spellings(vlm.prompter.tokenizer, name)})
-            likelihood[name] = float(log_probability[ids].logsumexp(0))
-        found.append(likelihood)
+        first = {name: sorted({ids[0] for ids in own}) for name, own in names.items()}
+        found.append(
+            {name: float(log_probability[ids].logsumexp(0)) for name, ids in first.items()}
+        )
     return found
 
 
 def _by_whole_answers(
-    vlm: VLM, batch: Batch, candidates: Sequence[Sequence[str]]
+    vlm: VLM, batch: Batch, spelled: Sequence[Spelled]
 ) -> list[dict[str, float] | None]:
     """Log-probability of all tokens of each sample's candidates, in nats.
 
-    One pass of the batch scores one spelling of each sample. None for a sample whose prompt attends
-    to the answer that follows it, as in a prefix language model.
+    One pass of the batch scores one spelling for each sample. The tokens of an answer must not
+    change what the model predicts after the prompt. Where they do, the prompt attends to the answer
+    (as in a prefix language model), the likelihood would be that of an answer that the model has
+    seen, and the sample gets None.
     """
-    tokenizer = vlm.prompter.tokenizer
-    spelled = [{name: spellings(tokenizer, name) for name in own} for own in candidates]
-    queues = [[one for own in names.values() for one in own] for names in spelled]
+    queues = [[ids for own in names.values() for ids in own] for names in spelled]
     found: list[dict[Spelling, float]] = [{} for _ in queues]
-    first: Tensor | None = None
     causal = [True] * len(queues)
+    first: Tensor | None = None
     for number in range(max(map(len, queues))):
-        answers = [queue[number] if number < len(queue) else queue[0] for queue in queues]
+        answers = [queue[min(number, len(queue) - 1)] for queue in queues]
         logits = _answer_logits(vlm, batch, answers)
         first = logits[:, 0].clone() if first is None else first
         for row, ids in enumerate(answers):
             causal[row] &= relative_error(logits[row, 0], first[row]) <= NOISE[vlm.dtype]
             log_probability = logits[row, : len(ids)].float().log_softmax(-1)
-            chosen = log_probability[range(len(ids)), list(ids)]
-            found[row][ids] = float(chosen.sum())
+            found[row][ids] = float(log_probability[range(len(ids)), list(ids)].sum())
     return [
-        exclusive(names, own) if reads else None
-        for names, own, reads in zip(spelled, found, causal, strict=True)
+        exclusive(names, own) if is_causal else None
+        for names, own, is_causal in zip(spelled, found, causal, strict=True)
     ]
 
 
@@ -294,7 +295,7 @@ def logits_at(
 
 
 def _generated(
-    vlm: VLM, samples: Sequence[Sample], batch: Batch, pictures: Pictures, max_new_tokens: int
+    vlm: VLM, samples: Sequence[Sample], batch: Batch, max_new_tokens: int
 ) -> dict[str, str]:
     """The first line of what the model generates for each sample, by id.
 
@@ -306,7 +307,7 @@ def _generated(
         groups[len(labels)].append(sample)
     found: dict[str, str] = {}
     for group in groups.values():
-        own = batch if len(groups) == 1 else vlm.prompter(group, pictures=pictures)
+        own = batch if len(groups) == 1 else vlm.prompter(group, pictures=batch.pictures)
         made: Any = vlm.generate(
             own,
             max_new_tokens=max_new_tokens,

@@ -22,8 +22,10 @@ class Batch:
         inputs: what the processor made, on the CPU. ``VLM.inputs_of`` moves copies of them.
         labels: of each sample, without padding.
         pictures: how the prompts show their images.
+        answered: whether answers follow the prompts.
     """
 
     inputs: BatchFeature
     labels: tuple[TokenLabels, ...]
     pictures: Pictures = "shown"
+    answered: bool = False

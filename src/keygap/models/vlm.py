@@ -136,8 +136,14 @@ class VLM:
             What the model returns.
 
         Raises:
-            UserError: the model cannot run a prompt whose images have no pixels.
+            UserError: the model cannot run a prompt whose images have no pixels; or it is an
+                encoder-decoder, whose decoder and not its prompt would have the batch's answers.
         """
+        if isinstance(batch, Batch) and batch.answered and self.model.config.is_encoder_decoder:
+            raise UserError(
+                f"{self.name} is an encoder-decoder and reads no answer after its prompt: give the "
+                "decoder its ids with forward(batch, answers=...)"
+            )
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
@@ -172,7 +178,17 @@ class VLM:
             as_it_is_read(self.model),
             self._named(batch),
         ):
-            return generate(**self.inputs_of(batch), **keywords)
+            return generate(**self._read_by_generate(self.inputs_of(batch)), **keywords)
+
+    def _read_by_generate(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs that transformers' ``generate`` takes, which refuses those of unknown names.
+
+        A pass without a cache ignores them.
+        """
+        methods = [self.model.forward, self.model.generate]
+        methods += [getattr(self.model, "prepare_inputs_for_generation", self.model.forward)]
+        named = {name for method in methods for name in inspect.signature(method).parameters}
+        return {name: value for name, value in inputs.items() if name in named}
 
     @contextmanager
     def _named(self, batch: Batch | Mapping[str, Any]) -> Iterator[None]:
@@ -203,9 +219,14 @@ class VLM:
         if not config.is_encoder_decoder or "decoder_input_ids" not in named:
             return {}
         ids = inputs["input_ids"]
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None:
-            start = self.model.generation_config.decoder_start_token_id or 0
+        generation: Any = self.model.generation_config
+        known = (
+            getattr(config, "decoder_start_token_id", None),
+            generation.decoder_start_token_id,
+            generation.bos_token_id,  # what generation begins with where there is no start token
+            0,
+        )
+        start = next(one for one in known if one is not None)
         return {"decoder_input_ids": ids.new_full((len(ids), 1), start)}
 
     @cached_property

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from keygap.capture.attention import attention_weights
+from keygap.capture.attention import attention_at
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
@@ -83,7 +83,7 @@ def recomputed(call: AttentionCall) -> Float[Tensor, "b t heads value_dim"]:
     if call.mask is not None and not (torch.is_tensor(call.mask) and call.mask.ndim == 4):
         raise NotImplementedError(f"a mask of type {type(call.mask).__name__} cannot be recomputed")
     everywhere = torch.arange(call.query.shape[2], device=call.query.device)
-    weights, _ = attention_weights(call, everywhere.expand(len(call.query), -1))
+    weights = attention_at(call, everywhere.expand(len(call.query), -1)).weights
     group = call.query.shape[1] // call.key.shape[1]
     return (weights @ call.value.repeat_interleave(group, 1).float()).transpose(1, 2)
 

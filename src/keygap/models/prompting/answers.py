@@ -54,7 +54,7 @@ def with_answers(
     labels = [
         _with_answer(own, ids, tokenizer) for own, ids in zip(batch.labels, answers, strict=True)
     ]
-    return replace(batch, inputs=BatchFeature(made), labels=tuple(labels))
+    return replace(batch, inputs=BatchFeature(made), labels=tuple(labels), answered=True)
 
 
 def _is_by_position(name: str, value: Any, rows: int, width: int) -> bool:

@@ -1,0 +1,189 @@
+"""What an attention map is made of: the token that attends, the patches, and the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+
+from keygap.benchmarks import BadSample, Sample
+from keygap.benchmarks.sample import as_rgb
+from keygap.bias.attention_pass import sinks_of
+from keygap.capture.attention import QUERIES, QueryGroups, attention_by_key
+from keygap.capture.features import feature_labels, visible_features
+from keygap.errors import UserError
+from keygap.models.attention_tap import AttentionCall
+from keygap.models.batch import Batch
+from keygap.models.decoder_layer import DecoderLayer
+from keygap.models.vlm import VLM
+from keygap.tokens import TokenLabels
+
+Region = tuple[float, float, float, float]  # left, top, right, bottom in pixels of a picture
+MOST_TOKENS = 24  # of the words that name a token
+ASKED = ("question", "option")  # roles in which a word is looked for first
+
+
+def named_token(vlm: VLM, labels: TokenLabels, token: int | str) -> tuple[list[int], str]:
+    """The positions of a token that a user names, and its text.
+
+    Args:
+        vlm: the model.
+        labels: of the prompt.
+        token: a position, ``last``, or one or several words of the prompt.
+
+    Raises:
+        UserError: there is no such position, or the prompt has no such word.
+    """
+    size = len(labels)
+    if isinstance(token, str) and token != "last":
+        return _positions_of(vlm, labels, token), token
+    position = size - 1 if isinstance(token, str) else token
+    if isinstance(position, bool) or not 0 <= position < size:
+        raise UserError(f"token {token!r}: the prompt has the positions 0 to {size - 1}")
+    return [position], str(vlm.prompter.tokenizer.decode([int(labels.token_id[position])]))
+
+
+def _positions_of(vlm: VLM, labels: TokenLabels, words: str) -> list[int]:
+    """The positions of the tokens that spell some words: in the question, or else anywhere."""
+    wanted = words.strip()
+    text = labels.modality == "text"
+    asked = text & np.isin(labels.role, ASKED)
+    for among in (asked, text):
+        for start in np.flatnonzero(among).tolist():
+            run = among[start : start + MOST_TOKENS]
+            most = len(run) if run.all() else int(run.argmin())
+            for length in range(1, most + 1):
+                spelled = str(
+                    vlm.prompter.tokenizer.decode(labels.token_id[start : start + length])
+                ).strip()
+                if spelled == wanted and wanted:
+                    return list(range(start, start + length))
+                if not wanted.startswith(spelled):
+                    break
+    raise UserError(
+        f"token {words!r}: no tokens of the prompt spell it; name a word of the question, a "
+        f"position from 0 to {len(labels) - 1}, or last"
+    )
+
+
+@dataclass
+class MapReader:
+    """Reads the attention of one token over the patches of one image, layer by layer.
+
+    Attributes:
+        vlm: the model.
+        batch: of one sample.
+        positions: where the token is; of several positions the mean is read.
+        image: which image or video of the prompt.
+        frame: which picture of a video.
+        heads: the query heads of the mean; None for all.
+        sinks: whether attention sinks are kept; otherwise they are NaN.
+        layers: the layers whose keys show the image.
+    """
+
+    vlm: VLM
+    batch: Batch
+    positions: list[int]
+    image: int
+    frame: int
+    heads: tuple[int, ...] | None
+    sinks: bool
+    layers: list[int] = field(default_factory=list)
+    _maps: list[Float[np.ndarray, "rows columns"]] = field(default_factory=list)
+
+    def read(self, layer: DecoderLayer, call: AttentionCall) -> None:
+        """Read one layer, if its keys are patches of the image."""
+        labels, places = self._keys(layer, call)
+        shown = self.patches(labels)
+        if not len(shown):
+            return
+        recent = np.maximum(len(self.batch.labels[0]) - 1 - np.arange(QUERIES), 0)
+        queries = QueryGroups.of([[np.asarray(self.positions), recent]])
+        attention = attention_by_key(call, queries)
+        heads = slice(None) if self.heads is None else list(self.heads)
+        weights = attention.mass[0, heads, 0].mean(0)
+        if not self.sinks:
+            weights = weights.masked_fill(sinks_of(attention, -1)[0], torch.nan)
+        row, column = labels.patch_row[shown], labels.patch_column[shown]
+        drawn = np.full((row.max() + 1, column.max() + 1), np.nan)
+        drawn[row, column] = weights.cpu().numpy()[places[shown]]
+        self._maps.append(drawn[row.min() :, column.min() :])
+        self.layers.append(layer.index)
+
+    def mean(self) -> Float[np.ndarray, "rows columns"]:
+        """The mean over layers; of a patch that is a sink at some layers, over the others."""
+        maps = np.stack(self._maps)
+        count = np.isfinite(maps).sum(0)
+        with np.errstate(invalid="ignore"):
+            return np.where(count > 0, np.nansum(maps, 0) / count, np.nan)
+
+    def patches(self, labels: TokenLabels) -> Int[np.ndarray, " n"]:
+        """The tokens that are patches of the image, or of a coarser view if there is no other."""
+        of_image = (labels.image == self.image) & (labels.patch_row >= 0)
+        of_image &= (labels.frame == self.frame) | (labels.frame < 0)
+        fine = of_image & (labels.role == "")
+        return np.flatnonzero(fine if fine.any() else of_image)
+
+    def _keys(
+        self, layer: DecoderLayer, call: AttentionCall
+    ) -> tuple[TokenLabels, Int[np.ndarray, " n"]]:
+        """The labels of a call's keys, and the place of each key in the call."""
+        if layer.attends != "cross":
+            labels = self.batch.labels[0]
+            return labels, np.arange(len(labels))
+        count, image = call.key.shape[2], self.vlm.prompter.image_tokens
+        labels = feature_labels(self.batch.inputs, 0, count, image.ids[0], image.placeholder)
+        seen = visible_features(self.batch.inputs, count)[0]
+        return labels, np.flatnonzero(seen.cpu().numpy())
+
+
+def picture_of(sample: Sample, image: int, frame: int, frames: int) -> Image.Image:
+    """The picture that a map is drawn on.
+
+    Args:
+        sample: the sample.
+        image: which image or video of the prompt, in their order.
+        frame: which picture of a video, as the model sees them.
+        frames: how many pictures of it the model sees.
+
+    Raises:
+        UserError: the prompt shows fewer images.
+    """
+    shown = [piece for piece in sample.prompt if piece.kind != "text"]
+    if image >= len(shown):
+        raise UserError(f"image {image}: the prompt of {sample.id} shows {len(shown)}, from 0")
+    piece = shown[image]
+    if piece.kind == "image":
+        return as_rgb(sample.images[piece.image])
+    if frame >= frames:
+        raise UserError(f"frame {frame}: the model sees {frames} pictures of the video, from 0")
+    pictures = sample.videos[piece.image]
+    return as_rgb(pictures[frame * len(pictures) // frames])
+
+
+def region_of(vlm: VLM, sample: Sample, picture: Image.Image) -> Region:
+    """The part of a picture that the patches of the model cover.
+
+    Processors may cut off what is outside a square. The part is measured with a chart, see
+    ``keygap.models.patches.views``; where that is not possible, it is the whole picture.
+    """
+    images = sum(piece.kind == "image" for piece in sample.prompt)
+    whole = (0.0, 0.0, float(picture.width), float(picture.height))
+    if not images or not vlm.prompter.image_tokens.in_prompt:
+        return whole
+    try:
+        views, _ = vlm.prompter.form.charts.cut(picture.size, images)
+    except BadSample:
+        return whole
+    shown = [view for view in views or () if not view.whole]
+    if not shown:
+        return whole
+    return (
+        min(view.left for view in shown) * picture.width,
+        min(view.top for view in shown) * picture.height,
+        max(view.right for view in shown) * picture.width,
+        max(view.bottom for view in shown) * picture.height,
+    )
