@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.link import LinkTable as LinkTable
     from keygap.bias.link import link as link
     from keygap.bias.probe import probe as probe
+    from keygap.bias.reading import ReadingTable as ReadingTable
+    from keygap.bias.reading import reading_layers as reading_layers
     from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
@@ -49,6 +51,7 @@ _PUBLIC = {
     "measure_attention": "keygap.bias.attention:measure_attention",
     "attention_map": "keygap.bias.attention_map:attention_map",
     "link": "keygap.bias.link:link",
+    "reading_layers": "keygap.bias.reading:reading_layers",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
@@ -59,6 +62,7 @@ _PUBLIC = {
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
     "LinkTable": "keygap.bias.link:LinkTable",
+    "ReadingTable": "keygap.bias.reading:ReadingTable",
     "Answers": "keygap.bias.answers:Answers",
     "AttentionMap": "keygap.bias.attention_map:AttentionMap",
     "AttentionTable": "keygap.bias.attention:AttentionTable",

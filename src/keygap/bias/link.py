@@ -295,7 +295,7 @@ def _verdict(rows: pd.DataFrame, is_chain: bool) -> str:
             f"no {kind} found at {len(rows)} heads; with {first['n_samples']:.0f} samples a rank "
             f"correlation of at least {first['detectable']:.2f} {where} have been seen"
         )
-    best: dict[str, Any] = found.loc[found["value"].abs().idxmax()].to_dict()
+    best = found.sort_values("value", key=abs).iloc[-1]
     size = "indirect effect" if is_chain else "rank correlation"
     return (
         f"{kind} found at {len(found)} of {len(rows)} heads; the strongest is layer "

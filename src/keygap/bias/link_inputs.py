@@ -155,7 +155,7 @@ def covariates_of(tokens: pd.DataFrame, text_roles: Sequence[str]) -> pd.DataFra
         place[image].groupby(sample[image]).mean(),
         place[text].groupby(sample[text]).mean(),
     )
-    return pd.concat(dict(zip(COVARIATES, columns, strict=True)), axis=1)
+    return pd.DataFrame(dict(zip(COVARIATES, columns, strict=True)))
 
 
 def pivoted(

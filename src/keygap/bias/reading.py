@@ -1,0 +1,321 @@
+"""``kg.reading_layers``: the layers and heads whose attention to the image decides the answer.
+
+How much attention a layer gives the image does not say whether the answer depends on it. So text is
+kept from looking at the image at one layer, and the margin of the right answer tells what was lost.
+Layers named by the same samples that measure them would look better than they are: they are named
+on one half of the samples and tested on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from scipy import stats
+
+from keygap import defaults, gap, random_streams
+from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks.scoring import normalised
+from keygap.bias.scoring import Scored, candidates_of, score
+from keygap.capture.batches import opened
+from keygap.errors import UserError
+from keygap.models.attention_mask import add_bias
+from keygap.models.attention_tap import AttentionCall
+from keygap.models.decoder_layer import DecoderLayer
+from keygap.models.interventions import WHOLE_CALL, Intervention
+from keygap.models.positions import Tokens
+from keygap.models.vlm import VLM
+from keygap.progress import track
+from keygap.selfcheck.batches import read_size
+from keygap.store import save_results
+from keygap.store.run import READING
+
+LEAST_SHARE = 0.1  # of the effect of all layers, from which a layer is named
+MIN_SAMPLES = 4  # two in each half
+COLUMNS = (
+    "masked", "layer", "head", "naming_effect", "named", "effect", "ci_low", "ci_high", "share",
+    "share_low", "share_high", "p_value", "p_holm", "n_naming", "n_testing",
+)  # fmt: skip
+Masked = tuple[str, int, int]  # kind of row, layer, head; -1 for all
+PLAIN, EVERY, NAMED, OTHERS = "none", "all", "named", "others"
+
+
+class ReadingMask(Intervention):
+    """Keeps text from attending to images at some layers; images still attend to each other.
+
+    Args:
+        layers: absolute indices.
+        head: of the one query head that is masked; None for all heads.
+    """
+
+    name = "mask reading"
+    sites = (WHOLE_CALL,)
+
+    def __init__(self, layers: Sequence[int], head: int | None = None) -> None:
+        self.layers, self.head = list(layers), head
+
+    def identity(self) -> dict[str, Any]:
+        """Name, layers, sites and the head."""
+        return {**super().identity(), "head": self.head}
+
+    def attend(
+        self, call: AttentionCall, layer: DecoderLayer, queries: Tokens, keys: Tokens
+    ) -> Any:
+        """Carry out the call without attention of text to images."""
+        heads = slice(None) if self.head is None else slice(self.head, self.head + 1)
+        if layer.attends == "cross":  # all keys are image features
+            output, *others = call.proceed()
+            output = output.clone()
+            output[:, :, heads] = 0
+            return output, *others
+        reads = queries.are(("text",))[:, :, None] & keys.are(("image", "video"))[:, None]
+        count = 1 if self.head is None else call.query.shape[1]
+        bias = call.query.new_zeros(len(reads), count, *reads.shape[1:])
+        bias[:, heads] = bias[:, heads].masked_fill(reads[:, None], torch.finfo(bias.dtype).min)
+        return add_bias(call, bias, queries.start - keys.start).proceed()
+
+
+@dataclass(frozen=True)
+class ReadingTable:
+    """What ``reading_layers`` found.
+
+    Attributes:
+        frame: one row per layer that was masked alone (``masked`` is ``layer``), per head
+            (``head``), and for the named layers together (``named``), all layers but these
+            (``others``) and all layers (``all``). ``naming_effect`` is by how many nats the margin
+            of the right answer falls, mean over the naming half. ``effect`` is the same on the
+            testing half, with a 95 % interval, and ``share`` its ratio to the effect of ``all``.
+            ``p_holm`` is adjusted over layers, and over heads. ``layer`` and ``head`` are -1 where
+            a row is about all of them.
+        left_out: reason by sample id.
+        naming: ids of the samples of the naming half.
+        testing: ids of the samples of the testing half.
+    """
+
+    frame: pd.DataFrame
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    naming: tuple[str, ...] = ()
+    testing: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> list[int]:
+        """The layers named on the naming half, ascending."""
+        rows = self.frame[(self.frame["masked"] == "layer") & self.frame["named"]]
+        return sorted(rows["layer"].tolist())
+
+    def summary(self) -> str:
+        """Say in one line which layers read the image, and how much of the effect is theirs."""
+        rows = self.frame.set_index("masked")
+        if not self.named:
+            return (
+                "no layer reads the image by itself: masking any one layer loses less than "
+                f"{LEAST_SHARE:.0%} of what masking all of them loses"
+            )
+        one = rows.loc[NAMED]
+        return (
+            f"layers {', '.join(map(str, self.named))} read the image: on the other half of the "
+            f"samples, masking them loses {one['effect']:.2f} nats ({one['ci_low']:.2f} to "
+            f"{one['ci_high']:.2f}), {one['share']:.0%} of what masking all layers loses"
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``reading.csv``.
+
+        Raises:
+            UserError: another process writes in the folder, the disk is full, or the folder
+                cannot be written.
+        """
+        save_results(folder, {READING: self.frame.to_csv(index=False)})
+
+
+def reading_layers(
+    vlm: VLM,
+    source: Benchmark | SampleSet,
+    *,
+    samples: int | Unset | None = UNSET,
+    layers: Sequence[str | int] = ("all",),
+    heads: bool = False,
+    batch_size: int = defaults.BATCH_SIZE,
+    n_bootstraps: int = defaults.N_BOOTSTRAPS,
+    seed: int | Unset = UNSET,
+) -> ReadingTable:
+    """Name the layers whose attention to the image decides the answer, and test them.
+
+    A layer is named if masking it alone loses at least a tenth of what masking all layers loses.
+    Where two layers read the same, neither is missed alone: compare the rows ``named`` and
+    ``others``. Costs one pass over the samples for each layer and four more; with ``heads`` also
+    one for each head of the named layers.
+
+    Args:
+        vlm: the model. Interventions that are applied to it stay.
+        source: a benchmark or a sample set; questions need options or a closed set of answers.
+        samples: how many to choose from a benchmark; None means all. Default: 200.
+        layers: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
+        heads: whether the heads of the named layers are masked one by one, too.
+        batch_size: samples in one forward pass.
+        n_bootstraps: resamplings of samples behind the intervals.
+        seed: of the choice of samples and of the halves. Default: 0.
+
+    Raises:
+        UserError: an unknown layer, or fewer than four samples that can be scored.
+    """
+    chosen = as_sample_set(source, samples, seed)
+    indices = vlm.layer_indices(layers, with_shared=True)
+    reader = _Reader(vlm, chosen, batch_size)
+    alone: dict[Masked, Intervention | None] = {(PLAIN, -1, -1): None}
+    alone[EVERY, -1, -1] = ReadingMask(indices)
+    alone |= {("layer", index, -1): ReadingMask([index]) for index in indices}
+    reader.read(alone)
+    if len(reader.ids) < MIN_SAMPLES:
+        why = next(iter(reader.left_out.values()), "there are no others")
+        raise UserError(f"{len(reader.ids)} samples can be scored, {MIN_SAMPLES} are needed: {why}")
+    halves = _halves(chosen, reader.ids)
+    effects = reader.effects()
+    named = _named(effects, indices, halves[0])
+    together: dict[Masked, Intervention | None] = {}
+    if named:
+        together[NAMED, -1, -1] = ReadingMask(named)
+    if others := sorted(set(indices) - set(named)):
+        together[OTHERS, -1, -1] = ReadingMask(others)
+    for index in named if heads else ():
+        for head in range(vlm.layers[index].heads):
+            together["head", index, head] = ReadingMask([index], head)
+    reader.read(together)
+    frame = _frame_of(reader.effects(), named, halves, n_bootstraps, chosen.seed)
+    ids = np.asarray(reader.ids)
+    naming, testing = (tuple(ids[half].tolist()) for half in halves)
+    return ReadingTable(frame, reader.left_out, naming, testing)
+
+
+class _Reader:
+    """Margins of the right answer under masks, for the samples that can be scored."""
+
+    def __init__(self, vlm: VLM, chosen: SampleSet, batch_size: int) -> None:
+        self.vlm, self.chosen = vlm, chosen
+        self.batches = chosen.batches(read_size(vlm, batch_size))
+        self.left_out: dict[str, str] = {}
+        self._margins: dict[Masked, dict[str, float]] = {}
+
+    def read(self, masks: Mapping[Masked, Intervention | None]) -> None:
+        """Score all samples once under each mask."""
+        for batch in track(self.batches, len(self.batches), f"reading layers of {self.vlm.name}"):
+            usable = self._usable(batch)
+            for name, mask in masks.items():
+                with self.vlm.interventions.applied(*([] if mask is None else [mask])):
+                    self._margins.setdefault(name, {}).update(self._scored(usable))
+
+    @property
+    def ids(self) -> list[str]:
+        """The samples that were scored."""
+        return [*self._margins[PLAIN, -1, -1]]
+
+    def effects(self) -> dict[Masked, Float[np.ndarray, " n"]]:
+        """By how much each mask lowers the margin of every sample."""
+        rows = {name: np.asarray([own[i] for i in self.ids]) for name, own in self._margins.items()}
+        plain = rows.pop((PLAIN, -1, -1))
+        return {name: plain - margins for name, margins in rows.items()}
+
+    def _usable(self, batch: SampleSet) -> list[Sample]:
+        samples, broken = opened(batch)
+        self.left_out |= broken
+        usable = []
+        for sample in samples:
+            known = {normalised(each) for each in self._candidates(sample)}
+            if sample.answer is None:
+                self.left_out[sample.id] = "the right answer is not published"
+            elif len(known) < 2 or normalised(sample.answer) not in known:
+                self.left_out[sample.id] = "there are no answers to choose from"
+            else:
+                usable.append(sample)
+        return usable
+
+    def _candidates(self, sample: Sample) -> tuple[str, ...]:
+        return candidates_of(sample, self.chosen.benchmark.answers)
+
+    def _scored(self, samples: Sequence[Sample]) -> dict[str, float]:
+        found, bad = score(self.vlm, samples, [self._candidates(each) for each in samples])
+        self.left_out |= bad
+        answers = {sample.id: str(sample.answer) for sample in samples}
+        return {one.sample_id: _margin(one, answers[one.sample_id]) for one in found}
+
+
+def _margin(scored: Scored, answer: str) -> float:
+    """Log-probability of the right answer minus that of the best other, in nats."""
+    right = normalised(answer)
+    at = {normalised(name): value for name, value in scored.log_probability.items()}
+    return at[right] - max(value for name, value in at.items() if name != right)
+
+
+def _halves(chosen: SampleSet, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the samples that name layers and of those that test them; they share no image."""
+    key = {entry.id: entry.image_key or entry.id for entry in chosen.entries}
+    keys = list(dict.fromkeys(key[name] for name in ids))
+    rng = random_streams.generator(chosen.seed, "reading layers", "halves")
+    first = {keys[place] for place in rng.permutation(len(keys))[: len(keys) // 2]}
+    names = np.asarray([key[name] in first for name in ids])
+    return np.flatnonzero(names), np.flatnonzero(~names)
+
+
+def _named(
+    effects: Mapping[Masked, np.ndarray], indices: Sequence[int], naming: np.ndarray
+) -> list[int]:
+    total = float(effects[EVERY, -1, -1][naming].mean())
+    if total <= 0:
+        return []
+    means = {index: float(effects["layer", index, -1][naming].mean()) for index in indices}
+    return [index for index in indices if means[index] >= LEAST_SHARE * total]
+
+
+def _frame_of(
+    effects: Mapping[Masked, np.ndarray],
+    named: Sequence[int],
+    halves: tuple[np.ndarray, np.ndarray],
+    n_bootstraps: int,
+    seed: int,
+) -> pd.DataFrame:
+    naming, testing = halves
+    rng = random_streams.generator(seed, "reading layers", "bootstrap")
+    drawn = testing[rng.integers(len(testing), size=(n_bootstraps, len(testing)))]
+    total = effects[EVERY, -1, -1]
+    totals = total[drawn].mean(1)
+    rows = []
+    for (masked, layer, head), effect in effects.items():
+        means = effect[drawn].mean(1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = means / totals
+        low, high = np.quantile(means, [0.025, 0.975])
+        share_low, share_high = np.quantile(shares, [0.025, 0.975])
+        rows.append(
+            {
+                "masked": masked,
+                "layer": layer,
+                "head": head,
+                "naming_effect": effect[naming].mean(),
+                "named": masked == NAMED or layer in named,
+                "effect": effect[testing].mean(),
+                "ci_low": low,
+                "ci_high": high,
+                "share": effect[testing].mean() / total[testing].mean(),
+                "share_low": share_low,
+                "share_high": share_high,
+                "p_value": _p_value(effect[testing]),
+                "n_naming": len(naming),
+                "n_testing": len(testing),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    adjusted = frame.groupby("masked")["p_value"].transform(lambda p: gap.holm(p.to_numpy()))
+    return frame.assign(p_holm=adjusted)[list(COLUMNS)]
+
+
+def _p_value(effect: Float[np.ndarray, " n"]) -> float:
+    """Two-sided p of Student's t that the mean effect is 0; 1 if no sample was changed."""
+    if not np.ptp(effect):
+        return 1.0 if effect[0] == 0 else 0.0
+    return float(stats.ttest_1samp(effect, 0.0).pvalue)
