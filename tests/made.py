@@ -60,6 +60,10 @@ class _MadeStore:
     def __init__(self, vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> None:
         self.made, self.layers = vectors, layers
 
+    @property
+    def tokens(self) -> pd.DataFrame:
+        return self.made.labels
+
     def site_layers(self, sites: object, layers: object) -> list[tuple[str, int]]:
         return [("k_proj", layer) for layer in self.layers]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
+    from keygap import bias as bias
     from keygap import gap as gap
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
@@ -20,6 +21,10 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.attention import measure_attention as measure_attention
     from keygap.bias.attention_map import AttentionMap as AttentionMap
     from keygap.bias.attention_map import attention_map as attention_map
+    from keygap.bias.link import LinkTable as LinkTable
+    from keygap.bias.link import link as link
+    from keygap.bias.probe import probe as probe
+    from keygap.bias.table import BiasTable as BiasTable
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
     from keygap.measurement.measure import measure as measure
@@ -40,15 +45,20 @@ _PUBLIC = {
     "measure": "keygap.measurement.measure:measure",
     "project": "keygap.projection.project:project",
     "answer": "keygap.bias.answers:answer",
+    "probe": "keygap.bias.probe:probe",
     "measure_attention": "keygap.bias.attention:measure_attention",
     "attention_map": "keygap.bias.attention_map:attention_map",
+    "link": "keygap.bias.link:link",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
+    "bias": "keygap.bias",
     "VLM": "keygap.models:VLM",
     "Store": "keygap.store:Store",
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
+    "BiasTable": "keygap.bias.table:BiasTable",
+    "LinkTable": "keygap.bias.link:LinkTable",
     "Answers": "keygap.bias.answers:Answers",
     "AttentionMap": "keygap.bias.attention_map:AttentionMap",
     "AttentionTable": "keygap.bias.attention:AttentionTable",

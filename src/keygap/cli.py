@@ -23,7 +23,7 @@ import typer
 from keygap import defaults, interrupts
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
 from keygap.errors import UserError
-from keygap.model_options import ModelOptions, takes_model
+from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
 from keygap.terminal import Commands, LineFormatter, print_table, refused_files
 from keygap.text import printable
 
@@ -42,8 +42,9 @@ app = typer.Typer(
 micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
 
-LAYERS, SITES, TEXT = (
-    ",".join(names) for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES)
+LAYERS, SITES, TEXT, PROBES = (
+    ",".join(names)
+    for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES, defaults.PROBES)
 )
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEEDS - 1, help="Seed of every random choice.")]
 TextRoles = Annotated[
@@ -103,6 +104,9 @@ def extract(
     batch_size: Annotated[
         int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
     ] = defaults.BATCH_SIZE,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Say in the prompt what the images show.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
@@ -113,6 +117,7 @@ def extract(
     asked_sites, asked_layers = named_sites(_listed(sites)), named_layers(_listed(layers))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     chosen = bench.choose(samples, seed)
+    chosen = chosen.with_captions() if captions else chosen
     chosen.first_readable()
     store = kg.extract(
         model.load(),
@@ -123,6 +128,59 @@ def extract(
         batch_size=batch_size,
     )
     typer.echo(printable(store))
+
+
+@app.command()
+@takes_model
+def bias(
+    model: ModelOptions,
+    out: Out,
+    benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
+    split: Annotated[str | None, typer.Option(help="Default: the split usually reported.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of your own questions.")] = None,
+    subjects: Annotated[
+        str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
+    ] = None,
+    probes: Annotated[str, typer.Option(help="See keygap probes.")] = PROBES,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            metavar="PROBE.SETTING=VALUE",
+            help="Setting of a probe, such as hint.positions=[after]; may be repeated.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Number of samples.")
+    ] = defaults.SAMPLES,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
+    ] = defaults.BATCH_SIZE,
+    n_bootstraps: Annotated[
+        int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
+    ] = defaults.N_BOOTSTRAPS,
+    seed: Seed = 0,
+) -> None:
+    """Ask the same questions under several conditions: does the model follow image or text?"""
+    import keygap as kg
+    from keygap.bias.probe import named_probes
+    from keygap.store.lock import refuse_unwritable
+
+    place = folder_of(out, "--out")
+    given = assigned(settings or [], "--setting", "PROBE.SETTING=VALUE")
+    chosen = named_probes(_listed(probes), as_yaml(given, "--setting"))
+    bench = kg.benchmark(benchmark, split=split, data=data, language=language)
+    asked = bench.choose(samples, seed, None if subjects is None else _listed(subjects))
+    asked.first_readable()
+    refuse_unwritable(place)
+    table = kg.probe(
+        model.load(), asked, probes=chosen, batch_size=batch_size, n_bootstraps=n_bootstraps
+    )
+    table.save(place)
+    print_table(table.summary(), table.notes)
 
 
 @app.command()
@@ -206,6 +264,15 @@ def benchmarks() -> None:
     from keygap.benchmarks import described
 
     for name, what in described():
+        typer.echo(f"{name:20} {what}")
+
+
+@app.command()
+def probes() -> None:
+    """List the probes of text bias."""
+    from keygap.bias.probes import PROBES as known
+
+    for name, what in known.described():
         typer.echo(f"{name:20} {what}")
 
 

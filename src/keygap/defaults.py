@@ -12,6 +12,9 @@ LAYERS = ("first", "middle", "last")
 SITES = ("k_proj",)
 BATCH_SIZE = 8
 
+# Probes of text bias
+PROBES = ("hint", "shuffle", "blank", "absent")
+
 # Measurement and projection
 TEXT_ROLES = ("question",)
 TOKENS_PER_SAMPLE = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,28 +61,54 @@ class ModelOptions:
 
 def _template_arguments(given: list[str]) -> dict[str, Any] | None:
     """The arguments of a chat template, values read as YAML: ``enable_thinking=false``."""
-    found: dict[str, Any] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not (name.isidentifier() and equals):
-            raise UserError(f"--template-argument {item!r}: write NAME=VALUE")
-        if name in found:
-            raise UserError(f"--template-argument {name} is given twice: leave one out")
-        found[name] = strict_yaml.parse(value, f"the value of --template-argument {name}")
-    return found or None
+    found = assigned(given, "--template-argument", "NAME=VALUE")
+    for name in found:
+        if not name.isidentifier():
+            raise UserError(f"--template-argument {name!r}: write NAME=VALUE")
+    return as_yaml(found, "--template-argument") or None
 
 
 def _parts(given: list[str]) -> dict[str, str]:
     """The paths of a model's parts by name: ``decoder=model.text``."""
+    found = assigned(given, "--part", "PART=PATH, such as decoder=model.text")
+    for name, path in found.items():
+        if not path:
+            raise UserError(f"--part {name}=: write PART=PATH, such as decoder=model.text")
+    return found
+
+
+def assigned(given: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """The values of an option that is repeated as NAME=VALUE, by name.
+
+    Args:
+        given: what was written each time.
+        option: its name, for messages.
+        form: how it is written, for messages.
+
+    Raises:
+        UserError: an item without a name or a value, or a name given twice.
+    """
     found: dict[str, str] = {}
     for item in given:
-        name, equals, path = item.partition("=")
-        if not (name and equals and path):
-            raise UserError(f"--part {item!r}: write PART=PATH, such as decoder=model.text")
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise UserError(f"{option} {item!r}: write {form}")
         if name in found:
-            raise UserError(f"--part {name} is given twice: leave one out")
-        found[name] = path
+            raise UserError(f"{option} {name} is given twice: leave one out")
+        found[name] = value
     return found
+
+
+def as_yaml(found: Mapping[str, str], option: str) -> dict[str, Any]:
+    """The same values, read as YAML.
+
+    Raises:
+        UserError: one is not YAML.
+    """
+    return {
+        name: strict_yaml.parse(value, f"the value of {option} {name}")
+        for name, value in found.items()
+    }
 
 
 def takes_model(command: Callable[..., None]) -> Callable[..., None]:

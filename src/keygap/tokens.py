@@ -23,6 +23,7 @@ ROLES: tuple[str, ...] = (
     "question",
     "option",
     "hint",
+    "caption",
     "answer",
     "separator",
     "thumbnail",

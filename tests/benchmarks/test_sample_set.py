@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import keygap as kg
 from keygap.benchmarks import (
@@ -13,6 +14,7 @@ from keygap.benchmarks import (
     Benchmark,
     Entry,
     InMemory,
+    Piece,
     Sample,
     SampleSet,
     as_sample_set,
@@ -185,3 +187,32 @@ def test_samples_in_memory() -> None:
     assert isinstance(chosen, SampleSet)
     assert {chosen.sample(number).id for number in range(3)} == {"a", "b", "c"}
     assert {entry.subject for entry in chosen.entries} == {"x"}
+
+
+def captioned(name: str, caption: str | None) -> Sample:
+    prompt = (Piece("image"), Piece("text", text="what is it?"))
+    return Sample(name, (Image.new("RGB", (8, 8)),), "what is it?", prompt, caption=caption)
+
+
+def test_captions_come_after_the_images(caplog: pytest.LogCaptureFixture) -> None:
+    bench = InMemory("mine", [captioned("a", "a cup"), captioned("b", None)])
+    plain = bench.choose(2, 5)
+    with caplog.at_level("INFO", logger="keygap"):
+        chosen = plain.with_captions()
+    assert "1 of 2 samples have no caption" in caplog.text
+    assert [entry.id for entry in chosen.entries] == ["a"]
+    assert (chosen.name, chosen.asked, chosen.seed) == ("mine+captions", 2, 5)
+    pieces = [(p.kind, p.role, p.text) for p in chosen.sample(0).prompt]
+    assert pieces == [
+        ("image", "question", ""),
+        ("text", "caption", "a cup"),
+        ("text", "template", "\n"),
+        ("text", "question", "what is it?"),
+    ]
+    with pytest.raises(BadSample, match="no caption"):
+        chosen.benchmark.sample(1)
+
+
+def test_a_benchmark_without_captions_says_so() -> None:
+    with pytest.raises(UserError, match="no sample of mine has a caption"):
+        InMemory("mine", [captioned("b", None)]).choose().with_captions()

@@ -13,8 +13,10 @@ from keygap.contrasts.contrast import NotMeasurable
 from keygap.contrasts.labels import SINK_SHARE
 
 
-def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False) -> pd.DataFrame:
-    """Labels of samples with a template token, side x side patches and a question."""
+def labels_of(
+    samples: int = 6, side: int = 4, words: int = 7, sinks: bool = False, caption: int = 0
+) -> pd.DataFrame:
+    """Labels of samples with a template token, side x side patches, a caption and a question."""
     rows = []
     for sample in range(samples):
         name = f"s{sample}"
@@ -23,6 +25,7 @@ def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = Fal
             for column in range(side):
                 share = 7.0 if sinks and row == column == 0 else 0.5
                 rows.append((name, 99, "image", "", row, column, share))
+        rows += [(name, 200 + word, "text", "caption", -1, -1, 1.0) for word in range(caption)]
         rows += [
             (name, 100 + (sample + word) % 11, "text", "question", -1, -1, 1.0)
             for word in range(words)
@@ -40,7 +43,7 @@ def labels_of(samples: int = 6, side: int = 4, words: int = 7, sinks: bool = Fal
     name=st.sampled_from(sorted(CONTRASTS)),
 )
 def test_sides_are_disjoint_and_not_empty(samples, side, words, seed, name):
-    labels = labels_of(samples, side, words, sinks=True)
+    labels = labels_of(samples, side, words, sinks=True, caption=3)
     a, b = CONTRASTS[name].select(labels, ["question"], seed)
     assert a.any()
     assert b.any()
@@ -50,9 +53,9 @@ def test_sides_are_disjoint_and_not_empty(samples, side, words, seed, name):
 
 
 def test_policies_are_fields():
-    """Only image_text is a gap: required, with confounds, and not paired between samples."""
+    """Only image_text is required and has confounds; only it and image_caption are gaps."""
     assert tuple(CONTRASTS) == (
-        "image_text", "image_image", "text_text", "text_vocabulary",
+        "image_text", "image_caption", "image_image", "text_text", "text_vocabulary",
         "image_region", "image_sink", "text_sink", "text_token",
     )  # fmt: skip
     assert all(CONTRASTS[name].name == name for name in CONTRASTS)
@@ -60,9 +63,11 @@ def test_policies_are_fields():
     assert (gap.rung, gap.pairing, gap.required, gap.with_confounds) == (
         "between", "within", True, True
     )  # fmt: skip
+    caption = CONTRASTS["image_caption"]
+    assert (caption.rung, caption.pairing, caption.needs_role) == ("between", "within", "caption")
     for name in tuple(CONTRASTS)[1:]:
         contrast = CONTRASTS[name]
-        assert contrast.rung != "between"
+        assert contrast.rung != "between" or name == "image_caption"
         assert not contrast.required
         assert not contrast.with_confounds
 

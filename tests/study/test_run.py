@@ -46,10 +46,10 @@ def test_a_benchmark_without_answers_is_measured_and_reported(tmp_path, caplog, 
     with caplog.at_level(logging.INFO, "keygap"):
         page = run_study(experiment, tmp_path / "out").read_text()
     assert chosen == ["mmmu"]  # checked, extracted and answered from one sample set
-    line = "not scored: 6 (answer not published), 2 (open question)"
+    line = "not scored: 6 (answer not published), 2 (no options and no answer)"
     assert f"micro:linear on mmmu: {line}" in caplog.messages
     assert "overall: none scored" in page
-    assert "6 not scored: answer not published; 2 not scored: open question" in page
+    assert "6 not scored: answer not published; 2 not scored: no options and no answer" in page
     folder = tmp_path / "out/micro-linear-mmmu"
     assert pd.read_csv(folder / "answers.csv").empty
     assert pd.read_csv(folder / "accuracy.csv")["total"].tolist() == [0, 6, 2]

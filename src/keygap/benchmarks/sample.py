@@ -12,7 +12,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image, ImageOps
@@ -22,7 +22,7 @@ LETTERS = tuple(string.ascii_uppercase)
 # processing take up to 25 bytes a pixel, and the images of a batch are in memory at once.
 MOST_PIXELS = 50_000_000
 MOST_ASPECT = 200  # longer by shorter side: processors scale the shorter one to hundreds of pixels
-Role = Literal["system", "template", "question", "option", "hint", "answer"]
+Role = Literal["system", "template", "question", "option", "hint", "caption", "answer"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Sample:
         meta: further columns of the publisher.
         videos: each as the frames that are shown.
         option_letters: letters of the options where they are not A, B, C, ...
+        caption: text that says what the images show. It is not part of ``prompt``; see
+            ``SampleSet.with_captions``.
     """
 
     id: str
@@ -75,6 +77,7 @@ class Sample:
     meta: dict[str, str] = field(default_factory=dict)
     videos: tuple[tuple[Image.Image, ...], ...] = ()
     option_letters: tuple[str, ...] = ()
+    caption: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what neither files nor models accept, before any image is decoded.
@@ -86,7 +89,12 @@ class Sample:
         check_sizes([image.size for image in self.images])
         for frames in self.videos:
             check_sizes([frame.size for frame in frames])
-        texts = (self.question, self.answer or "", *(piece.text for piece in self.prompt))
+        texts = (
+            self.question,
+            self.answer or "",
+            self.caption or "",
+            *(piece.text for piece in self.prompt),
+        )
         try:
             "".join(texts).encode()
         except UnicodeEncodeError as error:
@@ -183,6 +191,22 @@ def image_then_question(question: str, images: int = 1) -> tuple[Piece, ...]:
     """The plain prompt: all images, then the question."""
     shown = (Piece("image", image=number) for number in range(images))
     return (*shown, Piece("text", text=question))
+
+
+def with_caption(sample: Sample) -> Sample:
+    """Return the sample with its caption in the prompt, on a line after the last image.
+
+    The caption is a piece of role ``caption``, and the line break one of role ``template``.
+
+    Raises:
+        BadSample: the sample has no caption.
+    """
+    if not sample.caption:
+        raise BadSample("no caption")
+    shown = [place for place, piece in enumerate(sample.prompt, 1) if piece.kind != "text"]
+    after = max(shown, default=0)
+    words = (Piece("text", "caption", sample.caption), Piece("text", "template", "\n"))
+    return replace(sample, prompt=(*sample.prompt[:after], *words, *sample.prompt[after:]))
 
 
 def unique_ids(prefix: str, ids: Iterable[object]) -> list[str]:

@@ -8,17 +8,20 @@ defaults, so that no caller has to test whether they exist.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
-from keygap.arguments import seed_of, whole
+from keygap.arguments import distinct, seed_of, whole
 from keygap.benchmarks.choosing import choose, with_copies
-from keygap.benchmarks.sample import BadSample, Entry, Sample
+from keygap.benchmarks.sample import BadSample, Entry, Sample, with_caption
 from keygap.defaults import SAMPLES
-from keygap.errors import UserError
+from keygap.errors import UserError, unknown
+
+logger = logging.getLogger("keygap")
 
 
 class Unset(Enum):
@@ -65,23 +68,42 @@ class Benchmark(ABC):
             BadSample: the item cannot be used; the message gives the reason.
         """
 
-    def choose(self, samples: int | None = SAMPLES, seed: int = 0) -> SampleSet:
+    def choose(
+        self,
+        samples: int | None = SAMPLES,
+        seed: int = 0,
+        subjects: Sequence[str] | None = None,
+    ) -> SampleSet:
         """Choose samples by a seed, stratified by subject.
 
         Args:
             samples: how many; None, or more than there are, means all.
             seed: a whole number of at least 0 and less than 2^32.
+            subjects: of these subjects; None means all.
 
         Raises:
-            UserError: fewer than one sample was asked for, or the benchmark has none.
+            UserError: fewer than one sample was asked for, the benchmark has none, or it has no
+                such subject.
         """
         if samples is not None:
             samples = whole(samples, "samples", 1)
         seed = seed_of(seed)
-        places = choose(self.index(), samples, seed)
+        index = self.index()
+        kept = list(range(len(index))) if subjects is None else self._of(subjects)
+        places = [kept[number] for number in choose([index[k] for k in kept], samples, seed)]
         if not places:
             raise UserError(f"benchmark {self.name}, split {self.split}, has no samples")
         return SampleSet(self, tuple(places), samples, seed)
+
+    def _of(self, subjects: Sequence[str]) -> list[int]:
+        """The positions in the index of the items of some subjects."""
+        index = self.index()
+        known = sorted({entry.subject for entry in index})
+        wanted = distinct(subjects, "subjects", next(iter(known), "art"))
+        for name in wanted:
+            if name not in known:
+                raise unknown("subject", name, known, f"of {self.name}")
+        return [number for number, entry in enumerate(index) if entry.subject in wanted]
 
 
 @dataclass(frozen=True)
@@ -140,6 +162,22 @@ class SampleSet:
         """
         return replace(self, places=tuple(with_copies(self.benchmark.index(), self.places)))
 
+    def with_captions(self) -> SampleSet:
+        """Return the samples that have a caption, with it in their prompts, after the images.
+
+        An extraction of this set is another run than one of the set without captions.
+
+        Raises:
+            UserError: no sample has a caption.
+        """
+        captioned = Captioned(self.benchmark)
+        places = tuple(place for place in self.places if captioned.has(place))
+        if not places:
+            raise UserError(f"no sample of {self.name} has a caption")
+        if missing := len(self) - len(places):
+            logger.info("%s: %d of %d samples have no caption", self.name, missing, len(self))
+        return replace(self, benchmark=captioned, places=places)
+
     def batches(self, size: int) -> list[SampleSet]:
         """Divide the set into consecutive sets of at most ``size`` samples.
 
@@ -189,6 +227,47 @@ def as_sample_set(
         SAMPLES if isinstance(samples, Unset) else samples,
         0 if isinstance(seed, Unset) else seed,
     )
+
+
+@dataclass(frozen=True)
+class Captioned(Benchmark):
+    """A benchmark whose prompts say in words what the images show.
+
+    Attributes:
+        plain: the benchmark without captions.
+    """
+
+    plain: Benchmark
+
+    def __post_init__(self) -> None:
+        """Take over what the plain benchmark declares, under another name."""
+        object.__setattr__(self, "name", f"{self.plain.name}+captions")
+        for declared in ("split", "data", "language", "scoring"):
+            object.__setattr__(self, declared, getattr(self.plain, declared))
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answers of the plain benchmark."""
+        return self.plain.answers
+
+    def index(self) -> Sequence[Entry]:
+        """List every item of the plain benchmark."""
+        return self.plain.index()
+
+    def sample(self, number: int) -> Sample:
+        """Open an item, with its caption in the prompt.
+
+        Raises:
+            BadSample: the item cannot be used, or has no caption.
+        """
+        return with_caption(self.plain.sample(number))
+
+    def has(self, number: int) -> bool:
+        """Whether the item at this position has a caption; true for one that cannot be opened."""
+        try:
+            return bool(self.plain.sample(number).caption)
+        except BadSample:  # the run records it with its reason
+            return True
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Multiple choice by likelihood: which option a model chose, and accuracy by each benchmark's rule.
+"""Which answer a model chose, and accuracy by each benchmark's rule.
 
 The functions are pure: they take a model's log-likelihoods of the options, one mapping for each
-sample, and return chosen options and accuracies. MMMU pools questions within a discipline and over
-all disciplines (micro average). MMBench's circular evaluation counts a question as correct only if
-the model is right in every shifted copy.
+sample, or what it generated for an open question, and return chosen options and accuracies. MMMU
+pools questions within a discipline and over all disciplines (micro average). MMBench's circular
+evaluation counts a question as correct only if the model is right in every shifted copy.
 
 A rule takes the judged samples of a benchmark and returns accuracies by name, ``overall`` first. A
 benchmark names its rule in its attribute ``scoring``; other packages add rules through the
@@ -12,6 +12,7 @@ entry-point group ``keygap.scoring``.
 
 from __future__ import annotations
 
+import ast
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,11 +53,11 @@ class Judged:
         id: the sample's id.
         subject: the sample's subject.
         chosen: the candidate that the model finds likeliest: a letter, or an answer of a closed
-            set.
-        answer: the correct candidate.
-        candidates: all that could be chosen.
+            set; for an open question what the model generated.
+        answer: the correct candidate, or the answer to an open question.
+        candidates: all that could be chosen; empty for an open question.
         question: shared by the circular copies of a question (``Entry.question_key``).
-        log_probability: of the chosen candidate, in nats.
+        log_probability: of the chosen candidate, in nats; NaN for an open question.
     """
 
     id: str
@@ -69,8 +70,10 @@ class Judged:
 
     @property
     def correct(self) -> bool:
-        """Whether the chosen candidate is the answer."""
-        return self.chosen == self.answer
+        """Whether the chosen candidate is the answer; open answers are compared normalised."""
+        if self.candidates:
+            return self.chosen == self.answer
+        return normalised(self.chosen) in map(normalised, accepted(self.answer))
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,27 @@ class Accuracy:
     def value(self) -> float:
         """The share of correct answers; NaN if there is no answer."""
         return self.correct / self.total if self.total else math.nan
+
+
+def normalised(text: str) -> str:
+    """An answer as it is compared: lower case, single spaces, no full stop at the end."""
+    return " ".join(text.lower().split()).removesuffix(".").rstrip()
+
+
+def accepted(answer: str) -> tuple[str, ...]:
+    """The answers to an open question that count as correct.
+
+    Args:
+        answer: the answer, or several as the text of a list, as MMMU publishes them.
+    """
+    if answer.startswith("["):
+        try:
+            several = ast.literal_eval(answer)
+        except (ValueError, SyntaxError):
+            return (answer,)
+        if isinstance(several, list) and several:
+            return tuple(map(str, several))
+    return (answer,)
 
 
 Rule = Callable[[Sequence[Judged]], dict[str, Accuracy]]
@@ -189,8 +213,8 @@ def scores(rule: str, judged: Sequence[Judged]) -> dict[str, Accuracy]:
 
     Args:
         rule: a name in ``RULES``; a benchmark declares its own as ``scoring``.
-        judged: the benchmark's answered samples. Open questions and questions without a published
-            answer cannot be judged and are not among them.
+        judged: the benchmark's answered samples. Questions without a published answer cannot be
+            judged and are not among them.
 
     Returns:
         Accuracies by name; ``overall`` is the one that the benchmark reports.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keygap.benchmarks import BadSample, Sample, SampleSet
-from keygap.models.batch import Batch
+from keygap.models.batch import Batch, Pictures
 from keygap.models.vlm import VLM
 
 Reasons = dict[str, str]  # sample id -> why it cannot be used
@@ -30,10 +30,17 @@ def opened(sample_set: SampleSet) -> tuple[list[Sample], Reasons]:
     return samples, bad
 
 
-def labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[list[Sample], Batch | None, Reasons]:
+def labelled(
+    vlm: VLM, samples: Sequence[Sample], pictures: Pictures = "shown"
+) -> tuple[list[Sample], Batch | None, Reasons]:
     """Make one batch of the samples that the model accepts.
 
     Bad samples are rare, so all are tried together first; only if that fails is each tried alone.
+
+    Args:
+        vlm: the model.
+        samples: the samples.
+        pictures: how prompts show their images (see ``Prompter``).
 
     Returns:
         The samples in the batch, the batch (None if there are none), and the reason for each sample
@@ -42,16 +49,16 @@ def labelled(vlm: VLM, samples: Sequence[Sample]) -> tuple[list[Sample], Batch |
     if not samples:
         return [], None, {}
     try:
-        return list(samples), vlm.prompter(samples), {}
+        return list(samples), vlm.prompter(samples, pictures=pictures), {}
     except BadSample:
         bad: Reasons = {}
         for sample in samples:
             try:
-                vlm.prompter([sample])
+                vlm.prompter([sample], pictures=pictures)
             except BadSample as reason:
                 bad[sample.id] = str(reason)
     good = [sample for sample in samples if sample.id not in bad]
-    return good, vlm.prompter(good) if good else None, bad
+    return good, vlm.prompter(good, pictures=pictures) if good else None, bad
 
 
 def first_usable(vlm: VLM, sample_set: SampleSet) -> Batch | None:

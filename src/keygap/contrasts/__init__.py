@@ -15,6 +15,7 @@ CONTRASTS: Registry[Contrast] = Registry(
     "keygap.contrasts",
     {
         "image_text": "keygap.contrasts.ladder:IMAGE_TEXT",
+        "image_caption": "keygap.contrasts.ladder:IMAGE_CAPTION",
         "image_image": "keygap.contrasts.ladder:IMAGE_IMAGE",
         "text_text": "keygap.contrasts.ladder:TEXT_TEXT",
         "text_vocabulary": "keygap.contrasts.ladder:TEXT_VOCABULARY",

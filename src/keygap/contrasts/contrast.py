@@ -57,6 +57,8 @@ class Contrast:
         sides: the names of the two sides in the tables.
         note_left_out: whether a note counts the samples that are left out because they have one
             side only.
+        needs_role: a role that only some runs have, because they were made for this contrast. A
+            measurement of all registered contrasts leaves it out of the others without a note.
     """
 
     name: str
@@ -69,3 +71,4 @@ class Contrast:
     draws: int = 1
     sides: tuple[str, str] = ("a", "b")
     note_left_out: bool = False
+    needs_role: str = ""

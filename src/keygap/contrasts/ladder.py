@@ -46,6 +46,23 @@ def image_text(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     return image, text
 
 
+def image_caption(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
+    """Select image tokens, and the tokens of the text that says what the image shows.
+
+    Question and image speak of different things, and a caption and its image of the same. What is
+    left of a gap here is due to the modality and not to the content.
+
+    Raises:
+        NotMeasurable: there are no image tokens, or no captions.
+    """
+    image, caption = is_image(labels), is_text(labels, ["caption"])
+    if not image.any():
+        raise NotMeasurable("there are no image tokens")
+    if not caption.any():
+        raise NotMeasurable("no text says what the images show: extract with --captions")
+    return image, caption
+
+
 def image_image(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     """Select image tokens of two halves of the samples."""
     return halves(labels, is_image(labels), seed)
@@ -157,6 +174,15 @@ IMAGE_TEXT = Contrast(
     required=True,
     with_confounds=True,
     sides=("image", "text"),
+)
+IMAGE_CAPTION = Contrast(
+    name="image_caption",
+    what="image tokens, text that says what the image shows",
+    select=image_caption,
+    rung="between",
+    pairing="within",
+    sides=("image", "caption"),
+    needs_role="caption",
 )
 IMAGE_IMAGE = Contrast(
     name="image_image",

@@ -44,7 +44,8 @@ def measure(
         sites: sites of the store; None means all it has.
         layers: absolute indices; None means all it has.
         contrasts: names of registered contrasts, or ``Contrast`` objects; None means all that are
-            registered, in the order of the ladder.
+            registered, in the order of the ladder. If all are asked for, those that need captions
+            are measured only in a run that has them.
         text_roles: what counts as text. By default only the question's own tokens, because
             template tokens are the same in every prompt.
         tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
@@ -66,6 +67,9 @@ def measure(
     names = listed(CONTRASTS if contrasts is None else contrasts, "contrasts", "image_text")
     chosen = [contrast_of(name) for name in names]
     refuse_twice(contrast.name for contrast in chosen)
+    if names == list(CONTRASTS):
+        present = {"", *store.tokens["role"].unique()}
+        chosen = [contrast for contrast in chosen if contrast.needs_role in present]
     options = Options(
         known_roles(text_roles), tokens_per_sample, n_permutations, n_bootstraps, seed
     )

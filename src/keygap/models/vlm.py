@@ -7,13 +7,15 @@ batch, so that interventions know which token is at which position.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from keygap.errors import UserError
@@ -24,6 +26,8 @@ from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
 from keygap.models.running import as_it_is_read
 
+# what a model raises for inputs that it cannot use
+_REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
 LAYER_NAMES = ("first", "middle", "last", "all")
 
 
@@ -112,22 +116,41 @@ class VLM:
         """The layers that attend in one way: ``self``, ``cross`` or ``none``."""
         return [layer.index for layer in self.layers if layer.attends == attends]
 
-    def forward(self, batch: Batch | Mapping[str, Any], **keywords: Any) -> Any:
+    def forward(
+        self,
+        batch: Batch | Mapping[str, Any],
+        *,
+        answers: Int[Tensor, "b t"] | None = None,
+        **keywords: Any,
+    ) -> Any:
         """Run one pass of the whole model, without a cache.
 
         Args:
             batch: what the prompter made: its inputs are moved to the model's device and dtype, and
                 interventions see its labels. Or model inputs that are there already, without
                 labels.
+            answers: for an encoder-decoder, the ids that its decoder reads after its start token.
             keywords: further arguments of the model, such as ``logits_to_keep``.
 
         Returns:
             What the model returns.
+
+        Raises:
+            UserError: the model cannot run a prompt whose images have no pixels; or it is an
+                encoder-decoder, whose decoder and not its prompt would have the batch's answers.
         """
+        if isinstance(batch, Batch) and batch.answered and self.model.config.is_encoder_decoder:
+            raise UserError(
+                f"{self.name} is an encoder-decoder and reads no answer after its prompt: give the "
+                "decoder its ids with forward(batch, answers=...)"
+            )
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
-            with as_it_is_read(self.model):
+            if answers is not None:
+                (name, ids), *_ = start.items()
+                start = {name: torch.cat([ids, answers.to(ids)], dim=1)}
+            with as_it_is_read(self.model), self._named(batch):
                 return self.model(**inputs, **self._no_cache, **start, **keywords)
 
     def generate(self, batch: Batch, **keywords: Any) -> Any:
@@ -141,7 +164,8 @@ class VLM:
             What transformers' ``generate`` returns.
 
         Raises:
-            UserError: prompts of different lengths, which are padded where the answer would begin.
+            UserError: prompts of different lengths, which are padded where the answer would begin;
+                or the model cannot run a prompt whose images have no pixels.
         """
         if len({len(labels) for labels in batch.labels}) > 1:
             raise UserError(
@@ -149,8 +173,37 @@ class VLM:
                 "begin: generate from prompts of one length, or one by one"
             )
         generate: Any = self.model.generate
-        with self.interventions.labels_of(batch), as_it_is_read(self.model):
-            return generate(**self.inputs_of(batch), **keywords)
+        with (
+            self.interventions.labels_of(batch),
+            as_it_is_read(self.model),
+            self._named(batch),
+        ):
+            return generate(**self._read_by_generate(self.inputs_of(batch)), **keywords)
+
+    def _read_by_generate(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs that transformers' ``generate`` takes, which refuses those of unknown names.
+
+        A pass without a cache ignores them.
+        """
+        methods = [self.model.forward, self.model.generate]
+        methods += [getattr(self.model, "prepare_inputs_for_generation", self.model.forward)]
+        named = {name for method in methods for name in inspect.signature(method).parameters}
+        return {name: value for name, value in inputs.items() if name in named}
+
+    @contextmanager
+    def _named(self, batch: Batch | Mapping[str, Any]) -> Iterator[None]:
+        """Name the model where it refuses a prompt whose images have no pixels."""
+        try:
+            yield
+        except _REFUSALS as error:
+            pictures = batch.pictures if isinstance(batch, Batch) else "shown"
+            if pictures == "shown" or isinstance(error, (UserError, torch.OutOfMemoryError)):
+                raise
+            line = (str(error).strip().splitlines() or [""])[0][:200]
+            raise UserError(
+                f"{self.name} cannot run a prompt with pictures {pictures!r} "
+                f"({type(error).__name__}: {line}): leave this condition out"
+            ) from error
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
         """A batch's model inputs on the model's device, floats in its dtype."""
@@ -166,9 +219,14 @@ class VLM:
         if not config.is_encoder_decoder or "decoder_input_ids" not in named:
             return {}
         ids = inputs["input_ids"]
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None:
-            start = self.model.generation_config.decoder_start_token_id or 0
+        generation: Any = self.model.generation_config
+        known = (
+            getattr(config, "decoder_start_token_id", None),
+            generation.decoder_start_token_id,
+            generation.bos_token_id,  # what generation begins with where there is no start token
+            0,
+        )
+        start = next(one for one in known if one is not None)
         return {"decoder_input_ids": ids.new_full((len(ids), 1), start)}
 
     @cached_property

@@ -18,7 +18,7 @@ import torch
 from keygap import interrupts, strict_yaml
 from keygap.arguments import MOST_BYTES, folder_of
 from keygap.benchmarks import BadSample, SampleSet, benchmark
-from keygap.bias.answers import answer, first_tokens
+from keygap.bias.answers import answer
 from keygap.engines.extract import extract
 from keygap.errors import UserError
 from keygap.measurement.measure import measure
@@ -103,9 +103,7 @@ def _run_model(
 
 def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: Path) -> None:
     """Run one model on one benchmark, into one run folder."""
-    extraction, answers = experiment.extraction, sample_set.benchmark.answers
-    if experiment.answers and answers:
-        first_tokens(vlm.prompter.tokenizer, answers)  # ambiguous answers fail before extraction
+    extraction = experiment.extraction
     store = extract(
         vlm,
         sample_set,

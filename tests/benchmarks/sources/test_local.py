@@ -36,12 +36,13 @@ def test_a_row_with_everything(folder: Path) -> None:
     row = {
         "id": "q1", "subject": "tools", "images": ["pictures/a.png", "pictures/b.png"],
         "question": "哪一个？", "options": ["锤子", "钉子"], "answer": "钉子", "hint": "看图。",
-        "language": "zh",
+        "language": "zh", "caption": "两把工具",
     }  # fmt: skip
     bench = lines(folder, row)
     sample = bench.sample(0)
     assert (bench.index()[0].id, bench.index()[0].subject) == ("q1", "tools")
     assert (sample.answer, sample.language, len(sample.images)) == ("B", "zh", 2)
+    assert sample.caption == "两把工具"  # which the prompt leaves out
     assert [(part.role, part.text) for part in sample.prompt[2:]] == [
         ("hint", "看图。\n"),
         ("question", "哪一个？\n"),

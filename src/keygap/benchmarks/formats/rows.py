@@ -13,7 +13,10 @@ from keygap.benchmarks.sample import BadSample
 from keygap.errors import UserError, unknown
 from keygap.text import one_line
 
-KEYS = ("id", "subject", "image", "images", "question", "options", "answer", "hint", "language")
+KEYS = (
+    *("id", "subject", "image", "images", "question", "options", "answer", "hint"),
+    *("caption", "language"),
+)
 LONGEST_ROW = 1 << 24  # bytes
 MOST_DIGITS = 100  # of a number
 
@@ -36,7 +39,7 @@ def row_of(data: bytes, place: str) -> dict[str, Any]:
     question = row.get("question")
     if not isinstance(question, str) or not question.strip():
         raise BadSample("no question text")
-    for key in ("subject", "hint", "language"):
+    for key in ("subject", "hint", "caption", "language"):
         _refuse_other_types(row, key, str)
     for key in ("id", "answer"):
         _refuse_other_types(row, key, (str, int, float))

@@ -1,11 +1,15 @@
 """easy-VQA: questions about 64 x 64 images of one coloured shape, from the package easy-vqa.
 
 It is small enough for two CPU cores, and a model that does not see the image fails on it. A
-question's subject is its type: yes/no, shape or colour.
+question's subject is its type: yes/no, shape or colour. A sample's caption, such as "a red circle",
+is derived from the published questions about its image and their answers.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +23,36 @@ from keygap.optional import require
 
 SPLITS = ("train", "test")
 SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+NEGATED = re.compile(r"\b(not|no)\b")
+WORD = re.compile(r"[a-z]+")
 
 
 def subject(answer: str) -> str:
     """Return the type of the question that has this answer."""
     return "yes/no" if answer in ("yes", "no") else "shape" if answer in SHAPES else "colour"
+
+
+def caption_of(asked: Iterable[tuple[str, str]]) -> str | None:
+    """Say what an image shows, from the questions about it and their answers.
+
+    "is there not a red shape?" with the answer "no" tells that the shape is red, and "what color is
+    the circle?" tells that it is a circle. A value is also known if all others are ruled out.
+
+    Args:
+        asked: pairs of question and answer.
+
+    Returns:
+        Colour and shape, such as "a red circle"; None if the questions do not determine both.
+    """
+    colours, shapes = set(COLOURS), set(SHAPES)
+    for question, answer in asked:
+        told = {*WORD.findall(question), answer}
+        ruled_out = answer == ("yes" if NEGATED.search(question) else "no")
+        for possible in (colours, shapes):
+            if named := told & possible:
+                possible -= named if ruled_out else possible - named
+    return f"a {min(colours)} {min(shapes)}" if len(colours) == len(shapes) == 1 else None
 
 
 class EasyVQA(Benchmark):
@@ -76,7 +105,16 @@ class EasyVQA(Benchmark):
             answer=answer,
             subject=subject(answer),
             meta={"image": str(image)},
+            caption=caption_of(self._asked[image]),
         )
+
+    @cached_property
+    def _asked(self) -> dict[int, list[tuple[str, str]]]:
+        """The questions about every image, with their answers."""
+        asked = defaultdict(list)
+        for question, answer, image in self.questions:
+            asked[image].append((question, answer))
+        return asked
 
     @cached_property
     def _entries(self) -> list[Entry]:

@@ -2,9 +2,10 @@
 
 ``jsonl:PATH`` is a file with one JSON object on each line. Required: ``question``, and ``image`` (a
 path) or ``images`` (a list of paths). Optional: ``options`` (a list of texts), ``answer`` (a letter
-or the text of an option; without options any text), ``hint``, ``id``, ``subject``, ``language``
-("en" or "zh"). Paths are relative to the file's folder and may not leave it. A row that cannot be
-used is a bad sample. A file in which no row can be used, or a row has another key, is refused.
+or the text of an option; without options any text), ``hint``, ``caption`` (what the images show),
+``id``, ``subject``, ``language`` ("en" or "zh"). Paths are relative to the file's folder and may
+not leave it. A row that cannot be used is a bad sample. A file in which no row can be used, or a
+row has another key, is refused.
 
 ``folder:PATH`` is a folder of images. Beside each ``NAME.jpg`` there is ``NAME.txt`` with the
 question, or ``NAME.json`` with an object as above. Subfolders are subjects.
@@ -219,6 +220,7 @@ def _sample(
         hint=hint or None,
         language=language,
         subject=entry.subject,
+        caption=text_of(row.get("caption")) or None,
     )
 
 

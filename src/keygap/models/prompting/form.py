@@ -20,7 +20,7 @@ from keygap.models.batch import Batch
 from keygap.models.patches.charts import Charts
 from keygap.models.patches.layout import ImageFacts
 from keygap.models.prompting.facts import Shown, facts_of
-from keygap.models.prompting.image_inputs import ImageTokens, image_positions
+from keygap.models.prompting.image_inputs import ImageTokens, image_positions, is_pixels
 from keygap.models.prompting.labelling import VideoFacts, label_prompt
 from keygap.models.prompting.marks import with_image_marks, without_marks
 from keygap.models.prompting.own_ids import (
@@ -230,7 +230,7 @@ class Form:
         if self.template.is_chat and bos and without_marks(texts[0]).startswith(bos):
             options["add_special_tokens"] = False  # the template has written the first token
         inputs = self.processor(text=list(texts), padding=True, return_tensors="pt", **options)
-        if (videos or any(images)) and not any("pixel" in n or "patches" in n for n in inputs):
+        if (videos or any(images)) and not any(map(is_pixels, inputs)):
             raise ValueError("it makes no model input of the picture")
         return inputs
 

@@ -17,6 +17,12 @@ from keygap.benchmarks.sample import BadSample
 # positions are images.
 _GRIDS = ("grid_thw", "grid_hw", "spatial_shapes", "target_sizes", "image_position_ids")
 POSITION_MASK = "image_embeds_position_mask"
+_PIXELS = ("pixel", "patches")
+
+
+def is_pixels(name: str) -> bool:
+    """Whether a model input of this name holds pixels of an image or a video, or a mask of them."""
+    return any(part in name for part in _PIXELS)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ def image_of(is_image: np.ndarray, span: np.ndarray, images: int, alike: bool) -
     Raises:
         BadSample: an image without positions, positions without an image, or no equal shares.
     """
+    if not images and not is_image.any():
+        return np.full(len(is_image), -1)
     if (span[is_image] >= 0).all() and is_image.any():
         counts = [int((is_image & (span == number)).sum()) for number in range(images)]
         if int(span.max()) >= images or not all(counts):

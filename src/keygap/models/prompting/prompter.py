@@ -22,11 +22,13 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from keygap.benchmarks.sample import BadSample, Piece, Sample
 from keygap.errors import UserError
-from keygap.models.batch import Batch
+from keygap.models.batch import Batch, Pictures
+from keygap.models.prompting.answers import with_answers
 from keygap.models.prompting.facts import shown_by
 from keygap.models.prompting.form import Form
 from keygap.models.prompting.image_inputs import ImageTokens
 from keygap.models.prompting.own_ids import OwnCall
+from keygap.models.prompting.pictures import without_pictures, without_pixels
 from keygap.models.prompting.processing import prepared, with_pixels
 from keygap.models.prompting.special import specials_of
 from keygap.models.prompting.template import (
@@ -84,19 +86,51 @@ class Prompter:
         self._processor = prepared(processor, self._specials)
         self._own = with_pixels(processor)
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        pictures: Pictures = "shown",
+        answers: Sequence[str] | None = None,
+    ) -> Batch:
         """Model inputs and labels of some samples.
+
+        Args:
+            samples: what the prompts are made of.
+            pictures: ``shown``: prompts with their images. ``absent``: images and videos are left
+                out of the prompt, and none are given. ``marker``: the prompt is that of ``shown``
+                with the same labels, but the model gets no pixels, so that it embeds the
+                placeholder tokens as words.
+            answers: a text for each prompt, whose tokens follow the prompt with the role
+                ``answer``. They are tokenized apart from the prompt (see ``answers``).
 
         Raises:
             BadSample: one of the samples cannot be used (give them one by one to learn which).
             UserError: the processor makes no prompt of an image and a text.
         """
         prompts = [self._checked(sample) for sample in samples]
+        if pictures == "absent":
+            prompts = [without_pictures(prompt) for prompt in prompts]
         shown = [
             [shown_by(sample, piece) for piece in prompt if piece.kind != "text"]
             for sample, prompt in zip(samples, prompts, strict=True)
         ]
-        return self.form.batch(prompts, shown)
+        batch = self.form.batch(prompts, shown)
+        if pictures != "shown":
+            batch = without_pixels(batch, pictures)
+        if answers is not None:
+            batch = with_answers(batch, [self.ids_of(text) for text in answers], self.tokenizer)
+        return batch
+
+    def ids_of(self, text: str) -> list[int]:
+        """The ids of a text that a model would say, which is never read as a special token.
+
+        Raises:
+            BadSample: the text has private-use characters that keygap uses itself.
+        """
+        tokenizer = self._processor.tokenizer
+        replaced = self._specials.replaced(text)
+        return [int(one) for one in tokenizer(replaced, add_special_tokens=False)["input_ids"]]
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""What a probe is: conditions, each of which turns a sample into a variant of it.
+
+A condition says how a variant is made, whether the model gets its images, and which conditions give
+the answers to the image alone and to the text alone that its own answers are compared with. It does
+not say how answers are scored: that is the same for all probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keygap import random_streams
+from keygap.benchmarks import BadSample, Sample, SampleSet
+from keygap.benchmarks.scoring import normalised
+
+if TYPE_CHECKING:
+    from keygap.models.batch import Pictures
+
+AS_IS = "as_is"  # the name of the condition without a change, which every probe has
+
+
+class Unfit(ValueError):
+    """A condition does not exist for a sample; the message is the reason, and is counted."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A sample under one condition.
+
+    Attributes:
+        sample: what the model is given; its id is that of the original.
+        suggested: the answer that the added text suggests; None if it suggests none.
+    """
+
+    sample: Sample
+    suggested: str | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a probe.
+
+    Attributes:
+        name: such as ``conflict``.
+        make: turns a sample into its variant; raises ``Unfit`` where it cannot.
+        variant: which of several wordings or strengths this is; empty where there is one. Results
+            are given for each and for all together.
+        pictures: whether the model gets the images: ``shown``, ``absent`` (no image and no marker)
+            or ``marker`` (the placeholder tokens without an image).
+        image_only: the condition whose answers are those to the image alone; empty if there is
+            none.
+        text_only: the condition whose answers are those to the text alone; empty if there is none.
+    """
+
+    name: str
+    make: Callable[[Sample, Samples], Variant]
+    variant: str = ""
+    pictures: Pictures = "shown"
+    image_only: str = ""
+    text_only: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A behavioural test: every sample under several conditions.
+
+    Attributes:
+        name: its name in tables.
+        conditions: the first one is ``as_is``, the sample as the benchmark has it.
+        settings: plain values that tell this probe from another of the same name.
+    """
+
+    name: str
+    conditions: tuple[Condition, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def as_is(sample: Sample, samples: Samples) -> Variant:
+    """The sample without a change."""
+    return Variant(sample)
+
+
+UNCHANGED = Condition(AS_IS, as_is)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The other samples, which a condition may take an answer or an image from.
+
+    Every choice depends on the seed, the sample and a purpose alone, so a sample gets the same
+    variant in any batch.
+
+    Attributes:
+        sample_set: the samples of the probe.
+        seed: of every choice.
+    """
+
+    sample_set: SampleSet
+    seed: int
+
+    def wrong_answer(self, sample: Sample, purpose: str) -> str:
+        """A wrong answer of the same kind as the right one.
+
+        It is another option where there are options. Otherwise it is the answer to another sample
+        of the same subject, so that a question about a colour gets a colour.
+
+        Raises:
+            Unfit: there is none, or the right answer is not published.
+        """
+        if sample.answer is None:
+            raise Unfit("the right answer is not published")
+        right = normalised(sample.answer)
+        known = sample.letters or self._answers.get(sample.subject, ())
+        wrong = [answer for answer in known if normalised(answer) != right]
+        if not wrong:
+            raise Unfit("there is no wrong answer of the same kind")
+        return wrong[int(self.rng(sample.id, purpose).integers(len(wrong)))]
+
+    def partner(self, sample: Sample, purpose: str) -> Sample:
+        """Another sample, which shows another image.
+
+        Raises:
+            Unfit: no other sample can be read, or all show the same image.
+        """
+        for other in self._others(sample, purpose):
+            if len(other.images) >= len(sample.images) and not _same_images(sample, other):
+                return other
+        raise Unfit("no other sample shows another image")
+
+    def other_question(self, sample: Sample, purpose: str) -> str:
+        """The question of another sample, which shows another image and asks something else.
+
+        Raises:
+            Unfit: no other sample can be read, or all ask the same.
+        """
+        for other in self._others(sample, purpose):
+            if other.question.strip() not in ("", sample.question.strip()):
+                return other.question
+        raise Unfit("no other sample asks another question")
+
+    def _others(self, sample: Sample, purpose: str) -> Iterator[Sample]:
+        """The other samples that can be read, in a random order, without those of its image."""
+        own = self._numbers[sample.id]
+        key = self.sample_set.entries[own].image_key
+        for number in self.rng(sample.id, purpose).permutation(len(self.sample_set)).tolist():
+            entry = self.sample_set.entries[number]
+            if number == own or (key and entry.image_key == key):
+                continue
+            try:
+                yield self.sample_set.sample(number)
+            except BadSample:
+                continue
+
+    def rng(self, *purpose: object) -> np.random.Generator:
+        """The random generator of a purpose."""
+        return random_streams.generator(self.seed, "probe", *purpose)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {entry.id: number for number, entry in enumerate(self.sample_set.entries)}
+
+    @cached_property
+    def _answers(self) -> dict[str, tuple[str, ...]]:
+        """The answers that occur, by subject."""
+        found: dict[str, dict[str, None]] = {}
+        for number in range(len(self.sample_set)):
+            try:
+                sample = self.sample_set.sample(number)
+            except BadSample:
+                continue
+            if sample.answer is not None and not sample.options:
+                found.setdefault(sample.subject, {})[sample.answer] = None
+        return {subject: tuple(sorted(answers)) for subject, answers in found.items()}
+
+
+def _same_images(one: Sample, other: Sample) -> bool:
+    pairs = zip(one.images, other.images, strict=False)
+    return all(a.size == b.size and a.tobytes() == b.tobytes() for a, b in pairs)

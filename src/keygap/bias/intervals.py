@@ -1,0 +1,149 @@
+"""Intervals of proportions and of paired differences, with whole samples as the unit.
+
+A model may follow a hint in 0 of 120 cases, and an interval must not shrink to a point there.
+Proportions therefore get Wilson intervals and paired differences of proportions those of Newcombe,
+which are built from them. Means of numbers are bootstrapped over samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.stats import norm
+
+from keygap import random_streams
+
+CONFIDENCE = 0.95
+Clusters: TypeAlias = "Sequence[object] | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval; NaN where there is nothing to measure.
+
+    Attributes:
+        value: the estimate.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        n: the number of observations.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+NOTHING = Interval(math.nan, math.nan, math.nan, 0)
+
+
+def proportion(
+    hits: Bool[np.ndarray, " n"] | Sequence[bool], clusters: Clusters | None = None
+) -> Interval:
+    """A proportion with a Wilson interval.
+
+    With clusters the number of observations is divided by the design effect: the variance of the
+    proportion between clusters over that of independent observations (Kish 1965). Where all
+    observations agree no variance can be estimated, and each cluster counts as one observation.
+
+    Args:
+        hits: one for each observation.
+        clusters: the cluster (the sample) of each observation; None if all are independent.
+    """
+    hit = np.asarray(hits, dtype=float)
+    if not len(hit):
+        return NOTHING
+    value = float(hit.mean())
+    low, high = wilson(value, _effective_size(hit, clusters))
+    return Interval(value, low, high, len(hit))
+
+
+def wilson(value: float, n: float) -> tuple[float, float]:
+    """The Wilson (1927) score interval of a proportion.
+
+    Args:
+        value: the proportion.
+        n: the number of independent observations, which need not be whole.
+    """
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    # rounding must not leave the observed value outside of its interval
+    return min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half))
+
+
+def paired_proportions(one: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"]) -> Interval:
+    """The difference ``one`` - ``other`` of two proportions of the same samples.
+
+    The interval is method 10 of Newcombe (1998, Statistics in Medicine 17, 2635), without its
+    correction for continuity.
+
+    Args:
+        one: hits of each sample under one condition.
+        other: hits of the same samples under the other.
+    """
+    first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    if not len(first):
+        return NOTHING
+    p, q = float(first.mean()), float(second.mean())
+    (p_low, p_high), (q_low, q_high) = wilson(p, len(first)), wilson(q, len(first))
+    spread = math.sqrt(p * (1 - p) * q * (1 - q))
+    phi = float(((first - p) * (second - q)).mean()) / spread if spread else 0.0
+    below = (p - p_low, q_high - q)
+    above = (p_high - p, q - q_low)
+    low, high = (math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b)) for a, b in (below, above))
+    return Interval(p - q, max(-1.0, p - q - low), min(1.0, p - q + high), len(first))
+
+
+def mean(
+    values: Float[np.ndarray, " n"],
+    clusters: Clusters | None,
+    n_bootstraps: int,
+    seed: int,
+) -> Interval:
+    """A mean with a percentile interval over resamplings of whole clusters.
+
+    Args:
+        values: one for each observation; those that are not numbers are left out.
+        clusters: the cluster (the sample) of each observation; None if all are independent.
+        n_bootstraps: the number of resamplings.
+        seed: of the resamplings. Two means of the same clusters are resampled alike.
+    """
+    values = np.asarray(values, dtype=float)
+    names = np.arange(len(values)) if clusters is None else np.asarray(clusters, dtype=object)
+    kept = ~np.isnan(values)
+    if not kept.any():
+        return NOTHING
+    grouped = pd.Series(values[kept]).groupby(names[kept], sort=True)
+    sums, sizes = grouped.sum().to_numpy(), grouped.size().to_numpy()
+    value = float(values[kept].mean())
+    if len(sums) == 1:
+        return Interval(value, math.nan, math.nan, int(kept.sum()))
+    rng = random_streams.generator(seed, "bias", "bootstrap")
+    drawn = rng.integers(len(sums), size=(n_bootstraps, len(sums)))
+    resampled = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(value, float(low), float(high), int(kept.sum()))
+
+
+def _effective_size(hit: Float[np.ndarray, " n"], clusters: Clusters | None) -> float:
+    """The number of independent observations with the same variance of the proportion."""
+    if clusters is None:
+        return len(hit)
+    value = hit.mean()
+    grouped = pd.Series(hit - value).groupby(np.asarray(clusters, dtype=object))
+    sums = grouped.sum().to_numpy()
+    count = len(sums)
+    if count == len(hit):
+        return len(hit)
+    independent = value * (1 - value) / len(hit)
+    if count == 1 or not independent:
+        return count
+    between = float((sums**2).sum()) / len(hit) ** 2 * count / (count - 1)
+    return float(np.clip(len(hit) * independent / between, 1, len(hit))) if between else len(hit)

@@ -1,0 +1,47 @@
+"""The balance point of simulated answers of a known preference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keygap.bias import balance_point
+from keygap.errors import UserError
+
+
+def simulated(rng, samples=120, point=-0.7, slope=2.0):
+    """Six cases of each sample, whose answers also depend on the sample."""
+    own = rng.normal(scale=0.3, size=samples)
+    x = rng.uniform(-2.5, 2.5, size=(samples, 6))
+    chance = 1 / (1 + np.exp(-slope * (x - point - own[:, None])))
+    follows = rng.random(x.shape) < chance
+    return x.ravel(), follows.ravel(), np.repeat(np.arange(samples), 6)
+
+
+def test_the_planted_point_is_in_the_interval():
+    rng = np.random.default_rng(0)
+    held = []
+    for trial in range(60):
+        found = balance_point(*simulated(rng), n_bootstraps=100, seed=trial)
+        held.append(found.low <= -0.7 <= found.high)
+        assert found.high - found.low < 0.8
+    assert np.mean(held) >= 0.86  # 95 % less three standard errors, and less a coarse bootstrap
+
+
+def test_without_both_kinds_of_answer_there_is_no_point():
+    x = np.linspace(-1, 1, 50)
+    found = balance_point(x, np.ones(50, bool), np.arange(50))
+    assert np.isnan(found.point)
+    assert "50 of 50 answers follow the text" in found.note
+
+
+def test_against_all_sense_there_is_no_point():
+    x = np.linspace(-1, 1, 60)
+    found = balance_point(x, x < 0, np.arange(60))
+    assert np.isnan(found.point)
+    assert "not followed more often" in found.note
+
+
+def test_different_lengths_are_refused():
+    with pytest.raises(UserError, match="3 differences"):
+        balance_point(np.zeros(3), np.zeros(2, bool), np.arange(3))
