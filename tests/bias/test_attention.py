@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_mass_is_what_eager_attention_gives_the_group(llava):
 def test_logit_is_the_mean_of_query_times_key(llava):
     samples = check_samples()[:1]
     frame = measure_attention(llava, bench_of(samples), samples=None, queries=["last"]).frame
-    found = {}
+    found: dict[int, Any] = {}
 
     def see(module, query, key, value, mask, scaling, **keywords):
         if not hasattr(module, "layer_idx"):  # of the vision tower
@@ -231,6 +232,23 @@ def test_a_bad_sample_is_counted_and_stops_nothing(llava):
     found = measure_attention(llava, bench_of([bad, *check_samples()]), samples=None)
     assert found.left_out == {"bad": "the sample has no image"}
     assert set(found.frame["sample_id"]) == {"0", "1"}
+
+
+class BrokenQueries(NoQueries):
+    """Makes the queries of the first prompt of a batch infinite."""
+
+    def change(self, vectors, site, layer, tokens):
+        changed = vectors.clone()
+        changed[0] = torch.inf
+        return changed
+
+
+def test_a_sample_whose_attention_is_not_finite_is_left_out(llava):
+    with llava.interventions.applied(BrokenQueries([1])):
+        found = measure_attention(llava, bench_of(check_samples()), samples=None, layers=[0, 1])
+    reason = "attention of layer 1 is not finite in float32: try another dtype"
+    assert found.left_out == {"0": reason}
+    assert set(found.frame["sample_id"]) == {"1"}
 
 
 def test_layers_that_compute_attention_themselves_are_named():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import keygap as kg
@@ -39,7 +40,7 @@ def test_values_are_the_eager_weights_of_the_patches(qwen):
     found = kg.attention_map(qwen, sample, token=place, layers=[0, 2], heads=[1, 3])
     own = vlm_of("qwen2_5_vl")
     weights = eager_weights(own, own.prompter([sample]))
-    mean = sum(weights[layer][0, [1, 3], place].mean(0) for layer in (0, 2)) / 2
+    mean = torch.stack([weights[layer][0, [1, 3], place] for layer in (0, 2)]).mean((0, 1))
     image = labels.modality == "image"
     assert found.values.shape == (3, 4)
     np.testing.assert_allclose(found.values.ravel(), mean.numpy()[image], atol=1e-6)
@@ -135,7 +136,7 @@ def test_the_figure_is_saved(llava, tmp_path):
         assert min(picture.size) > 300
     axes = found.figure(smooth=True).axes[0]
     assert "'colour', layers 0-2, all heads" in axes.get_title()
-    assert axes.images[1].get_extent() == [0, 64, 48, 0]
+    assert axes.images[1].get_extent() == [8, 56, 48, 0]  # the square in the middle
     with pytest.raises(UserError, match="cannot be written to"):
         found.save(tmp_path / "map.docx")
     with pytest.raises(UserError, match="cannot be written to"):
