@@ -11,7 +11,7 @@ import keygap as kg
 from keygap.models.batch import Batch
 
 
-def eager_weights(vlm: kg.VLM, batch: Batch) -> dict[int, Tensor]:
+def eager_weights(vlm: kg.VLM, batch: Batch | dict[str, Any]) -> dict[int, Tensor]:
     """Weights (batch, heads, queries, keys) by layer; the model is left with eager attention."""
     vlm.model.set_attn_implementation("eager")
     found: dict[int, Tensor] = {}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from keygap.capture.attention import QUERIES
+from keygap.capture.attention import CHUNK, QUERIES, QueryGroups, attention_by_key
 from keygap.capture.hooks import Capture
+from keygap.models.attention_tap import AttentionCall
 from keygap.models.load import wrap
 from keygap.selfcheck.samples import check_samples
 from models.zoo import BY_FAMILY
@@ -47,3 +53,31 @@ def test_a_sliding_window_hides_what_is_behind_it():
     for layer, kind in enumerate(kinds):
         before = read["attention", layer][0, :first]
         assert bool((before == 0).all()) == (kind == "sliding_attention")
+
+
+class Largest(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        sizes = [each.numel() for each in tree_leaves(output) if isinstance(each, torch.Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return output
+
+
+def test_weights_of_all_queries_are_never_held_together():
+    heads, length = 4, 1024
+    query, key = torch.randn(1, heads, length, 8), torch.randn(1, 2, length, 8)
+    module: Any = torch.nn.Identity()
+    module.is_causal = True
+    call = AttentionCall(module, query, key, key, (None,), {}, lambda *_: None)
+    queries = QueryGroups.of([[np.arange(length)]])
+    with Largest() as largest:
+        found = attention_by_key(call, queries)
+    assert largest.elements <= heads * CHUNK * length
+    weights = (query @ key.repeat_interleave(2, 1).transpose(-1, -2)) * 8**-0.5
+    hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+    whole = weights.masked_fill(hidden, -torch.inf).softmax(-1).mean(2)
+    torch.testing.assert_close(found.mass[:, :, 0], whole, atol=1e-6, rtol=1e-4)

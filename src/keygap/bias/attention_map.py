@@ -148,7 +148,7 @@ def attention_map(
             f"{vlm.name} has no position that is a patch of image {image}: its connector mixes "
             "patches, its tiles have no known order, or these layers do not attend to the image"
         )
-    region = region_of(vlm, sample, picture)
+    region = region_of(vlm, picture)
     found = AttentionMap(reader.mean(), picture, region, text, tuple(reader.layers), chosen)
     if out is not None:
         found.save(out)

@@ -146,7 +146,7 @@ def _values(
     sums: Sums, order: str, draws: Float[np.ndarray, "B samples"]
 ) -> dict[str, float | int]:
     """MDI, AEI, q and their intervals over some layers."""
-    usable = (sums[..., [1, 3]] > 0).all(-1)  # both kinds of token are seen
+    usable = (sums[..., 1] > 0) & (sums[..., 3] > 0)  # both kinds of token are seen
     used = usable.any(1)
     observed = _indices(sums, usable, np.ones((1, len(sums))), order)[0]
     values: dict[str, float | int] = dict(zip(("mdi", "aei", "q"), observed, strict=True))

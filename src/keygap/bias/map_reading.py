@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
 
-from keygap.benchmarks import BadSample, Sample
+from keygap.benchmarks import Sample
 from keygap.benchmarks.sample import as_rgb
 from keygap.bias.attention_pass import sinks_of
 from keygap.capture.attention import QUERIES, QueryGroups, attention_by_key
@@ -164,26 +165,23 @@ def picture_of(sample: Sample, image: int, frame: int, frames: int) -> Image.Ima
     return as_rgb(pictures[frame * len(pictures) // frames])
 
 
-def region_of(vlm: VLM, sample: Sample, picture: Image.Image) -> Region:
+def region_of(vlm: VLM, picture: Image.Image) -> Region:
     """The part of a picture that the patches of the model cover.
 
-    Processors may cut off what is outside a square. The part is measured with a chart, see
-    ``keygap.models.patches.views``; where that is not possible, it is the whole picture.
+    An image processor may scale a picture and cut off what is outside a square in its middle.
     """
-    images = sum(piece.kind == "image" for piece in sample.prompt)
-    whole = (0.0, 0.0, float(picture.width), float(picture.height))
-    if not images or not vlm.prompter.image_tokens.in_prompt:
-        return whole
-    try:
-        views, _ = vlm.prompter.form.charts.cut(picture.size, images)
-    except BadSample:
-        return whole
-    shown = [view for view in views or () if not view.whole]
-    if not shown:
-        return whole
-    return (
-        min(view.left for view in shown) * picture.width,
-        min(view.top for view in shown) * picture.height,
-        max(view.right for view in shown) * picture.width,
-        max(view.bottom for view in shown) * picture.height,
-    )
+    width, height = picture.size
+    processor: Any = getattr(vlm.processor, "image_processor", None)
+    size, cut = (getattr(processor, name, None) for name in ("size", "crop_size"))
+    if not (getattr(processor, "do_center_crop", False) and size and cut):
+        return 0.0, 0.0, float(width), float(height)
+    size, cut = dict(size), dict(cut)
+    across = down = 1.0  # pixels of the model for one of the picture
+    if shortest := size.get("shortest_edge"):
+        across = down = shortest / min(width, height)
+    elif size.get("height") and size.get("width"):
+        across, down = size["width"] / width, size["height"] / height
+    shown_width = min(width, cut["width"] / across)
+    shown_height = min(height, cut["height"] / down)
+    left, top = (width - shown_width) / 2, (height - shown_height) / 2
+    return left, top, left + shown_width, top + shown_height
