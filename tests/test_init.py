@@ -12,9 +12,10 @@ import pytest
 import keygap as kg
 
 NAMES = {
-    "Answers", "AttentionMap", "AttentionTable", "GapTable", "Projection", "Store", "UserError",
-    "VLM", "answer", "attention_map", "benchmark", "extract", "gap", "load", "mask", "measure",
-    "measure_attention", "project", "report",
+    "Answers", "AttentionMap", "AttentionTable", "BiasTable", "GapTable", "LinkTable",
+    "Projection", "ReadingTable", "Store", "UserError", "VLM", "answer", "attention_map",
+    "benchmark", "bias", "extract", "gap", "link", "load", "mask", "measure", "measure_attention",
+    "probe", "project", "reading_layers", "report",
 }  # fmt: skip
 
 
@@ -38,9 +39,11 @@ def test_type_checkers_see_the_same_objects():
             for name in node.names:
                 assert name.asname == name.name  # a re-export, to a type checker
                 imported[name.name] = f"{node.module}:{name.name}"
-    assert imported.pop("gap") == "keygap:gap"
-    assert imported == {name: home for name, home in kg._PUBLIC.items() if name != "gap"}
-    assert kg._PUBLIC["gap"] == "keygap.gap"
+    public = dict(kg._PUBLIC)
+    for module in ("bias", "gap"):
+        assert imported.pop(module) == f"keygap:{module}"
+        assert public.pop(module) == f"keygap.{module}"
+    assert imported == public
 
 
 def test_the_package_says_that_it_is_typed():
