@@ -73,7 +73,7 @@ def test_every_option_of_the_schema_is_one_of_the_api():
     assert {"samples", "batch_size", "seed"} <= API["answer"].keys()
     assert of_schema(Measurement).keys() <= inspect.signature(kg.measure).parameters.keys()
     assert of_schema(Projection).keys() <= API["project"].keys()
-    own = ("benchmark", "dtype", "trust_remote_code")  # of kg.benchmark and kg.load
+    own = ("benchmark", "captions", "dtype", "trust_remote_code")  # of the benchmark, of kg.load
     assert {*of_function(cli.extract)} - {*own} <= API["extract"].keys()
     assert of_function(cli.measure).keys() <= API["measure"].keys()
     assert of_function(cli.project).keys() <= API["project"].keys()

@@ -43,6 +43,11 @@ def test_type_checkers_see_the_same_objects():
         assert imported.pop(name) == f"keygap:{name}"
         assert kg._PUBLIC[name] == f"keygap.{name}"
     assert imported == {name: home for name, home in kg._PUBLIC.items() if ":" in home}
+    public = dict(kg._PUBLIC)
+    for module in ("bias", "gap"):
+        assert imported.pop(module) == f"keygap:{module}"
+        assert public.pop(module) == f"keygap.{module}"
+    assert imported == public
 
 
 def test_the_package_says_that_it_is_typed():

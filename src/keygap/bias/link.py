@@ -118,6 +118,7 @@ def link(
 
     The link from similarity to attention is partly one of definition, because attention is the
     softmax of logits. It is the links before and after it that a model may or may not have.
+    Margins differ between types of question; where a benchmark mixes them, choose one type.
 
     Args:
         store: a finished extraction.
