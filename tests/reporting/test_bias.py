@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,8 +109,8 @@ def test_conditions_are_drawn_with_their_values(probed):
     figure = bias.section(run).figures["conditions"]
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["hint: as_is", "hint: conflict", "hint: conflict_absent", "hint: agree"]
-    accuracy = figure.axes[0].containers[0].lines[0].get_xdata()
-    assert list(accuracy) == [1.0, 0.5, 0.0, 1.0]
+    container: Any = figure.axes[0].containers[0]
+    assert list(container.lines[0].get_xdata()) == [1.0, 0.5, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("name", ["bias.csv", "attention.parquet", "link.csv", "bias.yaml"])

@@ -39,12 +39,10 @@ class BiasSection:
     Attributes:
         table: the probes; None if none was asked.
         figures: by name.
-        rows: of the table of conditions.
     """
 
     table: BiasTable | None
     figures: dict[str, Figure]
-    rows: list[dict[str, Any]]
 
 
 def section(run: Run) -> BiasSection:
@@ -61,7 +59,7 @@ def section(run: Run) -> BiasSection:
         figures["attention"] = attention(run, _attention(run.root))
     if is_recorded(run.root, LINK):
         figures["link"] = chain(run, _link(run.root))
-    return BiasSection(table, figures, [] if table is None else _rows(table.frame))
+    return BiasSection(table, figures)
 
 
 def conditions(run: Run, frame: pd.DataFrame) -> Figure:
@@ -102,19 +100,20 @@ def attention(run: Run, frame: pd.DataFrame) -> Figure:
     measured. Colours are binary logarithms, and white is even attention.
     """
     queries = "last" if (frame["queries"] == "last").any() else str(frame["queries"].iloc[0])
-    ratio = np.log2(attention_ratio(frame[frame["queries"] == queries]))
+    found = attention_ratio(frame[frame["queries"] == queries])
+    ratio = np.log2(found.to_numpy(float))
     layers, heads = ratio.shape
     figure, axes = canvas(1, 1, 1.8 + 0.22 * max(layers, 12), 1.2 + 0.22 * max(heads, 5))
     ax = axes[0, 0]
-    finite = np.abs(ratio.to_numpy()[np.isfinite(ratio.to_numpy())])
+    finite = np.abs(ratio[np.isfinite(ratio)])
     limit = max(1.0, float(np.quantile(finite, 0.98)) if len(finite) else 1.0)
     drawn = ax.imshow(
-        ratio.to_numpy().T, aspect="auto", cmap="RdBu_r", origin="lower",
+        ratio.T, aspect="auto", cmap="RdBu_r", origin="lower",
         norm=TwoSlopeNorm(0, -limit, limit),
     )  # fmt: skip
     step = max(1, layers // 16)
     ax.set(xlabel="layer", ylabel="head", xticks=np.arange(0, layers, step))
-    ax.set_xticklabels([str(layer) for layer in ratio.index[::step]])
+    ax.set_xticklabels([str(layer) for layer in found.index[::step]])
     figure.colorbar(drawn, ax=ax, label="log2 of image over text, per token")
     ax.set_title(f"{run.model}: attention of {_WHO[queries]}, without sinks")
     return figure
@@ -131,8 +130,8 @@ def attention_ratio(frame: pd.DataFrame) -> pd.DataFrame:
     """
     kept = frame[~frame["sink"] & ~frame["role"].isin(["separator", "padding"])]
     visual = kept["modality"].isin(["image", "video"])
-    sums = kept.groupby(["layer", "head", visual.rename("visual")], observed=True)
-    sums = sums[["relative", "n_keys"]].sum()
+    groups = kept.assign(visual=visual).groupby(["layer", "head", "visual"], observed=True)
+    sums = groups[["relative", "n_keys"]].sum()
     per_token = (sums["relative"] / sums["n_keys"]).unstack("visual")
     per_token = per_token.reindex(columns=[True, False])
     return (per_token[True] / per_token[False]).unstack("head")
@@ -164,11 +163,6 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
         ax.set_title(link if measure == "spearman" else "the whole chain")
     figure.suptitle(f"{run.model}: links of the chain (filled: found)", fontsize=9)
     return figure
-
-
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of the table of conditions, variants after the row that pools them."""
-    return frame.to_dict("records")
 
 
 def _attention(root: Path) -> pd.DataFrame:

@@ -166,7 +166,7 @@ def _bias(run: Run) -> dict[str, Any]:
     found = bias.section(run)
     return {
         "figures": [_saved(figure, run.root, name) for name, figure in found.figures.items()],
-        "rows": found.rows,
+        "rows": [] if found.table is None else found.table.frame.to_dict("records"),
         "columns": bias.COLUMNS,
         "notes": [] if found.table is None else found.table.notes,
     }
