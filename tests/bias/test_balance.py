@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from keygap.bias import balance_point
+from keygap.bias import PROBES, balance_point
 from keygap.errors import UserError
 
 
@@ -45,3 +46,26 @@ def test_against_all_sense_there_is_no_point():
 def test_different_lengths_are_refused():
     with pytest.raises(UserError, match="3 differences"):
         balance_point(np.zeros(3), np.zeros(2, bool), np.arange(3))
+
+
+def test_the_probe_gives_the_point_of_its_answers():
+    """Answers that follow the text exactly where the image alone is less certain by half a nat."""
+    probe = PROBES["balance"](levels=[1.0])
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(60):
+        uncertain = {c: rng.uniform(0, 2.5) for c in ("as_is", "image_1", "text_0", "text_1")}
+        for each in probe.conditions:
+            row = {"probe": "balance", "condition": each.name, "variant": each.variant}
+            chosen = "blue" if each.name.startswith("text") else "red"
+            entropy = uncertain.get(each.name, 0.0)
+            if each.name == "together":
+                x = uncertain[each.image_only] - uncertain[each.text_only]
+                follows = rng.random() < 1 / (1 + np.exp(-6 * (x - 0.5)))
+                chosen = "blue" if follows else "red"
+            rows.append({**row, "sample_id": number, "chosen": chosen, "entropy": entropy})
+    found = probe.analyse(pd.DataFrame(rows), probe, 100, 0)
+    assert found["n"] == 60 * 4
+    assert found["low"] < 0.5 < found["high"]
+    assert found["high"] - found["low"] < 0.6
+    assert "balance point" in found["summary"]

@@ -10,7 +10,8 @@ and its point is 0. A negative point is a preference for the text.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,15 @@ class Balance:
     n: int
     text: int
     note: str = ""
+
+    def __str__(self) -> str:
+        """The balance point in one line."""
+        if self.note:
+            return f"no balance point: {self.note}"
+        return (
+            f"balance point {self.point:.2f} nats ({self.low:.2f} to {self.high:.2f}), from "
+            f"{self.n} answers of which {self.text} follow the text"
+        )
 
 
 def balance_point(
@@ -93,8 +103,8 @@ def balance_point(
     return Balance(point, float(low), float(high), slope, n, text)
 
 
-def balance_of(samples: pd.DataFrame, probe: Probe, n_bootstraps: int, seed: int) -> Balance:
-    """The balance point of the answers of a probe.
+def balance_of(samples: pd.DataFrame, probe: Probe, n_bootstraps: int, seed: int) -> dict[str, Any]:
+    """The balance point of the answers of a probe, as ``Probe.analyse``.
 
     Args:
         samples: ``BiasTable.samples``.
@@ -122,13 +132,14 @@ def balance_of(samples: pd.DataFrame, probe: Probe, n_bootstraps: int, seed: int
     decided &= cases[["entropy_image_only", "entropy_text_only"]].notna().all(axis=1)
     cases, follows = cases[decided], (together == text)[decided]
     difference = cases["entropy_image_only"] - cases["entropy_text_only"]
-    return balance_point(
+    found = balance_point(
         difference.to_numpy(float),
         follows.to_numpy(bool),
         cases["sample_id"].to_numpy(),
         n_bootstraps=n_bootstraps,
         seed=seed,
     )
+    return {**asdict(found), "summary": str(found)}
 
 
 _ANSWERS = ("chosen_image_only", "chosen", "chosen_text_only")

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from keygap import random_streams
 from keygap.benchmarks import BadSample, Sample, SampleSet
@@ -71,11 +72,15 @@ class Probe:
         name: its name in tables.
         conditions: the first one is ``as_is``, the sample as the benchmark has it.
         settings: plain values that tell this probe from another of the same name.
+        analyse: computes something from all answers of the probe, as plain values with a line
+            ``summary``; None if conditions say everything. Its arguments are the rows of
+            ``BiasTable.samples``, the probe, the number of resamplings and the seed.
     """
 
     name: str
     conditions: tuple[Condition, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    analyse: Callable[[pd.DataFrame, Probe, int, int], dict[str, Any]] | None = None
 
 
 def as_is(sample: Sample, samples: Samples) -> Variant:

@@ -13,13 +13,14 @@ from pathlib import Path
 from keygap.benchmarks import SampleSet
 from keygap.bias.attention import AttentionTable, measure_attention
 from keygap.bias.condition import Probe
+from keygap.bias.indices import attention_indices
 from keygap.bias.link import MIN_SAMPLES, link
 from keygap.bias.probe import probe
 from keygap.bias.table import FILES, BiasTable, read_bias
 from keygap.models import VLM
-from keygap.store import Store
+from keygap.store import Store, save_results
 from keygap.store.results import is_whole
-from keygap.store.run import ATTENTION, LINK
+from keygap.store.run import ATTENTION, INDICES, LINK
 
 logger = logging.getLogger("keygap")
 
@@ -68,6 +69,9 @@ def bias_of_run(
         measured.save(folder)
         for note in measured.notes:
             logger.info(note)
+    if not (resume and is_whole(folder, INDICES)):
+        indices = attention_indices(measured.frame, n_bootstraps=n_bootstraps, seed=asked.seed)
+        save_results(folder, {INDICES: indices.to_csv(index=False)})
     if store is not None and not (resume and is_whole(folder, LINK)):
         _link(store, table, measured, n_bootstraps)
     return table

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from keygap.benchmarks import Sample
+from keygap.bias.balance import balance_of
 from keygap.bias.condition import UNCHANGED, Condition, Probe, Samples, Variant
 from keygap.bias.probes.hint import hinted
 from keygap.bias.probes.noise import checked_levels, noisy
@@ -54,7 +55,8 @@ def balance(
             )
             for level in shares
         ]
-    return Probe("balance", tuple(conditions), {"levels": shares, "phrasings": texts})
+    settings = {"levels": shares, "phrasings": texts}
+    return Probe("balance", tuple(conditions), settings, balance_of)
 
 
 def _hinted_and_noisy(sample: Sample, samples: Samples, *, text: str, level: float) -> Variant:
