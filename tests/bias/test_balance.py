@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from keygap.bias import PROBES, balance_point
+from keygap.bias.table import SAMPLE_COLUMNS, bias_table
 from keygap.errors import UserError
 
 
@@ -64,8 +65,12 @@ def test_the_probe_gives_the_point_of_its_answers():
                 follows = rng.random() < 1 / (1 + np.exp(-6 * (x - 0.5)))
                 chosen = "blue" if follows else "red"
             rows.append({**row, "sample_id": number, "chosen": chosen, "entropy": entropy})
-    found = probe.analyse(pd.DataFrame(rows), probe, 100, 0)
+    samples = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).assign(correct=False)
+    settings = {"n_bootstraps": 100, "seed": 0}
+    table = bias_table(samples, {}, [probe], settings)
+    found = table.settings["analyses"]["balance"]
     assert found["n"] == 60 * 4
     assert found["low"] < 0.5 < found["high"]
     assert found["high"] - found["low"] < 0.6
-    assert "balance point" in found["summary"]
+    assert table.notes == [f"balance: {found['summary']}"]
+    assert "balance point 0." in table.notes[0]

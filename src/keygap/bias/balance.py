@@ -132,14 +132,14 @@ def balance_of(samples: pd.DataFrame, probe: Probe, n_bootstraps: int, seed: int
     decided &= cases[["entropy_image_only", "entropy_text_only"]].notna().all(axis=1)
     cases, follows = cases[decided], (together == text)[decided]
     difference = cases["entropy_image_only"] - cases["entropy_text_only"]
-    found = balance_point(
+    balance = balance_point(
         difference.to_numpy(float),
         follows.to_numpy(bool),
         cases["sample_id"].to_numpy(),
         n_bootstraps=n_bootstraps,
         seed=seed,
     )
-    return {**asdict(found), "summary": str(found)}
+    return {**asdict(balance), "summary": str(balance)}
 
 
 _ANSWERS = ("chosen_image_only", "chosen", "chosen_text_only")

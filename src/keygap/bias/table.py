@@ -56,7 +56,8 @@ class BiasTable:
         differences: each condition minus ``as_is``, over the samples that both have.
         samples: one row per probe, condition, variant and sample (``SAMPLE_COLUMNS``).
         left_out: columns probe, condition, variant, reason, samples.
-        settings: what was asked: model, benchmark, seed, the settings of each probe.
+        settings: what was asked: model, benchmark, seed, the settings of each probe. ``analyses``
+            has what a probe computes from all of its answers, such as a balance point.
     """
 
     frame: pd.DataFrame
@@ -67,16 +68,14 @@ class BiasTable:
 
     @property
     def notes(self) -> list[str]:
-        """One line for each reason why samples were left out, most samples first."""
-        if self.left_out.empty:
-            return []
+        """What probes computed from all answers, and why samples were left out, in lines."""
+        analyses = self.settings.get("analyses", {})
+        lines = [f"{name}: {found['summary']}" for name, found in analyses.items()]
         most = self.left_out.sort_values("samples", ascending=False, kind="stable")
-        return [
-            ": ".join(
-                filter(None, (row["probe"], f"{row['samples']} samples left out", row["reason"]))
-            )
-            for row in most.drop_duplicates(["probe", "reason"]).to_dict("records")
-        ]
+        for row in most.drop_duplicates(["probe", "reason"]).to_dict("records"):
+            count = f"{row['samples']} samples left out"
+            lines.append(": ".join(filter(None, (row["probe"], count, row["reason"]))))
+        return lines
 
     def summary(self) -> pd.DataFrame:
         """One row per condition, its variants pooled, with intervals in the cells."""
@@ -143,13 +142,18 @@ def bias_table(
             if name != AS_IS:
                 both = own[own["condition"] == name]
                 differences += _differences(both, unchanged, drawing)
+    analyses = {
+        each.name: each.analyse(samples, each, *drawing)
+        for each in probes
+        if each.analyse is not None
+    }
     reasons = [(*key, count) for key, count in left_out.items()]
     return BiasTable(
         pd.DataFrame(rows),
         pd.DataFrame(differences, columns=list(_DIFFERENCE_COLUMNS)),
         samples,
         pd.DataFrame(reasons, columns=list(_LEFT_OUT)),
-        settings,
+        {**settings, "analyses": analyses} if analyses else settings,
     )
 
 
