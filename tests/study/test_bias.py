@@ -1,0 +1,75 @@
+"""Probes, attention and the link of one run, from the model to the files."""
+
+from __future__ import annotations
+
+import shutil
+
+import pandas as pd
+import pytest
+
+import keygap as kg
+from keygap.bias import PROBES
+from keygap.study import bias
+from keygap.study.experiment import Experiment
+from made import SAMPLES, files_of
+
+HINT = {"phrasings": ["Hint: the answer is {answer}."], "positions": ["after"]}
+FILES = {
+    "bias.csv", "bias_differences.csv", "bias_samples.parquet", "bias.yaml",
+    "attention.parquet", "attention_indices.csv", "link.csv",
+}  # fmt: skip
+
+
+def test_a_run_is_probed_to_the_end_and_continued(
+    vlm, easy_vqa, store, tmp_path, monkeypatch, caplog
+):
+    folder = tmp_path / "run"
+    shutil.copytree(store.root, folder)
+    before = set(files_of(folder))
+    arguments = {"attention": True, "batch_size": 8, "n_bootstraps": 20, "resume": True}
+    asked, probes = easy_vqa.choose(SAMPLES), [PROBES["hint"](**HINT)]
+    with caplog.at_level("INFO", logger="keygap"):
+        table = bias.bias_of_run(vlm, asked, folder, probes, store=kg.Store(folder), **arguments)
+    assert set(files_of(folder)) - before == FILES
+    for name in (
+        "separation -> similarity: ",
+        "similarity -> attention: ",
+        "attention -> answer: ",
+    ):
+        assert name in caplog.text
+    link = pd.read_csv(folder / "link.csv")
+    of_keys = link["link"] == "separation -> similarity"
+    assert set(link["layer"][of_keys]) == {0, 15, 29}  # those of the store
+    assert set(link["layer"]) == set(range(30))
+    assert (link["n_samples"] == SAMPLES).all()
+    attention = pd.read_parquet(folder / "attention.parquet")
+    assert attention["layer"].nunique() == 30
+    assert attention["sample_id"].nunique() == SAMPLES
+
+    def refused(*arguments, **keywords):
+        raise AssertionError("what is whole is not computed again")
+
+    for name in ("probe", "measure_attention", "link", "attention_indices"):
+        monkeypatch.setattr(bias, name, refused)
+    again = bias.bias_of_run(vlm, asked, folder, probes, store=kg.Store(folder), **arguments)
+    pd.testing.assert_frame_equal(again.summary(), table.summary())
+
+
+@pytest.mark.parametrize(
+    ("probes", "said"),
+    [
+        ({"hin": {}}, "did you mean 'hint'"),
+        ({"hint": {"position": ["after"]}}, "did you mean 'positions'"),
+        ({"hint": {"positions": ["above"]}}, "unknown position"),
+        ({}, "no probe"),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_found_before_a_model_is_loaded(probes, said):
+    values = {
+        "name": "x",
+        "models": [{"name": "micro:linear"}],
+        "benchmarks": [{"name": "easy-vqa"}],
+        "bias": {"probes": probes},
+    }
+    with pytest.raises(ValueError, match=said):
+        Experiment.model_validate(values)
