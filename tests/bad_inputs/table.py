@@ -13,6 +13,7 @@ LONG = "x" * 300
 DIGITS = "9" * 5000
 EXTRACT = "extract micro:linear --out {out}"
 RUN = "run {here}/good.yaml"
+BIAS = "bias micro:linear --out {out}"
 GOOD = "name: mine\nmodels: [{name: micro:linear}]\nbenchmarks: [{name: easy-vqa}]\n"
 ROW = {"image": "a.png", "question": "What is it?"}
 
@@ -53,6 +54,34 @@ COMMANDS = [
     ("no such option", f"{EXTRACT} --smaples 3", "No such option: --smaples"),
     ("an argument is missing", "extract --out {out}", "Missing argument 'MODEL'"),
     ("an option is missing", "extract micro:linear", "Missing option '--out'"),
+    ("no such probe", f"{BIAS} --probes hnit", "did you mean 'hint'"),
+    ("a probe twice", f"{BIAS} --probes hint,hint", "twice"),
+    ("an empty probe", f"{BIAS} --probes hint,", "unknown probe ''"),
+    ("no such subject", f"{BIAS} --subjects shapes", "did you mean 'shape'"),
+    ("a setting without a value", f"{BIAS} --setting hint.positions", "write PROBE.SETTING=VALUE"),
+    ("no such setting", f"{BIAS} --setting hint.place=1", "unknown setting of the probe hint"),
+    ("a setting twice", f"{BIAS} --setting hint.a=1 --setting hint.a=2", "is given twice"),
+    (
+        "a setting of a probe that is not asked",
+        f"{BIAS} --probes absent --setting hint.positions=[after]",
+        "unknown probe in a setting 'hint'",
+    ),
+    (
+        "a value of a setting that is not possible",
+        f"{BIAS} --setting hint.positions=[above]",
+        "unknown position 'above'",
+    ),
+    (
+        "a value of a setting of another type",
+        f"{BIAS} --setting hint.positions=after",
+        "positions",
+    ),
+    (
+        "a phrasing that names no answer",
+        f"{BIAS} --setting hint.phrasings=[Hint]",
+        "must contain {answer} once",
+    ),
+    ("a value that is no YAML", f"{BIAS} --setting hint.positions=[", "--setting hint.positions"),
     ("too many arguments", f"{RUN} more", "unexpected extra argument"),
     ("an option without its value", "extract micro:linear --out", "Option '--out' requires"),
     ("out is empty", "extract micro:linear --out ''", "--out is empty: name a folder"),

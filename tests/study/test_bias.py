@@ -9,6 +9,7 @@ import pytest
 
 import keygap as kg
 from keygap.bias import PROBES
+from keygap.errors import UserError
 from keygap.study import bias
 from keygap.study.experiment import Experiment
 from made import SAMPLES, files_of
@@ -53,6 +54,15 @@ def test_a_run_is_probed_to_the_end_and_continued(
         monkeypatch.setattr(bias, name, refused)
     again = bias.bias_of_run(vlm, asked, folder, probes, store=kg.Store(folder), **arguments)
     pd.testing.assert_frame_equal(again.summary(), table.summary())
+
+
+def test_a_run_of_another_model_is_refused(vlm, easy_vqa, store, monkeypatch):
+    monkeypatch.setitem(store.manifest, "model", "micro:mlp")
+    with pytest.raises(UserError, match="is a run of micro:mlp and not of micro:linear"):
+        bias.bias_of_run(
+            vlm, easy_vqa.choose(2), store.root, [PROBES["absent"]()],
+            attention=False, batch_size=2, n_bootstraps=2, store=store,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def conditions(run: Run, frame: pd.DataFrame) -> Figure:
     The dotted line is the accuracy of the samples as they are.
     """
     rows = frame.drop_duplicates(["probe", "condition"])
+    rows = rows[~((rows["condition"] == "as_is") & (rows["probe"] != rows["probe"].iloc[0]))]
     figure, axes = canvas(1, 1, 7, 0.9 + 0.26 * len(rows))
     ax = axes[0, 0]
     names = [

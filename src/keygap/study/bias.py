@@ -17,6 +17,7 @@ from keygap.bias.indices import attention_indices
 from keygap.bias.link import MIN_SAMPLES, link
 from keygap.bias.probe import probe
 from keygap.bias.table import FILES, BiasTable, read_bias
+from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.store import Store, save_results
 from keygap.store.results import is_whole
@@ -51,8 +52,10 @@ def bias_of_run(
         resume: whether files that are whole are kept, because they are of the same probes.
 
     Raises:
-        UserError: as the steps do.
+        UserError: the extraction is of another model; or as the steps do.
     """
+    if store is not None and (other := store.manifest["model"]) != vlm.name:
+        raise UserError(f"{folder} is a run of {other} and not of {vlm.name}: name another folder")
     if resume and all(is_whole(folder, name) for name in FILES):
         table = read_bias(folder)
     else:
