@@ -302,7 +302,7 @@ def logits_at(
     if "logits_to_keep" in named and "labels" not in batch.inputs:  # a loss needs every position
         kept = positions.unique()
         logits = vlm.forward(batch, logits_to_keep=kept.to(vlm.device)).logits
-        columns = torch.searchsorted(kept, positions)
+        columns = torch.searchsorted(kept, positions.contiguous())
     else:
         logits = vlm.forward(batch).logits
         # a model that inserts image features returns more positions than the prompt has tokens;

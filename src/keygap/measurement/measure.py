@@ -67,12 +67,12 @@ def measure(
     names = listed(CONTRASTS if contrasts is None else contrasts, "contrasts", "image_text")
     chosen = [contrast_of(name) for name in names]
     refuse_twice(contrast.name for contrast in chosen)
-    if names == list(CONTRASTS):
-        present = {"", *store.tokens["role"].unique()}
-        chosen = [contrast for contrast in chosen if contrast.needs_role in present]
     options = Options(
         known_roles(text_roles), tokens_per_sample, n_permutations, n_bootstraps, seed
     )
+    if names == list(CONTRASTS):
+        present = {"", *store.tokens["role"].unique()}
+        chosen = [contrast for contrast in chosen if contrast.needs_role in present]
     manifest = store.manifest
     run = {name: manifest[name] for name in ("model", "connector", "benchmark")}
     places = store.site_layers(sites, layers)
