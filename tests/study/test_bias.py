@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -56,13 +58,14 @@ def test_a_run_is_probed_to_the_end_and_continued(
     pd.testing.assert_frame_equal(again.summary(), table.summary())
 
 
-def test_a_run_of_another_model_is_refused(vlm, easy_vqa, store, monkeypatch):
-    monkeypatch.setitem(store.manifest, "model", "micro:mlp")
+def test_a_run_of_another_model_is_refused(vlm, easy_vqa, tmp_path):
+    other: Any = SimpleNamespace(manifest={"model": "micro:mlp"})
     with pytest.raises(UserError, match="is a run of micro:mlp and not of micro:linear"):
         bias.bias_of_run(
-            vlm, easy_vqa.choose(2), store.root, [PROBES["absent"]()],
-            attention=False, batch_size=2, n_bootstraps=2, store=store,
+            vlm, easy_vqa.choose(2), tmp_path, [PROBES["absent"]()],
+            attention=False, batch_size=2, n_bootstraps=2, store=other,
         )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
