@@ -29,7 +29,12 @@ def test_a_run_is_probed_to_the_end_and_continued(
     folder = tmp_path / "run"
     shutil.copytree(store.root, folder)
     before = set(files_of(folder))
-    arguments = {"attention": True, "batch_size": 8, "n_bootstraps": 20, "resume": True}
+    arguments: dict[str, Any] = {
+        "attention": True,
+        "batch_size": 8,
+        "n_bootstraps": 20,
+        "resume": True,
+    }
     asked, probes = easy_vqa.choose(SAMPLES), [PROBES["hint"](**HINT)]
     with caplog.at_level("INFO", logger="keygap"):
         table = bias.bias_of_run(vlm, asked, folder, probes, store=kg.Store(folder), **arguments)
