@@ -53,6 +53,17 @@ TextRoles = Annotated[
         help="Roles that count as text: question, option, hint, answer, template, system."
     ),
 ]
+BenchmarkName = Annotated[str, typer.Option(help="See keygap benchmarks.")]
+Split = Annotated[str | None, typer.Option(help="Default: the split usually reported.")]
+Data = Annotated[
+    str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
+]
+Language = Annotated[str | None, typer.Option(help="Language of your own questions.")]
+Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Number of samples.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")]
+Bootstraps = Annotated[
+    int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
+]
 # Paths are text until they are checked: Path("") is the current folder.
 Out = Annotated[str, typer.Option(help="Folder for the results.")]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]
@@ -86,24 +97,18 @@ def run(
 def extract(
     model: ModelOptions,
     out: Out,
-    benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
-    split: Annotated[str | None, typer.Option(help="Default: the split usually reported.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="Language of your own questions.")] = None,
+    benchmark: BenchmarkName = "easy-vqa",
+    split: Split = None,
+    data: Data = None,
+    language: Language = None,
     layers: Annotated[
         str, typer.Option(help="first, middle, last, all and indices, such as 0,4,last.")
     ] = LAYERS,
     sites: Annotated[
         str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")
     ] = SITES,
-    samples: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Number of samples.")
-    ] = defaults.SAMPLES,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
-    ] = defaults.BATCH_SIZE,
+    samples: Samples = defaults.SAMPLES,
+    batch_size: BatchSize = defaults.BATCH_SIZE,
     captions: Annotated[
         bool, typer.Option("--captions", help="Say in the prompt what the images show.")
     ] = False,
@@ -135,12 +140,10 @@ def extract(
 def bias(
     model: ModelOptions,
     out: Out,
-    benchmark: Annotated[str, typer.Option(help="See keygap benchmarks.")] = "easy-vqa",
-    split: Annotated[str | None, typer.Option(help="Default: the split usually reported.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="Language of your own questions.")] = None,
+    benchmark: BenchmarkName = "easy-vqa",
+    split: Split = None,
+    data: Data = None,
+    language: Language = None,
     subjects: Annotated[
         str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
     ] = None,
@@ -153,18 +156,12 @@ def bias(
             help="Setting of a probe, such as hint.positions=[after]; may be repeated.",
         ),
     ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Number of samples.")
-    ] = defaults.SAMPLES,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")
-    ] = defaults.BATCH_SIZE,
+    samples: Samples = defaults.SAMPLES,
+    batch_size: BatchSize = defaults.BATCH_SIZE,
     attention: Annotated[
         bool, typer.Option(help="Also measure attention, at all layers, and the link to the gap.")
     ] = True,
-    n_bootstraps: Annotated[
-        int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
-    ] = defaults.N_BOOTSTRAPS,
+    n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
 ) -> None:
     """Ask the same questions under several conditions: does the model follow image or text?"""
@@ -214,9 +211,7 @@ def measure(
         int,
         typer.Option(min=1, max=MOST_RESAMPLINGS, help="Least number of label swaps of a test."),
     ] = defaults.N_PERMUTATIONS,
-    n_bootstraps: Annotated[
-        int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
-    ] = defaults.N_BOOTSTRAPS,
+    n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""

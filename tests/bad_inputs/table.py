@@ -244,7 +244,7 @@ EXPERIMENTS: list[tuple[str, str | bytes, str]] = [
     ("an unknown key inside", GOOD + "extraction: {smaples: 5}\n", "did you mean 'samples'"),
     ("no name", GOOD.replace("name: mine\n", ""), "name: Field required"),
     ("a name that leaves the folder", GOOD.replace("mine", "../../x"), "not the name of a folder"),
-    ("an absolute name", GOOD.replace("mine", "/tmp/x"), "not the name of a folder"),
+    ("an absolute name", GOOD.replace("mine", "/x"), "not the name of a folder"),
     ("a name with ~", GOOD.replace("mine", '"~"'), "not the name of a folder"),
     ("a name of dots", GOOD.replace("mine", ".."), "not the name of a folder"),
     ("a name with a backslash", GOOD.replace("mine", "a\\b"), "not the name of a folder"),

@@ -11,7 +11,9 @@ import pytest
 import keygap as kg
 from keygap.benchmarks import Piece
 from keygap.bias import PROBES, Condition, Probe, Variant, read_bias
+from keygap.bias import probe as probe_module
 from keygap.bias.condition import UNCHANGED
+from keygap.bias.scoring import score
 from keygap.errors import UserError
 from made import bench_of, made_sample
 
@@ -165,3 +167,21 @@ def test_a_probe_costs_a_forward_pass_for_each_condition(vlm, asked, found, monk
     monkeypatch.setattr(type(vlm), "forward", counted)
     kg.probe(vlm, asked, probes=[PROBES["hint"](**ONE), "blank", "absent"])
     assert len(passes) == 1 + 3 + 1 + 2  # as_is is shared
+
+
+def test_a_model_that_needs_its_images_is_asked_the_other_conditions(
+    vlm, asked, found, monkeypatch
+):
+    def needs_images(vlm, samples, candidates, *, pictures="shown"):
+        if pictures != "shown":
+            raise UserError("it cannot run so")
+        return score(vlm, samples, candidates)
+
+    monkeypatch.setattr(probe_module, "score", needs_images)
+    table = kg.probe(vlm, asked, probes=[PROBES["hint"](**ONE)], n_bootstraps=20)
+    assert row_of(table, "hint", "conflict")["n"] == len(asked)
+    assert row_of(table, "hint", "conflict_absent")["n"] == 0
+    assert np.isnan(row_of(table, "hint", "conflict")["tpr"])
+    assert table.notes == [f"hint: {len(asked)} samples left out: it cannot run so"]
+    with pytest.raises(UserError, match="it cannot run so"):
+        kg.probe(vlm, asked, probes=["absent"])

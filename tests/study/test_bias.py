@@ -73,6 +73,24 @@ def test_a_run_of_another_model_is_refused(vlm, easy_vqa, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_attention_that_cannot_be_measured_does_not_stop_a_study(
+    vlm, easy_vqa, tmp_path, monkeypatch, caplog
+):
+    def unreadable(*arguments, **keywords):
+        raise UserError("its attention cannot be read")
+
+    monkeypatch.setattr(bias, "measure_attention", unreadable)
+    with caplog.at_level("INFO", logger="keygap"):
+        bias.bias_of_run(
+            vlm, easy_vqa.choose(2), tmp_path, [PROBES["absent"]()],
+            attention=True, batch_size=2, n_bootstraps=2,
+        )  # fmt: skip
+    assert "not measured: its attention cannot be read" in caplog.text
+    assert {name for name in files_of(tmp_path) if "bias" in name} == {
+        name for name in FILES if "bias" in name
+    }
+
+
 @pytest.mark.parametrize(
     ("probes", "said"),
     [

@@ -35,6 +35,7 @@ from keygap.progress import track
 from keygap.selfcheck.batches import read_size
 from keygap.store import save_results
 from keygap.store.reading import read_table
+from keygap.store.results import result_checksums
 from keygap.store.run import ATTENTION
 
 QUESTION_ROLES = ("question", "option")
@@ -91,10 +92,11 @@ class AttentionTable:
         """Read the table of a run folder; notes and reasons are not saved with it.
 
         Raises:
-            UserError: the table is missing or damaged.
+            UserError: the table is missing, damaged or of another run.
         """
-        table = read_table(Path(folder) / ATTENTION, "measure attention again", COLUMNS)
-        return cls(table.to_pandas())
+        root, remedy = Path(folder), "measure attention again"
+        checksums = result_checksums(root, ATTENTION, remedy)
+        return cls(read_table(root / ATTENTION, remedy, COLUMNS, checksums).to_pandas())
 
 
 def measure_attention(

@@ -28,10 +28,10 @@ from jaxtyping import Float
 
 from keygap import defaults, random_streams
 from keygap.arguments import seed_of, whole
+from keygap.bias.intervals import CONFIDENCE
 from keygap.errors import UserError
 from keygap.gap.core.resampling import multiplicities
 
-LEVEL = 0.95  # of the intervals
 TEXT = {  # roles that count as text; None: all
     "question": ("question", "option"),
     "user": ("question", "option", "hint"),
@@ -152,7 +152,7 @@ def _values(
     values: dict[str, float | int] = dict(zip(("mdi", "aei", "q"), observed, strict=True))
     drawn = _indices(sums, usable, draws, order) if used.sum() > 1 else np.full((1, 3), np.nan)
     drawn = drawn[np.isfinite(drawn).all(1)]  # a draw may have none of the samples that count
-    tails = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
+    tails = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
     bounds = np.percentile(drawn, tails, axis=0) if len(drawn) else np.full((2, 3), np.nan)
     for column, name in enumerate(("mdi", "aei")):
         values[f"{name}_low"], values[f"{name}_high"] = bounds[:, column]

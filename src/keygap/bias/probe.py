@@ -22,9 +22,9 @@ from keygap.arguments import MOST_RESAMPLINGS, listed, whole
 from keygap.benchmarks import UNSET, BadSample, Benchmark, Sample, SampleSet, Unset, as_sample_set
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import AS_IS, Condition, Probe, Samples, Unfit
-from keygap.bias.probes import made
+from keygap.bias.probes import build
 from keygap.bias.scoring import Scored, candidates_of, score
-from keygap.bias.table import SAMPLE_COLUMNS, BiasTable, bias_table
+from keygap.bias.table import NUMBERS, SAMPLE_COLUMNS, BiasTable, bias_table
 from keygap.capture.batches import opened
 from keygap.errors import UserError, unknown
 from keygap.models.vlm import VLM
@@ -67,7 +67,8 @@ def probe(
     chosen = named_probes(probes)
     n_bootstraps = whole(n_bootstraps, "n_bootstraps", 1, MOST_RESAMPLINGS)
     asking = _Asking(vlm, Samples(asked, asked.seed))
-    for batch in track(*_batches(asked, read_size(vlm, batch_size)), f"probes of {vlm.name}"):
+    batches = asked.batches(read_size(vlm, batch_size))
+    for batch in track(batches, len(batches), f"probes of {vlm.name}"):
         asking.ask(batch, chosen)
     asking.refuse_nothing()
     settings = {
@@ -107,18 +108,13 @@ def named_probes(
         if isinstance(each, Probe):
             own = each
         else:
-            (own,) = made({each: given.pop(each, {})})
+            (own,) = build({each: given.pop(each, {})})
         if own.name in found:
             raise UserError(f"probes has {own.name!r} twice: name each once")
         found[own.name] = own
     if given:
         raise unknown("probe in a setting", next(iter(given)), found, "those that are asked")
     return list(found.values())
-
-
-def _batches(asked: SampleSet, size: int) -> tuple[list[SampleSet], int]:
-    batches = asked.batches(size)
-    return batches, len(batches)
 
 
 @dataclass
@@ -207,7 +203,13 @@ class _Asking:
             suggested[sample.id] = variant.suggested
         if not variants:
             return {}, {}
-        found, refused = score(self.vlm, variants, candidates, pictures=condition.pictures)
+        try:
+            found, refused = score(self.vlm, variants, candidates, pictures=condition.pictures)
+        except UserError as reason:
+            if condition.pictures == "shown":
+                raise
+            # a model that does not run without its images can be asked the other conditions
+            found, refused = [], {sample.id: str(reason) for sample in variants}
         for why in refused.values():
             self._leave_out(of.name, condition.name, condition.variant, why)
         return {each.sample_id: each for each in found}, suggested
@@ -265,7 +267,7 @@ def row_of(
         if suggested is None
         else normalised(scored.chosen) == normalised(suggested),
     }
-    nothing = dict.fromkeys(SAMPLE_COLUMNS[len(row) + 3 :], math.nan)
+    nothing = dict.fromkeys(NUMBERS, math.nan)
     if not scored.log_probability:
         return row | nothing
     names = list(scored.log_probability)

@@ -28,10 +28,13 @@ from keygap.store.reading import read_csv, read_table, read_yaml
 from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import BIAS, BIAS_DIFFERENCES, BIAS_SAMPLES, BIAS_SETTINGS
 
+NUMBERS = (  # NaN where the answer was generated
+    "log_probability", "margin", "margin_without", "hint_margin", "hint_effect", "entropy",
+    "confidence",
+)  # fmt: skip
 SAMPLE_COLUMNS = (
     "probe", "condition", "variant", "sample_id", "subject", "answer", "chosen", "correct",
-    "suggested", "followed", "log_probability", "margin", "margin_without", "hint_margin",
-    "hint_effect", "entropy", "confidence",
+    "suggested", "followed", *NUMBERS,
 )  # fmt: skip
 ALL = "all"  # the variant of a row that pools all variants
 BINS = 10  # of confidence, in the calibration error

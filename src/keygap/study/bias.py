@@ -14,7 +14,7 @@ from keygap.benchmarks import SampleSet
 from keygap.bias.attention import AttentionTable, measure_attention
 from keygap.bias.condition import Probe
 from keygap.bias.indices import attention_indices
-from keygap.bias.link import MIN_SAMPLES, link
+from keygap.bias.link import link
 from keygap.bias.probe import probe
 from keygap.bias.table import FILES, BiasTable, read_bias
 from keygap.errors import UserError
@@ -45,14 +45,15 @@ def bias_of_run(
         asked: the samples.
         folder: where the files go.
         probes: the probes.
-        attention: whether attention is measured too, at all layers.
+        attention: whether attention is measured too, at all layers. Where it cannot be, or there
+            is nothing to link, a line says why.
         batch_size: samples in one forward pass.
         n_bootstraps: resamplings behind intervals.
         store: the extraction of the same samples; None if there is none, and so no link.
         resume: whether files that are whole are kept, because they are of the same probes.
 
     Raises:
-        UserError: the extraction is of another model; or as the steps do.
+        UserError: the extraction is of another model; or as ``probe``.
     """
     if store is not None and (other := store.manifest["model"]) != vlm.name:
         raise UserError(f"{folder} is a run of {other} and not of {vlm.name}: name another folder")
@@ -63,8 +64,30 @@ def bias_of_run(
         table.save(folder)
         for note in table.notes:
             logger.info("%s on %s: %s", vlm.name, asked.name, note)
-    if not attention:
-        return table
+    if attention:
+        try:
+            _attention_of_run(vlm, asked, folder, table, store, batch_size, resume)
+        except UserError as reason:  # the answers stand without it
+            logger.info("%s on %s: not measured: %s", vlm.name, asked.name, reason)
+    return table
+
+
+def _attention_of_run(
+    vlm: VLM,
+    asked: SampleSet,
+    folder: Path,
+    table: BiasTable,
+    store: Store | None,
+    batch_size: int,
+    resume: bool,
+) -> None:
+    """Measure attention, its indices, and the link.
+
+    Raises:
+        UserError: the attention of the model cannot be read, or there is nothing to link: too few
+            samples, generated answers without a margin, or vectors of another site.
+    """
+    seed, n_bootstraps = int(table.settings["seed"]), int(table.settings["n_bootstraps"])
     if resume and is_whole(folder, ATTENTION):
         measured = AttentionTable.read(folder)
     else:
@@ -73,21 +96,10 @@ def bias_of_run(
         for note in measured.notes:
             logger.info(note)
     if not (resume and is_whole(folder, INDICES)):
-        indices = attention_indices(measured.frame, n_bootstraps=n_bootstraps, seed=asked.seed)
+        indices = attention_indices(measured.frame, n_bootstraps=n_bootstraps, seed=seed)
         save_results(folder, {INDICES: indices.to_csv(index=False)})
     if store is not None and not (resume and is_whole(folder, LINK)):
-        _link(store, table, measured, n_bootstraps)
-    return table
-
-
-def _link(store: Store, table: BiasTable, measured: AttentionTable, n_bootstraps: int) -> None:
-    count = table.samples["sample_id"].nunique()
-    if count < MIN_SAMPLES:
-        logger.info("%d samples are too few for the link: %d are needed", count, MIN_SAMPLES)
-        return
-    found = link(
-        store, table, measured, n_bootstraps=n_bootstraps, seed=int(table.settings["seed"])
-    )
-    found.save(store.root)
-    for line in (*found.summary(), *found.notes):
-        logger.info(line)
+        found = link(store, table, measured, n_bootstraps=n_bootstraps, seed=seed)
+        found.save(folder)
+        for line in (*found.summary(), *found.notes):
+            logger.info(line)

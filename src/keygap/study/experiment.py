@@ -22,7 +22,7 @@ from keygap.arguments import (
     name_of,
 )
 from keygap.bias.condition import Probe
-from keygap.bias.probes import made
+from keygap.bias.probes import build
 from keygap.capture.choice import named_layers, named_sites
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
@@ -160,12 +160,12 @@ class Bias(_Section):
     @field_validator("probes")
     @classmethod
     def _possible(cls, probes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        made(probes)
+        build(probes)
         return probes
 
-    def made(self) -> list[Probe]:
+    def chosen(self) -> list[Probe]:
         """The probes."""
-        return made(self.probes)
+        return build(self.probes)
 
 
 class Experiment(_Section):

@@ -124,7 +124,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
             vlm,
             sample_set[: asked.samples],
             folder,
-            asked.made(),
+            asked.chosen(),
             attention=asked.attention,
             batch_size=extraction.batch_size,
             n_bootstraps=experiment.measurement.n_bootstraps,

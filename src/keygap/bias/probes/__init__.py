@@ -35,8 +35,8 @@ PROBES: Registry[Callable[..., Probe]] = Registry(
 )
 
 
-def made(probes: Mapping[str, Mapping[str, Any]]) -> list[Probe]:
-    """The probes of these names and settings.
+def build(probes: Mapping[str, Mapping[str, Any]]) -> list[Probe]:
+    """Build the probes of these names and settings.
 
     Raises:
         UserError: there is none, a probe or a setting is unknown, or a setting has a value that is

@@ -77,11 +77,11 @@ def _caption(sample: Sample, samples: Samples, kind: str) -> tuple[str, str | No
             raise Unfit("no other sample has another caption")
         return other.caption, None
     wrong = samples.wrong_answer(sample, "description")
-    right, wrong = (_spelled(sample, answer) for answer in (str(sample.answer), wrong))
+    right, instead = (_spelled(sample, answer) for answer in (str(sample.answer), wrong))
     word = re.compile(rf"\b{re.escape(right)}\b", re.IGNORECASE)
     if not word.search(sample.caption):
         raise Unfit("the caption does not name the right answer")
-    return word.sub(lambda _: wrong, sample.caption), samples.wrong_answer(sample, "description")
+    return word.sub(lambda _: instead, sample.caption), wrong
 
 
 def _spelled(sample: Sample, answer: str) -> str:
