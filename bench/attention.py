@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timing import rounds_of
+from timing import ratios_to_bare, rounds_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -110,14 +109,8 @@ def main() -> None:
     print("largest tensor, in weights of one query of all heads, by length of the prompt:", shares)
     vlm = kg.load(options.model)
     variants = variants_of(vlm, options.batches, options.batch_size)
-    rounds = rounds_of(variants, options.rounds)
-    bares = [(seconds["bare"] + seconds["bare again"]) / 2 for seconds in rounds]
-    rows = {}
-    for name in variants:
-        if name.startswith("bare"):
-            continue
-        ratios = [seconds[name] / bare for seconds, bare in zip(rounds, bares, strict=True)]
-        rows[name] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    bare, rows = ratios_to_bare(rounds_of(variants, options.rounds))
+    for name in rows:
         kept = "kept" if rows[name]["median"] <= MOST else "MISSED"
         print(f"{name:30} {rows[name]['median']:.3f}   (at most {MOST}: {kept})")
     report = {
@@ -127,7 +120,7 @@ def main() -> None:
         "rounds": options.rounds,
         "batches": options.batches,
         "batch_size": options.batch_size,
-        "bare_seconds": statistics.median(bares),
+        "bare_seconds": bare,
         "ratios": rows,
         "largest_tensor_in_query_weights": shares,
     }

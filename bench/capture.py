@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from timing import rounds_of
+from timing import ratios_to_bare, rounds_of
 
 import keygap as kg
 from keygap.capture import Capture
@@ -72,17 +71,10 @@ def main() -> None:
 
     vlm = kg.load(options.model)
     variants = variants_of(vlm, inputs_of(vlm, options.batches, options.batch_size))
-    rounds = rounds_of(variants, options.rounds)
-    bares = [(seconds["bare"] + seconds["bare again"]) / 2 for seconds in rounds]
-    rows = {}
-    for name in variants:
-        if name.startswith("bare"):
-            continue
-        ratios = [seconds[name] / bare for seconds, bare in zip(rounds, bares, strict=True)]
-        rows[name] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    bare, rows = ratios_to_bare(rounds_of(variants, options.rounds))
     size = f"{options.batches} batches of {options.batch_size}"
     print(f"{options.model}, {len(vlm.layers)} layers, {size}, {vlm.dtype}")
-    print(f"bare forward pass: median {statistics.median(bares):.3f} s, ratio 1")
+    print(f"bare forward pass: median {bare:.3f} s, ratio 1")
     for name, row in rows.items():
         print(f"{name:32} {row['median']:.3f}   ({row['min']:.3f} to {row['max']:.3f})")
     report = {
@@ -90,7 +82,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "dtype": str(vlm.dtype),
         "rounds": options.rounds,
-        "bare_seconds": statistics.median(bares),
+        "bare_seconds": bare,
         "ratios": rows,
     }
     RESULTS.parent.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 
 import torch
 
@@ -19,6 +20,25 @@ def rounds_of(variants: Variants, rounds: int) -> list[dict[str, float]]:
     for run in variants.values():  # fills caches and the allocator
         run()
     return [{name: _seconds(run) for name, run in variants.items()} for _ in range(rounds)]
+
+
+def ratios_to_bare(rounds: list[dict[str, float]]) -> tuple[float, dict[str, dict[str, float]]]:
+    """Each variant over the mean of the bare passes before and after it in the same round.
+
+    Args:
+        rounds: of ``rounds_of``; the variants ``bare`` and ``bare again`` are the first and last.
+
+    Returns:
+        Median seconds of a bare pass, and median, min and max of the ratio by variant.
+    """
+    bares = [(seconds["bare"] + seconds["bare again"]) / 2 for seconds in rounds]
+    found = {}
+    for name in rounds[0]:
+        if name.startswith("bare"):
+            continue
+        ratios = [seconds[name] / bare for seconds, bare in zip(rounds, bares, strict=True)]
+        found[name] = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+    return median(bares), found
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -71,9 +71,7 @@ class Judged:
     @property
     def correct(self) -> bool:
         """Whether the chosen candidate is the answer; open answers are compared normalised."""
-        if self.candidates:
-            return self.chosen == self.answer
-        return normalised(self.chosen) in map(normalised, accepted(self.answer))
+        return is_correct(self.chosen, self.answer, self.candidates)
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,20 @@ class Accuracy:
     def value(self) -> float:
         """The share of correct answers; NaN if there is no answer."""
         return self.correct / self.total if self.total else math.nan
+
+
+def is_correct(chosen: str, answer: str, candidates: Sequence[str]) -> bool:
+    """Whether what was chosen is the answer.
+
+    Args:
+        chosen: a candidate, or what a model generated.
+        answer: the correct candidate, or the answer to an open question (see ``accepted``).
+        candidates: all that could be chosen; empty for an open question, whose answers are
+            compared normalised.
+    """
+    if candidates:
+        return chosen == answer
+    return normalised(chosen) in map(normalised, accepted(answer))
 
 
 def normalised(text: str) -> str:

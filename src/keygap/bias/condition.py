@@ -17,7 +17,7 @@ import pandas as pd
 
 from keygap import random_streams
 from keygap.benchmarks import BadSample, Sample, SampleSet
-from keygap.benchmarks.scoring import normalised
+from keygap.benchmarks.scoring import accepted, normalised
 from keygap.tokens import Pictures
 
 AS_IS = "as_is"  # the name of the condition without a change, which every probe has
@@ -117,9 +117,9 @@ class Samples:
         """
         if sample.answer is None:
             raise Unfit("the right answer is not published")
-        right = normalised(sample.answer)
+        right = {normalised(answer) for answer in right_answers(sample)}
         known = sample.letters or self._answers.get(sample.subject, ())
-        wrong = [answer for answer in known if normalised(answer) != right]
+        wrong = [answer for answer in known if normalised(answer) not in right]
         if not wrong:
             raise Unfit("there is no wrong answer of the same kind")
         return wrong[int(self.rng(sample.id, purpose).integers(len(wrong)))]
@@ -177,8 +177,14 @@ class Samples:
             except BadSample:
                 continue
             if sample.answer is not None and not sample.options:
-                found.setdefault(sample.subject, {})[sample.answer] = None
+                found.setdefault(sample.subject, {})[right_answers(sample)[0]] = None
         return {subject: tuple(sorted(answers)) for subject, answers in found.items()}
+
+
+def right_answers(sample: Sample) -> tuple[str, ...]:
+    """The answers to a sample that count as right, at least one; its answer is published."""
+    answer = str(sample.answer)
+    return (answer,) if sample.options else accepted(answer)
 
 
 def _same_images(one: Sample, other: Sample) -> bool:

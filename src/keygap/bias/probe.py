@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from keygap import defaults
 from keygap.arguments import MOST_RESAMPLINGS, listed, whole
 from keygap.benchmarks import UNSET, BadSample, Benchmark, Sample, SampleSet, Unset, as_sample_set
-from keygap.benchmarks.scoring import normalised
+from keygap.benchmarks.scoring import is_correct, normalised
 from keygap.bias.condition import AS_IS, Condition, Probe, Samples, Unfit
 from keygap.bias.probes import build
 from keygap.bias.scoring import Scored, candidates_of, score
@@ -261,7 +261,7 @@ def row_of(
         "subject": sample.subject,
         "answer": right,
         "chosen": scored.chosen,
-        "correct": normalised(scored.chosen) == normalised(right),
+        "correct": is_correct(scored.chosen, right, list(scored.log_probability)),
         "suggested": suggested,
         "followed": None
         if suggested is None

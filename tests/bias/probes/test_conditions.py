@@ -110,6 +110,15 @@ def test_a_wrong_answer_is_of_the_same_subject():
     assert samples.wrong_answer(samples.sample_set.benchmark.sample(0), "hint") == "green"
 
 
+def test_of_several_accepted_answers_a_hint_names_one_or_none_of_them():
+    several = coloured(0, answer="['red', 'blue']")
+    samples = those_of(several, *(coloured(number) for number in range(1, 4)))
+    wrong = {replace(samples, seed=seed).wrong_answer(several, "hint") for seed in range(30)}
+    assert wrong == {"green", "black"}
+    agree = conditions_of("hint")["agree", "0 after newline"].make(several, samples)
+    assert agree.suggested == "red"
+
+
 @pytest.mark.parametrize(
     ("sample", "said"),
     [

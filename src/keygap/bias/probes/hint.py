@@ -14,7 +14,16 @@ from itertools import product
 from typing import Any
 
 from keygap.benchmarks import Sample
-from keygap.bias.condition import AS_IS, UNCHANGED, Condition, Probe, Samples, Unfit, Variant
+from keygap.bias.condition import (
+    AS_IS,
+    UNCHANGED,
+    Condition,
+    Probe,
+    Samples,
+    Unfit,
+    Variant,
+    right_answers,
+)
 from keygap.bias.probes.prompts import (
     HINTS,
     POSITIONS,
@@ -76,6 +85,6 @@ def hinted(
     """
     if sample.answer is None:
         raise Unfit("the right answer is not published")
-    answer = sample.answer if right else samples.wrong_answer(sample, "hint")
+    answer = right_answers(sample)[0] if right else samples.wrong_answer(sample, "hint")
     said = text.replace("{answer}", answer)
     return Variant(with_text(sample, said, position, separator), answer)
