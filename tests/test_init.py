@@ -13,7 +13,8 @@ import keygap as kg
 
 NAMES = {
     "Answers", "AttentionMap", "AttentionTable", "BiasTable", "GapTable", "LinkTable",
-    "Projection", "ReadingTable", "Store", "UserError", "VLM", "answer", "attention_map",
+    "Projection", "ReadingTable", "Store", "UserError", "VLM", "answer",
+    "attention_indices", "attention_map",
     "benchmark", "bias", "extract", "gap", "link", "load", "mask", "measure", "measure_attention",
     "probe", "project", "reading_layers", "report",
 }  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.attention import measure_attention as measure_attention
     from keygap.bias.attention_map import AttentionMap as AttentionMap
     from keygap.bias.attention_map import attention_map as attention_map
+    from keygap.bias.indices import attention_indices as attention_indices
     from keygap.bias.link import LinkTable as LinkTable
     from keygap.bias.link import link as link
     from keygap.bias.probe import probe as probe
@@ -49,6 +50,7 @@ _PUBLIC = {
     "answer": "keygap.bias.answers:answer",
     "probe": "keygap.bias.probe:probe",
     "measure_attention": "keygap.bias.attention:measure_attention",
+    "attention_indices": "keygap.bias.indices:attention_indices",
     "attention_map": "keygap.bias.attention_map:attention_map",
     "link": "keygap.bias.link:link",
     "reading_layers": "keygap.bias.reading:reading_layers",

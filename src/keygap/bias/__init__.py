@@ -2,7 +2,6 @@
 
 from keygap.bias.balance import Balance, balance_point
 from keygap.bias.condition import Condition, Probe, Samples, Unfit, Variant
-from keygap.bias.indices import attention_indices
 from keygap.bias.probes import PROBES
 from keygap.bias.table import BiasTable, read_bias
 from keygap.bias.text_preference import TextPreference, tpr
@@ -17,7 +16,6 @@ __all__ = [
     "TextPreference",
     "Unfit",
     "Variant",
-    "attention_indices",
     "balance_point",
     "read_bias",
     "tpr",
