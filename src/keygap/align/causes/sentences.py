@@ -68,7 +68,7 @@ def sentences(
         *(_margins(case, at) for at in case.strengths),
         _random(case),
         f"Effects below {number(case.smallest)} nats do not count: that is a tenth of the largest "
-        "effect of the map, or a fifth of the standard deviation over samples if this is larger.",
+        "effect of the map, or a quarter of the standard deviation over samples if this is larger.",
         _does_not_follow(case, mechanism),
     ]
     if not case.moved("image_attention"):
