@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ ODD = np.array([1.0, -1.0])  # deviations of consecutive samples: their mean is 
 def rows(point: str, values: Mapping[str, np.ndarray], variants: int = 2) -> pd.DataFrame:
     """Answers of one point; each value is an array of shape (samples,) or (samples, variants)."""
     n = len(values["hint_margin"])
-    found = {
+    found: dict[str, Any] = {
         "point": point,
         "sample_id": np.repeat([f"s{number}" for number in range(n)], variants),
         "variant": np.tile([f"v{number}" for number in range(variants)], n),

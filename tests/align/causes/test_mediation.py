@@ -35,6 +35,7 @@ from keygap.align.causes.mediation import (
 from keygap.bias.intervals import paired_proportions
 
 POINTS = [point(), *steered((1.0,))]
+MODES = ("none", "free", "held", "only")
 NONE, FREE, HELD, ONLY = (each["point"] for each in POINTS)
 
 
@@ -42,7 +43,7 @@ def table(**margins: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Hint margins of the four points, each an array of (samples, 2 phrasings)."""
     frames = [
         rows(name, {"hint_margin": np.asarray(margins[mode], float)})
-        for name, mode in zip((NONE, FREE, HELD, ONLY), ("none", "free", "held", "only"))
+        for name, mode in zip((NONE, FREE, HELD, ONLY), MODES, strict=True)
     ]
     return pd.concat(frames, ignore_index=True), pd.DataFrame(POINTS)
 
@@ -89,7 +90,9 @@ def test_the_p_value_is_that_of_a_paired_t_test_over_samples():
 
 def test_a_pair_that_one_point_lacks_counts_in_none():
     samples, points = table(**BY_HAND)
-    gone = (samples["point"] == ONLY) & (samples["sample_id"] == "s0") & (samples["variant"] == "v1")
+    gone = (
+        (samples["point"] == ONLY) & (samples["sample_id"] == "s0") & (samples["variant"] == "v1")
+    )
     frame = mediation(samples[~gone], points, n_bootstraps=100)
     assert effect(frame, "total")["value"] == pytest.approx((20 - 3) / 5)
     assert effect(frame, "direct")["value"] == pytest.approx((4 - 2) / 5)
@@ -125,7 +128,7 @@ def test_where_no_answer_changed_the_interval_has_room_for_some():
     direct, total = (effect(frame, name, "followed") for name in ("direct", "total"))
     assert (direct["ci_low"], direct["ci_high"]) == pytest.approx((-high, high))
     assert (total["ci_low"], total["ci_high"]) == pytest.approx((1 - high, 1))
-    newcombe = paired_proportions([False] * 30, [False] * 30)
+    newcombe = paired_proportions(np.zeros(30, bool), np.zeros(30, bool))
     assert direct["ci_high"] == pytest.approx(newcombe.high, abs=0.01)
 
 
@@ -161,15 +164,17 @@ def test_correlations_over_points_are_those_of_their_means():
     expected = {
         ("gap", ""): np.corrcoef(y, gap)[0, 1],
         ("image_attention", ""): np.corrcoef(y, attention)[0, 1],
-        ("gap", "image_attention"): np.corrcoef(
-            residuals(y, attention), residuals(gap, attention)
-        )[0, 1],
+        ("gap", "image_attention"): np.corrcoef(residuals(y, attention), residuals(gap, attention))[
+            0, 1
+        ],
         ("image_attention", "gap"): np.corrcoef(residuals(y, gap), residuals(attention, gap))[0, 1],
     }
-    own = frame[frame["outcome"] == "hint_margin"].set_index(["predictor", "given"])
-    for key, value in expected.items():
-        assert own.loc[key, "value"] == pytest.approx(value, abs=1e-9)
-        assert own.loc[key, "ci_low"] <= own.loc[key, "ci_high"]
+    own = frame[frame["outcome"] == "hint_margin"]
+    for row in own.to_dict("records"):
+        value = expected.pop((row["predictor"], row["given"]))
+        assert row["value"] == pytest.approx(value, abs=1e-9)
+        assert row["ci_low"] <= row["ci_high"]
+    assert not expected
     assert set(own["n_points"]) == {len(chosen)}
 
 
@@ -225,8 +230,10 @@ def following(model: Model, closed: float, lowered: float, moved: bool = True) -
     """The share of answers that follow, of all samples that there could be."""
     variance = model.spread**2 + model.answer_noise**2 + moved * model.noise**2
     variance += (model.slopes * closed) ** 2 + (model.slopes * lowered) ** 2
-    variance += (1 + model.slopes**2) * 0.1**2 * (
-        (model.distance * (closed > 0)) ** 2 + (model.attention * (lowered > 0)) ** 2
+    variance += (
+        (1 + model.slopes**2)
+        * 0.1**2
+        * ((model.distance * (closed > 0)) ** 2 + (model.attention * (lowered > 0)) ** 2)
     )
     means = model.base + PHRASINGS + closed + lowered
     return float((1 - THIRD) * norm.cdf(means / np.sqrt(variance)).mean())

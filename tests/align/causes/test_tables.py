@@ -126,7 +126,7 @@ def test_generated_answers_have_shares_and_no_margins():
 
 
 def test_a_value_without_a_hint_must_not_depend_on_it():
-    samples = rows("p", {"hint_margin": np.zeros(3), "margin": np.zeros((3, 2)) + [0.0, 1.0]})
+    samples = rows("p", {"hint_margin": np.zeros(3), "margin": np.array([[0.0, 1.0]] * 3)})
     with pytest.raises(ValueError, match="margin is without a hint"):
         point_rows(samples, ABOUT, n_bootstraps=10, seed=0)
 

@@ -87,9 +87,7 @@ class Outcome:
         columns = {str(point): number for number, point in enumerate(wide.columns)}
         return cls(wide.to_numpy(float), codes, columns, draws, name == "followed", n_variants)
 
-    def estimates(
-        self, contrasts: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, Estimate]:
+    def estimates(self, contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
         """Estimate linear combinations of points over the pairs that all of these points have.
 
         Args:
@@ -130,12 +128,13 @@ class Outcome:
         """The mean over pairs, with its interval and its standard error over samples."""
         count = int((sizes > 0).sum())
         if not count:
-            return Estimate(*[math.nan] * 5, 0, np.full(len(self.draws), math.nan))
+            drawn = np.full(len(self.draws), math.nan)
+            return Estimate(math.nan, math.nan, math.nan, math.nan, math.nan, 0, drawn)
         value = float(sums.sum() / sizes.sum())
         with np.errstate(invalid="ignore"):
             drawn = (self.draws @ sums) / (self.draws @ sizes)
         if count == 1:
-            return Estimate(value, *[math.nan] * 4, 1, drawn)
+            return Estimate(value, math.nan, math.nan, math.nan, math.nan, 1, drawn)
         ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
         low, high = (float(end) for end in np.nanquantile(drawn, ends))
         residuals = (sums - value * sizes) * count / sizes.sum()  # of a ratio, linearised
