@@ -22,7 +22,7 @@ from keygap.arguments import folder_of
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import bias, confounds, figures, shape
+from keygap.reporting import bias, causes, confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_bytes, write_text
@@ -139,6 +139,8 @@ def _overview(runs: Sequence[Run], out: Path) -> list[dict[str, str]]:
         saved.append(_saved(figures.ladder(measured, site), out, f"ladder-{site}"))
         if projected := [run for run in measured if not run.projected(site).empty]:
             saved.append(_saved(figures.projections(projected, site), out, f"tsne-{site}"))
+    if (drawn := causes.overview(tables := causes.tables_of(runs))) is not None:
+        saved.append(_saved(drawn, out, causes.FIGURE) | {"alt": causes.alternative_text(tables)})
     return saved
 
 
@@ -158,6 +160,7 @@ def _section(run: Run) -> dict[str, Any]:
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
         "bias": _bias(run),
+        "causes": _causes(run),
     }
 
 
@@ -170,6 +173,15 @@ def _bias(run: Run) -> dict[str, Any]:
         "columns": bias.COLUMNS,
         "notes": [] if found.table is None else found.table.notes,
     }
+
+
+def _causes(run: Run) -> dict[str, Any] | None:
+    """What the template shows of the experiment on causes; None if it was not run."""
+    found = causes.section(run)
+    if found is None:
+        return None
+    drawn = [] if found.figure is None else [_saved(found.figure, run.root, causes.FIGURE)]
+    return {**vars(found), "figures": drawn}
 
 
 def _figures(run: Run, site: str) -> dict[str, Figure]:
