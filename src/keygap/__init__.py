@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
+    from keygap import align as align
     from keygap import bias as bias
     from keygap import gap as gap
     from keygap.benchmarks import benchmark as benchmark
@@ -57,6 +58,7 @@ _PUBLIC = {
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
+    "align": "keygap.align",
     "bias": "keygap.bias",
     "VLM": "keygap.models:VLM",
     "Store": "keygap.store:Store",

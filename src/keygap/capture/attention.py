@@ -48,7 +48,7 @@ def attention_at(call: AttentionCall, places: Int[Tensor, "b q"]) -> QueryAttent
         call: one call of the attention function.
         places: query positions of each prompt.
     """
-    logits = _logits(call, places)
+    logits = logits_of(call, places)
     seen = visible(call, places)
     if torch.is_tensor(call.mask) and call.mask.is_floating_point():
         # a row that sees nothing attends evenly in the model's own arithmetic, and here too
@@ -65,23 +65,32 @@ def attention_at(call: AttentionCall, places: Int[Tensor, "b q"]) -> QueryAttent
     return QueryAttention(logits, weights, seen)
 
 
-def _logits(call: AttentionCall, places: Int[Tensor, "b q"]) -> Float[Tensor, "b heads q s"]:
-    """Query-key products after scale, soft cap and position bias.
+def logits_of(
+    call: AttentionCall, places: Int[Tensor, "b q"], columns: Int[Tensor, " s"] | None = None
+) -> Float[Tensor, "b heads q s"]:
+    """Query-key products after scale, soft cap and position bias, in float32.
 
     The query heads of a group are multiplied with their key head as further queries of it, so that
     keys are not copied for every query head.
+
+    Args:
+        call: one call of the attention function.
+        places: query positions of each prompt.
+        columns: which keys; None means all.
     """
     batch, heads, _, head_dim = call.query.shape
-    key_heads, length = call.key.shape[1:3]
+    key = call.key if columns is None else call.key[:, :, columns]
+    key_heads, length = key.shape[1:3]
     index = places[:, None, :, None].expand(batch, heads, -1, head_dim)
     query = call.query.gather(2, index).float().reshape(batch, key_heads, -1, head_dim)
-    logits = query @ call.key.float().transpose(-1, -2) * call.scaling
+    logits = query @ key.float().transpose(-1, -2) * call.scaling
     logits = logits.reshape(batch, heads, -1, length)
     if (cap := call.keywords.get("softcap")) is not None:
         logits = torch.tanh(logits / cap) * cap
     for name in ("position_bias", "attention_bias"):
         if (bias := call.keywords.get(name)) is not None:
-            logits = logits + rows_of(bias, places).float()
+            rows = rows_of(bias, places).float()
+            logits = logits + (rows if columns is None else rows[..., columns])
     return logits
 
 

@@ -98,6 +98,16 @@ class Intervention:
         """
         raise NotImplementedError(f"{type(self).__name__} changes no attention call")
 
+    def hooks(self, layer: DecoderLayer) -> Iterator[RemovableHandle]:
+        """Set further hooks that this intervention needs on a layer's modules.
+
+        They see what all applied interventions leave. The stack removes them with the intervention.
+
+        Args:
+            layer: one of the layers.
+        """
+        return iter(())
+
 
 @dataclass(frozen=True)
 class _Pass:
@@ -128,6 +138,11 @@ class InterventionStack:
         self._pass = _Pass()
         self._taps: list[AttentionTap] = []
         self._hooks = ExitStack()
+
+    @property
+    def active(self) -> tuple[Intervention, ...]:
+        """The interventions that act, in order; none while they are suspended."""
+        return () if self._suspended else tuple(self._applied)
 
     @property
     def identity(self) -> list[dict[str, Any]]:
@@ -174,7 +189,7 @@ class InterventionStack:
         """Hook exactly these interventions; all hooks are set anew, so that they are in order."""
         self._hooks.close()
         self._applied = applied
-        active = [] if self._suspended else applied
+        active = self.active
         if not active:
             return
         with ExitStack() as hooks:  # undone if one of them cannot be set
@@ -186,6 +201,10 @@ class InterventionStack:
             for intervention in reversed(active):  # each goes before those that are hooked already
                 for handle in self._module_hooks(intervention):
                     hooks.callback(handle.remove)
+            for intervention in active:
+                for index in intervention.layers:
+                    for handle in intervention.hooks(self._layers[index]):
+                        hooks.callback(handle.remove)
             self._hooks = hooks.pop_all()
 
     def _begin_pass(
