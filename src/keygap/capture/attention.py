@@ -195,7 +195,17 @@ def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor
         lengths = torch.full((batch,), length, device=call.query.device)
     else:
         lengths = attention_mask.sum(1).to(call.query.device)
+    return received_at(call, lengths - 1)
+
+
+def received_at(call: AttentionCall, ends: Int[Tensor, " b"]) -> Float[Tensor, "b s"]:
+    """What ``received`` returns, for prompts that end at these positions.
+
+    Args:
+        call: one call of the attention function.
+        ends: the query that is the last position of each prompt.
+    """
     back = torch.arange(QUERIES, device=call.query.device)
-    found = attention_at(call, (lengths[:, None] - 1 - back).clamp_min(0))
+    found = attention_at(call, (ends[:, None] - back).clamp_min(0))
     visible_keys = found.seen.sum(-1, keepdim=True)
     return (found.weights * found.seen * visible_keys).mean((1, 2))
