@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap import align as align
     from keygap import bias as bias
     from keygap import gap as gap
+    from keygap.align.causes.running import causes as causes
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
@@ -54,6 +55,7 @@ _PUBLIC = {
     "attention_indices": "keygap.bias.indices:attention_indices",
     "attention_map": "keygap.bias.attention_map:attention_map",
     "link": "keygap.bias.link:link",
+    "causes": "keygap.align.causes.running:causes",
     "reading_layers": "keygap.bias.reading:reading_layers",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",

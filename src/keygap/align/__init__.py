@@ -11,34 +11,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keygap.align.baselines import BASELINES as BASELINES
     from keygap.align.causes.points import Plan as Plan
-    from keygap.align.causes.running import causes as causes
     from keygap.align.causes.tables import CausesTable as CausesTable
     from keygap.align.causes.tables import read_causes as read_causes
-    from keygap.align.fit import fit as fit
-    from keygap.align.fit import fit_layer_by_layer as fit_layer_by_layer
+    from keygap.align.fitting import fit as fit
+    from keygap.align.fitting import fit_layer_by_layer as fit_layer_by_layer
     from keygap.align.map import Map as Map
     from keygap.align.map import load_map as load_map
     from keygap.align.maps import MAPS as MAPS
     from keygap.align.steering import steer as steer
-    from keygap.align.steering import steering as steering
+    from keygap.align.steering import steering_of as steering_of
     from keygap.align.vectors import read_vectors as read_vectors
 
 _PUBLIC = {
-    "fit": "fit",
-    "fit_layer_by_layer": "fit",
+    "fit": "fitting",
+    "fit_layer_by_layer": "fitting",
     "read_vectors": "vectors",
     "Map": "map",
     "load_map": "map",
     "MAPS": "maps",
     "BASELINES": "baselines",
     "steer": "steering",
-    "steering": "steering",
-    "causes": "causes.running",
+    "steering_of": "steering",
     "Plan": "causes.points",
     "CausesTable": "causes.tables",
     "read_causes": "causes.tables",
 }
-__all__ = list(_PUBLIC)  # noqa: PLE0604
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

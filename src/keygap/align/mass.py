@@ -11,10 +11,10 @@ are and the moved keys are known, and each query's attention to the image under 
 The total is set by one number for each query and head that is added to the logits of image keys,
 so the shares within the image and within the rest are untouched, and attention still sums to 1.
 
-Attention multiplies keys after norm and rotary embedding. Where a map acts before these (``k_proj``)
-both versions must go through them. The attention module itself does that: its ``forward`` is run
-once more up to the attention call, with its projections replaced by what they gave before, so that
-only norm and rotary embedding are computed again.
+Attention multiplies keys after norm and rotary embedding. Where a map acts before these
+(``k_proj``), both versions must go through them. The attention module itself does that: its
+``forward`` is run once more up to the attention call, with its projections replaced by what they
+gave before, so that only norm and rotary embedding are computed again.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class MassSteering(Steering):
             noted = self._passes[layer.index]
             if noted.asked:
                 raise _Keys(noted, call.key)
-            other = noted.other_keys(call, layer, queries, keys.are(self.tokens))
+            other = noted.other_keys(call, layer, queries, self.chosen(keys))
         if self.strength == 0:
             return call.proceed()
         image = keys.are(IMAGE)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from keygap.align.affine import Affine
@@ -27,6 +27,8 @@ from keygap.models.vlm import VLM
 
 Mass = Literal["free", "held", "only"]
 MASSES: tuple[str, ...] = get_args(Mass)
+SHOWS = ("image", "video")  # modalities whose tokens show a part of an image
+SHOWS_NONE = ("separator", "padding")  # roles of those that do not, see ``is_image``
 
 
 class Steering(Intervention):
@@ -50,7 +52,7 @@ class Steering(Intervention):
         self.sites: Sequence[str] = (fitted.site,)
         self.strength = strength
         self.tokens = tuple(tokens)
-        self._ready: dict[tuple[int, torch.device, torch.dtype], Affine] = {}
+        self._ready: dict[tuple[int, torch.device], Affine] = {}
 
     def identity(self) -> dict[str, Any]:
         """Name, layers and sites; the map by name and hash; strength and tokens."""
@@ -76,17 +78,22 @@ class Steering(Intervention):
         self, vectors: Float[Tensor, "b t heads head_dim"], layer: DecoderLayer, tokens: Tokens
     ) -> Float[Tensor, "b t heads head_dim"]:
         """The vectors, those of the chosen tokens moved."""
-        chosen = tokens.are(self.tokens)
+        chosen = self.chosen(tokens)
         if self.strength == 0:
             return vectors
-        step = self._affine(layer.index, vectors).displacement(vectors)
-        return torch.where(chosen[..., None, None], vectors + self.strength * step, vectors)
+        moved = self._affine(layer.index, vectors).apply(vectors, self.strength)
+        return torch.where(chosen[..., None, None], moved, vectors)
+
+    def chosen(self, tokens: Tokens) -> Bool[Tensor, "b t"]:
+        """Which tokens are moved: of the images, only those that show a part of one."""
+        shows_none = tokens.are(SHOWS) & tokens.are(SHOWS_NONE)
+        return tokens.are(self.tokens) & ~shows_none
 
     def _affine(self, layer: int, like: Tensor) -> Affine:
-        """The map of a layer, where and in what a model's vectors are."""
-        key = (layer, like.device, like.dtype)
+        """The map of a layer, on the device of a model's vectors."""
+        key = (layer, like.device)
         if key not in self._ready:
-            self._ready[key] = self.map.layers[layer].to(like.device, like.dtype)
+            self._ready[key] = self.map.layers[layer].to(like.device)
         return self._ready[key]
 
 
@@ -121,11 +128,11 @@ def steer(
         UserError: a map of another model, a layer that the map does not have or where the model
             cannot be changed, a strength that is not finite, an unknown token name or ``mass``.
     """
-    with vlm.interventions.applied(steering(vlm, fitted, layers, strength, tokens, mass)):
+    with vlm.interventions.applied(steering_of(vlm, fitted, layers, strength, tokens, mass)):
         yield
 
 
-def steering(
+def steering_of(
     vlm: VLM,
     fitted: Map,
     layers: str | int | Sequence[str | int] = "all",

@@ -1,4 +1,4 @@
-"""Measures a model under one intervention: answers, attention, the gap, what image tokens still say.
+"""Measures a model under one intervention: answers, attention, the gap, and what images tell.
 
 Everything is measured on the same samples under every intervention, and whatever an intervention
 could move the yardstick by is frozen on the model as it is: the standardisation and the bandwidths
@@ -35,8 +35,8 @@ from keygap.bias.probes.prompts import SEPARATORS
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
-from keygap.gap.core.kernels import grid_around, median_distance
 from keygap.gap.core.inputs import two_sides
+from keygap.gap.core.kernels import grid_around, median_distance
 from keygap.models.vlm import VLM
 
 FOLDS = 5

@@ -87,9 +87,7 @@ class Outcome:
         columns = {str(point): number for number, point in enumerate(wide.columns)}
         return cls(wide.to_numpy(float), codes, columns, draws, name == "followed", n_variants)
 
-    def estimates(
-        self, contrasts: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, Estimate]:
+    def estimates(self, contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
         """Estimate linear combinations of points over the pairs that all of these points have.
 
         Args:

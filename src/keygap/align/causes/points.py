@@ -137,7 +137,7 @@ class Plan:
                 raise UserError(f"{name} is a control and no map: name it among controls")
         for name in self.controls:
             if not is_control(name):
-                raise unknown("control", name, filter(is_control, MAPS))
+                raise unknown("control", name, [each for each in MAPS if is_control(each)])
         for name in distinct(self.layers, "layers", ALL):
             if name not in LAYER_SETS:
                 raise unknown("set of layers", name, LAYER_SETS)

@@ -30,12 +30,12 @@ from keygap.align.causes.tables import (
     CausesTable,
     point_rows,
 )
-from keygap.align.fit import fit, fit_layer_by_layer
+from keygap.align.fitting import fit, fit_layer_by_layer
 from keygap.align.map import Map
 from keygap.align.steering import steer
 from keygap.align.vectors import FitVectors, read_vectors
 from keygap.arguments import whole
-from keygap.benchmarks import Benchmark, SampleSet
+from keygap.benchmarks import Benchmark
 from keygap.bias.probes.prompts import HINTS, checked_phrasings
 from keygap.bias.reading import reading_layers
 from keygap.errors import UserError

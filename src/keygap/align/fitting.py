@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from keygap import defaults, random_streams
 from keygap.align.affine import Affine
 from keygap.align.map import Map
 from keygap.align.maps import MAPS, FitContext, HeadMap
+from keygap.align.steering import SHOWS, Steering
 from keygap.align.vectors import FitVectors, facts_of, facts_of_model, prepared, read_batches
 from keygap.arguments import distinct, seed_of, whole
 from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
@@ -29,16 +30,10 @@ from keygap.capture.choice import named_layers
 from keygap.capture.sites import site_of
 from keygap.contrasts.labels import is_image, is_sink, is_text
 from keygap.errors import UserError, unknown
-from keygap.models.decoder_layer import DecoderLayer
-from keygap.models.interventions import Intervention
-from keygap.models.positions import Tokens
 from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.store import LabelledVectors, Store
 from keygap.tokens import known_roles
-
-SHOWS = ("image", "video")  # modalities of which a map moves the tokens
-SHOWS_NONE = ("separator", "padding")  # and roles of which it does not, see ``is_image``
 
 
 def fit(
@@ -128,34 +123,10 @@ def fit_layer_by_layer(
     facts = facts_of_model(vlm, chosen)
     what = f"{name} of {vlm.name}, layer by layer"
     for index in track(indices, len(indices), what):
-        with vlm.interventions.applied(_Moved(site, fitter.affines)):
+        with vlm.interventions.applied(*fitter.so_far()):
             read = read_batches(vlm, batches, [site], [index], failures)
         fitter.add(index, read[site, index])
     return fitter.map(facts, {"layer_by_layer": True, "text_layer": None})
-
-
-class _Moved(Intervention):
-    """Moves image tokens by the affine maps of some layers, at strength 1."""
-
-    name = "fitted so far"
-
-    def __init__(self, site: str, affines: dict[int, Affine]) -> None:
-        self.sites = (site,)
-        self.affines = dict(affines)
-        self.layers = list(affines)
-
-    def change(
-        self,
-        vectors: Float[Tensor, "b t heads head_dim"],
-        site: str,
-        layer: DecoderLayer,
-        tokens: Tokens,
-    ) -> Float[Tensor, "b t heads head_dim"]:
-        """Move the tokens that the maps are fitted on, and those that are sinks."""
-        chosen = tokens.are(SHOWS) & ~tokens.are(SHOWS_NONE)
-        return torch.where(
-            chosen[..., None, None], self.affines[layer.index].apply(vectors), vectors
-        )
 
 
 @dataclass
@@ -213,6 +184,13 @@ class _Fitter:
         for name, count in found.items():
             self.counts[name][str(layer)] = count
         self.ids.update(map(str, image.sample_ids), map(str, text.sample_ids))
+
+    def so_far(self) -> list[Steering]:
+        """What moves tokens by the layers that are fitted; nothing before the first."""
+        if not self.affines:
+            return []
+        fitted = Map(self.name, self.site, self.affines, {})
+        return [Steering(fitted, list(self.affines), 1.0, SHOWS)]
 
     def map(self, facts: dict[str, Any], how: dict[str, Any]) -> Map:
         """What was fitted, as a map.
