@@ -320,11 +320,11 @@ def _layers_of(
     known = source.layers(site)
     if layers == "all":
         return known
-    wanted = [layers] if isinstance(layers, (str, int)) else layers
-    for layer in distinct(wanted, "layers", "0"):
+    wanted = distinct([layers] if isinstance(layers, (str, int)) else layers, "layers", "0")
+    for layer in wanted:
         if layer not in known:
             raise unknown("layer", layer, ["all", *known], hint=f"of {site} in these vectors")
-    return sorted(wanted)
+    return sorted(int(layer) for layer in wanted)
 
 
 def _text_of(source: Store | FitVectors, site: str, layer: int) -> LabelledVectors:
