@@ -94,7 +94,7 @@ def test_the_hash_is_that_of_the_content():
 
 def test_a_file_that_is_no_map_is_one_line(tmp_path):
     path = tmp_path / "a.safetensors"
-    with pytest.raises(UserError, match="no map at .*: fit one and save it there"):
+    with pytest.raises(UserError, match=r"no map at .*: fit one and save it there"):
         load_map(path)
     with pytest.raises(UserError, match="no map at"):
         load_map(tmp_path)

@@ -72,5 +72,5 @@ def test_fewer_pairs_than_dimensions_are_refused():
     few = replace(
         context, groups_image=context.groups_image[:15], groups_text=context.groups_text[:10]
     )
-    with pytest.raises(UserError, match="5 samples have both .* 6 samples are needed"):
+    with pytest.raises(UserError, match=r"5 samples have both .* 6 samples are needed"):
         procrustes(image[:15], text[:10], few)
