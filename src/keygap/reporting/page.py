@@ -51,6 +51,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     if not folders:
         raise UserError("a report needs at least one run folder")
     runs = [read_run(folder, verify=True) for folder in folders]
+    of_bias = [bias.read(run.root) for run in runs]
     for run in runs:
         refuse_unwritable(run.root)
     out = (
@@ -69,7 +70,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         summary=pd.concat([run.summary() for run in runs], ignore_index=True),
         comparison=comparison(runs),
         overview=_overview(runs, out),
-        runs=[_section(run) for run in runs],
+        runs=[_section(run, files) for run, files in zip(runs, of_bias, strict=True)],
     )
     path = out / REPORT
     write_text(path, text)
@@ -142,7 +143,7 @@ def _overview(runs: Sequence[Run], out: Path) -> list[dict[str, str]]:
     return saved
 
 
-def _section(run: Run) -> dict[str, Any]:
+def _section(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
     """What the template shows of one run."""
     frame = run.table.frame
     whole = frame[(frame["head"] == "all") & (frame["confound"] == "")]
@@ -157,18 +158,20 @@ def _section(run: Run) -> dict[str, Any]:
         "confounds": confounds.rows(frame),
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
-        "bias": _bias(run),
+        "bias": _bias(run, files),
     }
 
 
-def _bias(run: Run) -> dict[str, Any]:
+def _bias(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
     """What the template shows about text bias; figures are empty if nothing was asked."""
-    found = bias.section(run)
+    answers = files.answers
     return {
-        "figures": [_saved(figure, run.root, name) for name, figure in found.figures.items()],
-        "rows": [] if found.table is None else found.table.frame.to_dict("records"),
+        "figures": [
+            _saved(figure, run.root, name) for name, figure in bias.drawn(run, files).items()
+        ],
+        "rows": [] if answers is None else answers.frame.to_dict("records"),
         "columns": bias.COLUMNS,
-        "notes": [] if found.table is None else found.table.notes,
+        "notes": [] if answers is None else answers.notes,
     }
 
 
