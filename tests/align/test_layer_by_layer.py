@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from keygap.align.fit import fit, fit_layer_by_layer
+from keygap.align.fitting import fit, fit_layer_by_layer
 from keygap.align.vectors import read_vectors
 from keygap.capture import Capture
 from keygap.errors import UserError

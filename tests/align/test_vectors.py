@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import keygap as kg
-from keygap.align.fit import fit
+from keygap.align.fitting import fit
 from keygap.align.vectors import read_vectors
 from keygap.benchmarks import BadSample, InMemory
 from keygap.capture import Capture
@@ -118,9 +119,9 @@ def test_samples_that_cannot_be_used_are_told(vlm, caplog):
 
 def test_vectors_that_are_not_finite_are_no_vectors():
     own = llava()
-    weight = own.layers[1].attention.k_proj.weight
+    attention: Any = own.layers[1].attention
     with torch.no_grad():
-        weight[0, 0] = torch.nan
+        attention.k_proj.weight[0, 0] = torch.nan
     with pytest.raises(UserError, match="k_proj of layer 1 is not finite in float32"):
         read_vectors(own, bench_of(pictures(2)), layers=[1])
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keygap.align.fit import fit
+from keygap.align.fitting import fit
 from keygap.align.maps import MAPS
 from keygap.errors import UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keygap.align.fit import fit
+from keygap.align.fitting import fit
 from keygap.align.maps import MAPS, HeadMap, control, is_control
 from keygap.errors import UserError
 

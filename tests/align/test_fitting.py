@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import keygap as kg
-from keygap.align.fit import fit
+from keygap.align.fitting import fit
 from keygap.align.maps import MAPS, HeadMap
 from keygap.align.vectors import FitVectors
 from keygap.errors import UserError
@@ -171,7 +171,7 @@ def test_a_seed_or_draw_that_is_none_is_one_line():
     with pytest.raises(UserError, match="seed is -1"):
         fit("mean-shift", source(VECTORS), seed=-1)
     with pytest.raises(UserError, match=r"draw is 1\.5"):
-        fit("mean-shift", source(VECTORS), draw=1.5)
+        fit("mean-shift", source(VECTORS), draw=1.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
