@@ -265,21 +265,25 @@ class _Fitter:
             )
             x, y = (side.array[:, head].astype(np.float64) for side in (image, text))
             heads.append(self.kind(x, y, context))
-        return self._stacked(heads)
+        return _stacked(heads, image.array.shape[2])
 
-    def _stacked(self, heads: Sequence[HeadMap]) -> Affine:
-        """The maps of all heads as one."""
-        parts: dict[str, Tensor] = {}
-        for name in ("shift", "scale", "matrix"):
-            found = [own for head in heads if (own := getattr(head, name)) is not None]
-            if len(found) not in (0, len(heads)):
-                raise UserError(f"the map gives a {name} for some heads only: give it for all")
-            if found:
-                parts[name] = torch.from_numpy(np.stack(found).astype(np.float32))
-        affine = Affine(**parts)
-        if not affine.is_finite:
-            raise UserError("the fitted map is not finite: fit on more samples or another map")
-        return affine
+
+def _stacked(heads: Sequence[HeadMap], head_dim: int) -> Affine:
+    """The maps of all heads as one, checked, since a kind of map may come from another package."""
+    parts: dict[str, Tensor] = {}
+    needed = {"shift": (head_dim,), "scale": (head_dim,), "matrix": (head_dim, head_dim)}
+    for name, shape in needed.items():
+        found = [np.asarray(own) for head in heads if (own := getattr(head, name)) is not None]
+        if len(found) not in (0, len(heads)):
+            raise UserError(f"the map gives a {name} for some heads only: give it for all")
+        if wrong := [own.shape for own in found if own.shape != shape]:
+            raise UserError(f"the map gives a {name} of shape {wrong[0]}: {shape} is needed")
+        if found:
+            parts[name] = torch.from_numpy(np.stack(found).astype(np.float32))
+    affine = Affine(**parts)
+    if not affine.is_finite:
+        raise UserError("the fitted map is not finite: fit on more samples or another map")
+    return affine
 
 
 def _site_of(source: Store | FitVectors, site: str | None) -> str:
@@ -298,11 +302,11 @@ def _layers_of(
     known = source.layers(site)
     if layers == "all":
         return known
-    wanted = [layers] if isinstance(layers, (str, int)) else layers
-    for layer in distinct(wanted, "layers", "0"):
+    wanted = distinct([layers] if isinstance(layers, (str, int)) else layers, "layers", "0")
+    for layer in wanted:
         if layer not in known:
             raise unknown("layer", layer, ["all", *known], hint=f"of {site} in these vectors")
-    return sorted(wanted)
+    return sorted(int(layer) for layer in wanted)
 
 
 def _text_of(source: Store | FitVectors, site: str, layer: int) -> LabelledVectors:

@@ -181,7 +181,8 @@ def load_map(path: str | Path) -> Map:
             parts.setdefault(int(index), {})[part] = tensor
         layers = {index: Affine(**own) for index, own in parts.items()}
         found = Map(plain["name"], plain["site"], layers, plain["fitted_on"])
-        whole = found.hash == header["sha256"]
+        names = {name for name, _ in found._tensors()}
+        whole = names == set(tensors) and found.hash == header["sha256"]
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is a damaged map ({error}): {_REMEDY}") from error
     if not whole:

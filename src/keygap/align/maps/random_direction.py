@@ -21,5 +21,5 @@ def random_direction(
         text: its text vectors.
         context: the random generator.
     """
-    direction = context.rng.normal(size=image.shape[1])
+    direction = context.rng.normal(size=(image.shape[1],))
     return as_long_as_the_mean_shift(direction, image, text)
