@@ -28,6 +28,8 @@ READING = (11, 12, 13, 14)
 STRENGTHS = (-1.0, -0.5, 0.5, 1.0)
 MODES = ("free", "held", "only")
 VARIANTS = ("0 before newline", "0 after newline", "1 before newline", "1 after newline")
+PHRASINGS = np.array([-0.6, -0.2, 0.2, 0.6])  # nats by which each one adds to the hint margin
+THIRD = 0.03  # share of answers that are neither right nor suggested
 BASELINES = {"attention-bias": 1.5, "contrast-decoding": -2.0, "prompt-warning": -0.4}
 MECHANISMS = {  # nats per unit of gap, and per unit of log-odds of attention
     "distance": (1.5, 0.0),
@@ -121,7 +123,6 @@ def simulate(
         ``SAMPLE_COLUMNS``.
     """
     base = rng.normal(model.base, model.spread, n)
-    phrasing = rng.normal(0, 0.5, len(VARIANTS))
     gap = rng.normal(GAP, 0.2, n)
     odds = rng.normal(-1.3, 0.4, n)
     slopes = 1 + model.slopes * rng.normal(size=(2, n))
@@ -136,7 +137,7 @@ def simulate(
             moved = moved + rng.normal(0, model.generic)
         moved = moved + BASELINES.get(each["name"], 0.0)
         own = rng.normal(0, model.answer_noise, (n, len(VARIANTS)))
-        margin = base[:, None] + phrasing + moved[:, None] + own
+        margin = base[:, None] + PHRASINGS + moved[:, None] + own
         without = unhinted + 0.3 * moved
         shown = np.column_stack([_share(odds - lowered), gap - closed])
         frames.append(_answers(str(each["point"]), margin, without, shown, rng))
@@ -168,7 +169,7 @@ def _answers(
 ) -> pd.DataFrame:
     """One row per sample and phrasing; a third answer is given now and then."""
     n, variants = margin.shape
-    third = rng.random(margin.shape) < 0.03
+    third = rng.random(margin.shape) < THIRD
     sample = np.repeat(np.arange(n), variants)
     return pd.DataFrame(
         {

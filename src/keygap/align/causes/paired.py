@@ -128,12 +128,13 @@ class Outcome:
         """The mean over pairs, with its interval and its standard error over samples."""
         count = int((sizes > 0).sum())
         if not count:
-            return Estimate(*[math.nan] * 5, 0, np.full(len(self.draws), math.nan))
+            drawn = np.full(len(self.draws), math.nan)
+            return Estimate(math.nan, math.nan, math.nan, math.nan, math.nan, 0, drawn)
         value = float(sums.sum() / sizes.sum())
         with np.errstate(invalid="ignore"):
             drawn = (self.draws @ sums) / (self.draws @ sizes)
         if count == 1:
-            return Estimate(value, *[math.nan] * 4, 1, drawn)
+            return Estimate(value, math.nan, math.nan, math.nan, math.nan, 1, drawn)
         ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
         low, high = (float(end) for end in np.nanquantile(drawn, ends))
         residuals = (sums - value * sizes) * count / sizes.sum()  # of a ratio, linearised

@@ -24,7 +24,7 @@ Mechanism = Literal["distance", "attention", "both", "neither", "undecided"]
 ALPHA = 0.01  # of all effects that are looked at together
 BOUND = 0.05  # of each of the two one-sided tests that bound an effect
 OF_LARGEST = 0.1  # an effect below this share of the largest is none
-OF_SPREAD = 0.2  # so is one below this share of the spread over samples (small in Cohen 1988)
+OF_SPREAD = 0.25  # so is one below this share of the spread over samples
 MIN_SAMPLES = 20
 MIN_DRAWS = 5
 RANDOM = "random-direction"
@@ -97,9 +97,15 @@ class Case:
         return cls(strengths, found, effects, random, smallest, n, outcome.n_variants)
 
     @property
-    def strongest(self) -> float:
-        """The strength of the largest total effect."""
-        return max(self.strengths, key=lambda at: abs(self.found[at, OUTCOME]["total"].value))
+    def main_strength(self) -> float:
+        """The strength at which following changes most, or else the hint margin."""
+
+        def change(at: float) -> tuple[float, float]:
+            sizes = [abs(self.found[at, each]["total"].value) for each in ("followed", OUTCOME)]
+            followed, margin = np.nan_to_num(sizes)
+            return float(followed), float(margin)
+
+        return max(self.strengths, key=change)
 
     def status(self, path: str) -> str:
         """Whether a path has an effect: the statuses of its effects at all strengths, as one.
@@ -220,7 +226,7 @@ def _effects(
 def _status(row: Mapping[Any, Any], draws: np.ndarray, smallest: float) -> str:
     """The status of one effect (rules 2 to 4 of ``verdict``)."""
     size, n = abs(row["value"]), row["n"]
-    if n < 2:
+    if n < MIN_SAMPLES:
         return "unclear"
     if row["p_holm"] <= ALPHA and size >= smallest:
         if row["effect"] != "direct":

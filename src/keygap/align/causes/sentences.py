@@ -68,9 +68,16 @@ def sentences(
         *(_margins(case, at) for at in case.strengths),
         _random(case),
         f"Effects below {number(case.smallest)} nats do not count: that is a tenth of the largest "
-        "effect of the map, or a fifth of the standard deviation over samples if this is larger.",
+        "effect of the map, or a quarter of the standard deviation over samples if this is larger.",
         _does_not_follow(case, mechanism),
     ]
+    if case.status("direct") == "generic":
+        said.append(
+            "Moved keys do change the answers with attention held, but random directions of the "
+            "same norm do so as much, so this is no evidence that distance matters."
+        )
+    if mechanism != "undecided":
+        said.append("Other samples, texts and models were not tested.")
     if not case.moved("image_attention"):
         said.append(
             "The map did not change the attention to the image measurably, so nothing is learnt "
@@ -97,7 +104,7 @@ def _label(place: Place) -> str:
 
 
 def _dose(case: Case, place: Place) -> str:
-    at = case.strongest
+    at = case.main_strength
     parts = []
     for dose, words in (
         ("gap", "the distance of image keys and text keys"),
@@ -114,15 +121,15 @@ def _dose(case: Case, place: Place) -> str:
 
 
 def _following(case: Case) -> str:
-    found = case.found[case.strongest, "followed"]
+    found = case.found[case.main_strength, "followed"]
     if not found["total"].n:
         return ""
     return (
         f"The wrong hint, in {case.n_variants} phrasings, is then followed in "
         f"{number(found['free'].value)} of answers instead of {number(found['none'].value)}, a "
-        f"change of {_with_interval(found['total'])}; with each query's attention to the image held "
-        f"the change is {_with_interval(found['direct'])}, and with only that attention changed it "
-        f"is {_with_interval(found['attention'])}."
+        f"change of {_with_interval(found['total'])}; with each query's attention to the image "
+        f"held the change is {_with_interval(found['direct'])}, and with only that attention "
+        f"changed it is {_with_interval(found['attention'])}."
     )
 
 
@@ -139,7 +146,7 @@ def _margins(case: Case, at: float) -> str:
 
 
 def _random(case: Case) -> str:
-    draws = draws_at(case.random, case.strongest)
+    draws = draws_at(case.random, case.main_strength)
     if not len(draws):
         return f"No random direction of the same norm was run; {MIN_DRAWS} are needed."
     ends = f"{number(draws.min())} to {number(draws.max())}"
@@ -164,10 +171,10 @@ def _does_not_follow(case: Case, mechanism: Mechanism) -> str:
                 "is not excluded, nor one at distances that no map here reached."
             )
         case "both":
-            found = case.found[case.strongest, OUTCOME]["interaction"]
+            found = case.found[case.main_strength, OUTCOME]["interaction"]
             return (
                 "It does not follow that the two effects add up: their interaction is "
-                f"{_with_interval(found)} nats at strength {case.strongest:g}."
+                f"{_with_interval(found)} nats at strength {case.main_strength:g}."
             )
         case "neither":
             return (

@@ -68,7 +68,7 @@ def verdict(
     attention (see ``mediation``), at the strongest strength of the map on each side of 0.
 
     1. The smallest effect that counts is a tenth of the largest effect of the map (total effects
-       included), and at least a fifth of the standard deviation of the outcome over samples.
+       included), and at least a quarter of the standard deviation of the outcome over samples.
     2. An effect *stands* if its p-value is at most 0.01 (Student's t over samples; Holm over all
        effects looked at) and its size is at least the smallest that counts.
     3. A *direct* effect stands only if it is also larger than what random directions of the same
