@@ -21,7 +21,7 @@ from keygap.models.positions import Tokens
 
 def attention_bias(
     *, layers: Sequence[int], nats: float = 1.0, queries: str | Sequence[str] = "text"
-) -> Intervention:
+) -> AttentionBias:
     """Image keys with a constant added to their attention logits.
 
     Args:

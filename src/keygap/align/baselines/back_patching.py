@@ -35,7 +35,7 @@ from keygap.models.vlm import VLM
 HIDDEN = "hidden"
 
 
-def back_patching(*, source: int, target: int, window: int = 1) -> Intervention:
+def back_patching(*, source: int, target: int, window: int = 1) -> BackPatching:
     """Image tokens whose late hidden states replace early ones in a second pass.
 
     Args:

@@ -43,7 +43,7 @@ def pai(
     gamma: float = 1.1,
     plausibility: float = 0.1,
     queries: str | Sequence[str] = CURRENT,
-) -> Intervention:
+) -> PAI:
     """Image keys with their attention logits raised, and a contrast with the prompt without image.
 
     The defaults are those of the authors' code, which leaves out the first two layers.

@@ -41,7 +41,7 @@ def replaced_attention(
     queries: str | Sequence[str] = "text",
     spread: float = 1.0,
     seed: int = 0,
-) -> Intervention:
+) -> ReplacedAttention:
     """Attention weights replaced by even or by random ones.
 
     Args:

@@ -48,7 +48,7 @@ def sink_redistribution(
     sinks_at_most: float = 0.5,
     share: float = SINK_SHARE,
     queries: str | Sequence[str] = "text",
-) -> Intervention:
+) -> SinkRedistribution:
     """Image tokens with the attention that image sinks get.
 
     Args:

@@ -37,9 +37,7 @@ from keygap.models.vlm import VLM
 STEPS = 1000  # of the diffusion
 
 
-def vcd(
-    *, alpha: float = 1.0, step: int = 500, plausibility: float = 0.1, seed: int = 0
-) -> Intervention:
+def vcd(*, alpha: float = 1.0, step: int = 500, plausibility: float = 0.1, seed: int = 0) -> VCD:
     """A contrast of next-token logits with those of a noisy image.
 
     The defaults are those of the paper. It acts on next-token logits alone: answers of several
