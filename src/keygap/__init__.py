@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
+    from keygap import align as align
     from keygap import bias as bias
     from keygap import gap as gap
+    from keygap.align.causes.running import causes as causes
     from keygap.benchmarks import benchmark as benchmark
     from keygap.bias.answers import Answers as Answers
     from keygap.bias.answers import answer as answer
-    from keygap.bias.attention import AttentionTable as AttentionTable
     from keygap.bias.attention import measure_attention as measure_attention
     from keygap.bias.attention_map import AttentionMap as AttentionMap
     from keygap.bias.attention_map import attention_map as attention_map
+    from keygap.bias.attention_table import AttentionTable as AttentionTable
     from keygap.bias.indices import attention_indices as attention_indices
-    from keygap.bias.link import LinkTable as LinkTable
     from keygap.bias.link import link as link
+    from keygap.bias.link_table import LinkTable as LinkTable
     from keygap.bias.probe import probe as probe
     from keygap.bias.reading import ReadingTable as ReadingTable
     from keygap.bias.reading import reading_layers as reading_layers
@@ -53,21 +55,23 @@ _PUBLIC = {
     "attention_indices": "keygap.bias.indices:attention_indices",
     "attention_map": "keygap.bias.attention_map:attention_map",
     "link": "keygap.bias.link:link",
+    "causes": "keygap.align.causes.running:causes",
     "reading_layers": "keygap.bias.reading:reading_layers",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
+    "align": "keygap.align",
     "bias": "keygap.bias",
     "VLM": "keygap.models:VLM",
     "Store": "keygap.store:Store",
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
-    "LinkTable": "keygap.bias.link:LinkTable",
+    "LinkTable": "keygap.bias.link_table:LinkTable",
     "ReadingTable": "keygap.bias.reading:ReadingTable",
     "Answers": "keygap.bias.answers:Answers",
     "AttentionMap": "keygap.bias.attention_map:AttentionMap",
-    "AttentionTable": "keygap.bias.attention:AttentionTable",
+    "AttentionTable": "keygap.bias.attention_table:AttentionTable",
     "UserError": "keygap.errors:UserError",
 }
 

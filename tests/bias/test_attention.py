@@ -13,8 +13,9 @@ from transformers import AttentionInterface
 import keygap as kg
 from bias.eager import eager_weights
 from keygap.benchmarks import Piece
-from keygap.bias.attention import COLUMNS, AttentionTable, measure_attention
+from keygap.bias.attention import measure_attention
 from keygap.bias.attention_pass import PromptReader
+from keygap.bias.attention_table import COLUMNS, AttentionTable
 from keygap.bias.indices import attention_indices
 from keygap.capture.attention import QueryGroups
 from keygap.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keygap.bias.attention import COLUMNS
+from keygap.bias.attention_table import COLUMNS
 from keygap.bias.indices import CHOICES, attention_indices, stages_of
 from keygap.errors import UserError
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import keygap as kg
-from keygap.bias.link import read_link, summarise
 from keygap.bias.link_inputs import COVARIATES, attention_quantities, outcome_of
+from keygap.bias.link_table import read_link, summarise
 from keygap.bias.separation import separation
 from keygap.contrasts.labels import SINK_SHARE
 from keygap.errors import UserError

@@ -56,7 +56,7 @@ def test_planted_truth(name):
         assert result.nats_by_critic["linear"] < 0.01  # a linear critic cannot see these
 
 
-@pytest.mark.parametrize("name", ["shift", "xor"])
+@pytest.mark.parametrize("name", ["shift", pytest.param("xor", marks=pytest.mark.slow)])
 def test_planted_truth_in_50(name):
     check_planted(name, 50, 6000)
 

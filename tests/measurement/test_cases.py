@@ -106,7 +106,7 @@ def test_a_single_word_is_shown_and_is_never_the_highest():
     assert "text_sink" not in set(table.summary()["highest"])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_what_depends_on_position_alone_goes_when_positions_match(seed):
     vectors = made_vectors(120, NATIVE, words=12, by_position=0.05, seed=seed)
     rows, _ = measured(vectors, "image_text", seed=seed)

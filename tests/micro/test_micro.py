@@ -45,6 +45,7 @@ def test_building_twice_gives_the_same_folder():
     assert build("linear") == build("linear")
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_built_loads_in_a_new_one():
     build("qformer")  # the one whose class transformers does not know by itself
     code = "import keygap as kg; print(kg.load('micro:qformer').connector)"

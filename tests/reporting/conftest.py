@@ -10,6 +10,7 @@ import pytest
 import keygap as kg
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.own import OwnContrast, Selection
+from keygap.reporting import page
 from made import as_of_keygap_0_1
 
 SITES = ["k_proj", "key"]
@@ -47,3 +48,9 @@ def run_folder(two_sites: Path, tmp_path: Path) -> Path:
     shutil.copytree(two_sites, tmp_path / "run")
     as_of_keygap_0_1(tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def not_drawn(monkeypatch):
+    """Make figures without drawing them, which takes most of the time of a report."""
+    monkeypatch.setattr(page, "_saved", lambda figure, root, name: {"name": name, "data": ""})

@@ -73,7 +73,8 @@ def probed(run_folder):
         {
             "layer": [0, 29], "head": "all", "link": "separation -> similarity",
             "measure": "spearman", "value": [0.5, 0.1], "ci_low": [0.3, -0.1],
-            "ci_high": [0.7, 0.3], "found": [True, False],
+            "ci_high": [0.7, 0.3], "p_value": [0.001, 0.3], "p_holm": [0.002, 0.3],
+            "found": [True, False], "detectable": 0.4, "n_samples": 60,
         }
     )  # fmt: skip
     files = {"attention.parquet": table, "link.csv": link.to_csv(index=False)}
@@ -93,6 +94,7 @@ def test_the_page_has_conditions_figures_and_what_was_left_out(probed):
     assert "<b>odd" not in page
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_without_probes_the_page_has_no_such_section(run_folder):
     assert "image or the text?" not in kg.report(run_folder).read_text()
 
@@ -106,7 +108,7 @@ def test_attention_is_per_token_and_without_sinks(probed):
 
 def test_conditions_are_drawn_with_their_values(probed):
     run = read_run(probed)
-    figure = bias.section(run).figures["conditions"]
+    figure = bias.drawn(run, bias.read(probed))["conditions"]
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels == ["hint: as_is", "hint: conflict", "hint: conflict_absent", "hint: agree"]
     container: Any = figure.axes[0].containers[0]

@@ -46,8 +46,9 @@ def test_the_page_has_the_verdict_tables_and_figure(tested, table):
     assert f"<strong>{decided.sentences[0]}</strong> {decided.sentences[1]}" in page
     assert page.index(decided.sentences[-1]) < page.index("free (total)")
     effects = rows_of(page, HEADING)[1:]
-    groups = 5  # mean-shift and whitening at -1 and 1, mean-shift of the reading layers at 1
-    assert len(effects) == 3 * groups
+    assert len(effects) == 3 * 2  # outcomes, strengths
+    others = rows_of(page, "The same for other maps")[1:]
+    assert len(others) == 2 * 3  # whitening at -1 and 1, mean-shift of the reading layers at 1
     baselines = rows_of(page, "Baselines:")[1:]
     assert ["as it is", *BASELINES] == [row.split('"name">')[1].split("<")[0] for row in baselines]
     assert f'alt="{alternative_text([table])}"' in page
@@ -78,8 +79,9 @@ def test_names_of_maps_are_escaped(run_folder, table):
 def test_an_experiment_without_a_map_has_baselines_and_no_figure(run_folder):
     points = [point(), *(point("baseline", name, strength=1.0) for name in BASELINES)]
     causes_table("attention", n=20, points=points, n_bootstraps=20).save(run_folder)
-    section = causes.section(read_run(run_folder))
-    assert section is not None
+    table = causes.read(run_folder)
+    assert table is not None
+    section = causes.section(read_run(run_folder), table)
     assert (section.figure, section.effects, section.steered) == (None, [], [])
     assert len(section.baselines) == 4
     page = kg.report(run_folder).read_text()
@@ -122,13 +124,17 @@ def test_generated_answers_have_no_rows_of_margins(table):
     assert {row["outcome"] for row in shown} == {"wrong hint followed"}
 
 
-def test_one_baseline_at_two_strengths_is_told_apart():
-    points = [point(), *(point("baseline", "attention-bias", strength=s) for s in (1.0, 2.0))]
+def test_baselines_are_told_apart_by_strength_and_layers():
+    points = [
+        point(),
+        *(point("baseline", "attention-bias", "", "all", strength) for strength in (1.0, -2.0)),
+    ]
     table = causes_table("neither", n=20, points=points, n_bootstraps=20)
-    assert [row["name"] for row in causes.baselines(table)] == [
-        "as it is",
-        "attention-bias, 1",
-        "attention-bias, 2",
+    shown = [(row["name"], row["layers"], row["strength"]) for row in causes.baselines(table)]
+    assert shown == [
+        ("as it is", "", ""),
+        ("attention-bias", "all", "1"),
+        ("attention-bias", "all", "-2"),
     ]
 
 
@@ -178,13 +184,11 @@ def test_the_gap_is_of_what_was_measured(table):
     assert figure.axes[0].get_ylabel() == "distance of mean keys"
 
 
-def test_several_models_have_a_column_each_in_the_overview(table, tested, tmp_path):
+def test_several_models_have_a_column_each(table):
     other = causes_table("distance", n=20, points=few_points(), n_bootstraps=20, model="other")
-    figure = causes.overview([table, other])
-    assert figure is not None
+    figure = dose_response(causes.drawable([table, None, other]))
     assert len(figure.axes) == 6
     assert [axes.get_title().split("\n")[0] for axes in figure.axes[:2]] == ["made:model", "other"]
-    assert causes.overview([table]) is None
     assert len(figure.legends[0].get_texts()) == 5  # each label once
 
 

@@ -55,6 +55,7 @@ def test_a_run_measured_by_another_version_says_what_to_do(measured, tmp_path):
         kg.report(folder)
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_hostile_text_is_shown_and_not_run(measured, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(measured, folder)
@@ -83,6 +84,7 @@ def first_table(page: str) -> tuple[list[str], list[list[str]]]:
     return cells[0], cells[1:]
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_the_ladder_comes_before_the_halves_and_missing_values_are_blank(run_folder):
     headings, rows = first_table(kg.report(run_folder).read_text())
     assert headings.index("ratio") < headings.index("95 % interval")
@@ -133,6 +135,7 @@ def test_a_name_with_two_meanings_lists_the_runs_of_each(two_sites, run_folder):
     assert not any(item["where"] for item in definitions(runs) if item["name"] == "image_text")
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_a_contrast_with_one_word_is_marked_in_the_page(run_folder):
     frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
     frame = frame[frame["rung"] != "single"]
@@ -189,6 +192,7 @@ def test_figures_show_every_contrast_between_modalities(two_gaps):
     assert sides == [["image", "text"], ["image", "template"]]
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_a_ratio_without_a_bound_reads_the_same_in_every_table(two_sites, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(two_sites, folder)
@@ -215,6 +219,7 @@ def test_runs_of_different_sites_share_a_report(two_sites, tmp_path):
     assert drawn == {"ladder-k_proj", "ladder-key", "tsne-k_proj", "tsne-key"}
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_a_run_with_nothing_measured_has_a_report_that_says_why(store, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(store.root, folder)
@@ -224,6 +229,7 @@ def test_a_run_with_nothing_measured_has_a_report_that_says_why(store, tmp_path)
     assert first_table(page)[1] == []
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_several_runs_share_one_report(measured, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:

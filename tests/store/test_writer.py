@@ -200,7 +200,7 @@ with StoreWriter(root, IDENTITY) as writer:
 """
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_run_killed_between_a_part_and_its_commit_ends_the_same(tmp_path, number):
     root = tmp_path / "run"
     code = KILLED.format(tests=str(Path(__file__).parents[1]), root=str(root), number=number)

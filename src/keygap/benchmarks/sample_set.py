@@ -178,6 +178,29 @@ class SampleSet:
             logger.info("%s: %d of %d samples have no caption", self.name, missing, len(self))
         return replace(self, benchmark=captioned, places=places)
 
+    def apart(self, count: int) -> tuple[SampleSet, SampleSet]:
+        """Divide the set in two that share no image: at most ``count`` samples, and others.
+
+        Images are taken in the order of the set, each with all of its samples. Those of the last
+        one that do not fit into ``count`` are in neither set.
+
+        Args:
+            count: samples of the first set.
+        """
+        numbers: dict[str, list[int]] = {}
+        for number, entry in enumerate(self.entries):
+            numbers.setdefault(entry.image_key or entry.id, []).append(number)
+        first: list[int] = []
+        rest: list[int] = []
+        for own in numbers.values():
+            if len(first) < count:
+                first += own
+            else:
+                rest += own
+        parts = (sorted(first[:count]), sorted(rest))
+        one, other = (replace(self, places=tuple(self.places[n] for n in own)) for own in parts)
+        return one, other
+
     def batches(self, size: int) -> list[SampleSet]:
         """Divide the set into consecutive sets of at most ``size`` samples.
 

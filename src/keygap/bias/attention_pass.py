@@ -62,7 +62,8 @@ def _tapped(vlm: VLM, layers: Sequence[int], read: Read) -> AttentionTap:
     modules = [layer.attention for layer in owners.values() if layer.attention is not None]
 
     def handler(call: AttentionCall) -> Any:
-        read(owners[id(call.module)], call)
+        if not vlm.interventions.preparing:
+            read(owners[id(call.module)], call)
         return call.proceed()
 
     return AttentionTap(modules, handler, reads=True)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from sklearn.linear_model import LogisticRegression
 
 from keygap import random_streams
 from keygap.benchmarks.scoring import normalised
@@ -146,7 +145,9 @@ _ANSWERS = ("chosen_image_only", "chosen", "chosen_text_only")
 
 
 def _fitted(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and balance point of a logistic regression without a penalty worth the name."""
+    """Slope and balance point of a logistic regression, practically without a penalty."""
+    from sklearn.linear_model import LogisticRegression  # slow to import, and a report needs none
+
     scale = float(x.std()) or 1.0
     model = LogisticRegression(C=1e4, max_iter=1000).fit(x[:, None] / scale, y)
     slope = float(model.coef_[0, 0]) / scale

@@ -32,7 +32,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-CHAIN = ("separation", "similarity", "attention", "answer")
+from keygap.bias.link_table import CHAIN
+
 LINKS = (*pairwise(CHAIN), (CHAIN[0], CHAIN[-1]))
 COLLINEAR = 1e-4  # a quantity of which others leave less than this share is determined by them
 

@@ -39,6 +39,7 @@ MAX_NEW_TOKENS = 16
 READS_AHEAD = "the model's prompt attends to the answer that follows, which then has no likelihood"
 MASKED = -1e30  # a model gives tokens that it never says a logit below this
 NO_NUMBERS = "the likelihood of an answer is not a number: another dtype may help"
+NONE_POSSIBLE = "none of the possible answers is likely enough to be kept by contrastive decoding"
 
 Spelling = tuple[int, ...]  # token ids
 Spelled = dict[str, list[Spelling]]  # the spellings of each candidate of a sample
@@ -85,6 +86,9 @@ def score(
 ) -> tuple[list[Scored], Reasons]:
     """Let a model answer some samples, which are run as one batch where possible.
 
+    Interventions act on the passes, and on next-token logits by ``decide``. Where one decides,
+    samples that need more than the next token are left out with that reason.
+
     Args:
         vlm: the model.
         samples: the samples.
@@ -113,6 +117,9 @@ def score(
             left_out[sample.id] = str(reason)
     found: dict[str, Scored] = {}
     for way, group in groups.items():
+        if way != "next token" and (why := vlm.interventions.undecided):
+            left_out |= dict.fromkeys((sample.id for sample in group), why)
+            continue
         usable, batch, refused = labelled(vlm, group, pictures)
         left_out |= refused
         if batch is None:
@@ -121,13 +128,19 @@ def score(
             said = _generated(vlm, usable, batch, max_new_tokens)
             found |= {one: Scored(one, text, {}) for one, text in said.items()}
             continue
-        by = _by_next_token if way == "next token" else _by_whole_answers
-        likelihoods = by(vlm, batch, [spelled[sample.id] for sample in usable])
+        names = [spelled[sample.id] for sample in usable]
+        if way == "next token":
+            logits = vlm.interventions.decide(vlm, usable, batch, next_logits(vlm, batch))
+            likelihoods = _by_next_token(logits, names)
+        else:
+            likelihoods = _by_whole_answers(vlm, batch, names)
         for sample, likelihood in zip(usable, likelihoods, strict=True):
             if likelihood is None:
                 left_out[sample.id] = READS_AHEAD
             elif any(map(math.isnan, likelihood.values())):
                 left_out[sample.id] = NO_NUMBERS
+            elif max(likelihood.values()) == -math.inf:
+                left_out[sample.id] = NONE_POSSIBLE
             else:
                 found[sample.id] = Scored(sample.id, choose_option(likelihood), likelihood)
     return [found[sample.id] for sample in samples if sample.id in found], left_out
@@ -173,12 +186,12 @@ def spellings(tokenizer: PreTrainedTokenizerBase, candidate: str) -> list[Spelli
 
 
 def _by_next_token(
-    vlm: VLM, batch: Batch, spelled: Sequence[Spelled]
+    logits: Float[Tensor, "b vocabulary"], spelled: Sequence[Spelled]
 ) -> list[dict[str, float] | None]:
     """Log-probability of the first token of each sample's candidates, in nats."""
     found: list[dict[str, float] | None] = []
-    for logits, names in zip(next_logits(vlm, batch), spelled, strict=True):
-        log_probability = logits.float().log_softmax(-1)
+    for row, names in zip(logits, spelled, strict=True):
+        log_probability = row.float().log_softmax(-1)
         first = {name: sorted({ids[0] for ids in own}) for name, own in names.items()}
         found.append(
             {name: float(log_probability[ids].logsumexp(0)) for name, ids in first.items()}

@@ -48,7 +48,7 @@ def attention_at(call: AttentionCall, places: Int[Tensor, "b q"]) -> QueryAttent
         call: one call of the attention function.
         places: query positions of each prompt.
     """
-    logits = _logits(call, places)
+    logits = logits_of(call, places)
     seen = visible(call, places)
     if torch.is_tensor(call.mask) and call.mask.is_floating_point():
         # a row that sees nothing attends evenly in the model's own arithmetic, and here too
@@ -65,23 +65,32 @@ def attention_at(call: AttentionCall, places: Int[Tensor, "b q"]) -> QueryAttent
     return QueryAttention(logits, weights, seen)
 
 
-def _logits(call: AttentionCall, places: Int[Tensor, "b q"]) -> Float[Tensor, "b heads q s"]:
-    """Query-key products after scale, soft cap and position bias.
+def logits_of(
+    call: AttentionCall, places: Int[Tensor, "b q"], columns: Int[Tensor, " s"] | None = None
+) -> Float[Tensor, "b heads q s"]:
+    """Query-key products after scale, soft cap and position bias, in float32.
 
     The query heads of a group are multiplied with their key head as further queries of it, so that
     keys are not copied for every query head.
+
+    Args:
+        call: one call of the attention function.
+        places: query positions of each prompt.
+        columns: which keys; None means all.
     """
     batch, heads, _, head_dim = call.query.shape
-    key_heads, length = call.key.shape[1:3]
+    key = call.key if columns is None else call.key[:, :, columns]
+    key_heads, length = key.shape[1:3]
     index = places[:, None, :, None].expand(batch, heads, -1, head_dim)
     query = call.query.gather(2, index).float().reshape(batch, key_heads, -1, head_dim)
-    logits = query @ call.key.float().transpose(-1, -2) * call.scaling
+    logits = query @ key.float().transpose(-1, -2) * call.scaling
     logits = logits.reshape(batch, heads, -1, length)
     if (cap := call.keywords.get("softcap")) is not None:
         logits = torch.tanh(logits / cap) * cap
     for name in ("position_bias", "attention_bias"):
         if (bias := call.keywords.get(name)) is not None:
-            logits = logits + rows_of(bias, places).float()
+            rows = rows_of(bias, places).float()
+            logits = logits + (rows if columns is None else rows[..., columns])
     return logits
 
 
@@ -186,7 +195,17 @@ def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor
         lengths = torch.full((batch,), length, device=call.query.device)
     else:
         lengths = attention_mask.sum(1).to(call.query.device)
+    return received_at(call, lengths - 1)
+
+
+def received_at(call: AttentionCall, ends: Int[Tensor, " b"]) -> Float[Tensor, "b s"]:
+    """What ``received`` returns, for prompts that end at these positions.
+
+    Args:
+        call: one call of the attention function.
+        ends: the query that is the last position of each prompt.
+    """
     back = torch.arange(QUERIES, device=call.query.device)
-    found = attention_at(call, (lengths[:, None] - 1 - back).clamp_min(0))
+    found = attention_at(call, (ends[:, None] - back).clamp_min(0))
     visible_keys = found.seen.sum(-1, keepdim=True)
     return (found.weights * found.seen * visible_keys).mean((1, 2))

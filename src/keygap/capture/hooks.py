@@ -73,6 +73,7 @@ class Capture:
         self.output: Any = None
         self._read: dict[Key, Tensor] = {}
         self._inputs: Mapping[str, Any] = {}  # of the pass that is read; other passes are not
+        self._in_preparation = False  # whether that pass is one that an intervention needs first
         tapped = sum(layer.calls_function for layer in self.layers) if attention else 0
         self._wanted = len(self.layers) * len(self.sites) + tapped
         self._hooks = ExitStack()
@@ -108,6 +109,7 @@ class Capture:
         """
         self._forget()
         self._inputs = batch.inputs if isinstance(batch, Batch) else batch
+        self._in_preparation = self.vlm.interventions.preparing
         stopped = suppress(_EverythingRead)
         try:
             with stopped, nullcontext() if self.gradients else torch.no_grad():
@@ -141,9 +143,15 @@ class Capture:
             return
         hooks.callback(handle.remove)
 
+    @property
+    def _reading(self) -> bool:
+        """Whether the current pass is the one that is read."""
+        own = self._in_preparation == self.vlm.interventions.preparing
+        return bool(self._inputs) and own
+
     def _shape(self) -> tuple[int, int] | None:
         """Prompts and tokens of the pass that is read; None in any other."""
-        if not self._inputs:
+        if not self._reading:
             return None
         batch, tokens = self._inputs["input_ids"].shape
         return batch, tokens
@@ -164,7 +172,7 @@ class Capture:
         return modules
 
     def _read_call(self, owners: Mapping[int, DecoderLayer], call: AttentionCall) -> Any:
-        if not self._inputs:
+        if not self._reading:
             return call.proceed()
         layer = owners[id(call.module)]
         if self.attention:

@@ -9,6 +9,8 @@ computed by the model's eager attention.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -95,6 +97,36 @@ def add_bias(call: AttentionCall, bias: Float[Tensor, "b heads t s"], offset: in
     mask = additive_mask(call, offset)
     biased = torch.where(_not_hidden(mask), mask + bias.to(mask.dtype), mask)
     return _masked(call, biased)
+
+
+def with_logits(
+    call: AttentionCall,
+    logits: Float[Tensor, "b heads t s"],
+    queries: Bool[Tensor, "b t"],
+    offset: int,
+) -> AttentionCall:
+    """The same call, in which some queries attend by given logits; hidden keys stay hidden.
+
+    These queries become zero, so that the logits are what the mask adds. A learned sink keeps its
+    own logit.
+
+    Args:
+        call: one call of the attention function.
+        logits: attention logits in nats; dimensions of size 1 are broadcast.
+        queries: the queries that attend by them.
+        offset: the position of the first query minus that of the first key.
+    """
+    mask = additive_mask(call, offset)
+    chosen = queries[:, None, :, None]
+    given = torch.where(_not_hidden(mask), logits.to(mask.dtype), mask)
+    biases = {
+        name: torch.where(chosen, 0.0, bias)
+        for name in ("position_bias", "attention_bias")
+        if (bias := call.keywords.get(name)) is not None
+    }
+    query = call.query.masked_fill(chosen, 0.0)
+    call = replace(call, query=query, keywords={**call.keywords, **biases})
+    return _masked(call, torch.where(chosen, given, mask))
 
 
 def additive_mask(call: AttentionCall, offset: int) -> Float[Tensor, "b heads t s"]:

@@ -13,11 +13,11 @@ the whole attention call. The stack of a model must hold to three rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,10 @@ from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.positions import PromptLabels, Tokens
 from keygap.models.projections import PROJECTIONS
 from keygap.models.site_hooks import hook_hidden, hook_projection
+
+if TYPE_CHECKING:
+    from keygap.benchmarks import Sample
+    from keygap.models.vlm import VLM
 
 ARGUMENTS = ("query", "key", "value")  # of the attention function
 WHOLE_CALL = "attention"
@@ -98,6 +102,55 @@ class Intervention:
         """
         raise NotImplementedError(f"{type(self).__name__} changes no attention call")
 
+    def hooks(self, layer: DecoderLayer) -> Iterator[RemovableHandle]:
+        """Set further hooks that this intervention needs on a layer's modules.
+
+        They see what all applied interventions leave. The stack removes them with the intervention.
+
+        Args:
+            layer: one of the layers.
+        """
+        return iter(())
+
+    def prepare(self, vlm: VLM, batch: Batch | Mapping[str, Any]) -> None:
+        """Run a first pass that this intervention needs before a pass over a batch.
+
+        Interventions that override this method are lifted meanwhile; the others act. What reads
+        the pass itself sees nothing of the first one.
+
+        Args:
+            vlm: the model.
+            batch: what ``vlm.forward`` or ``vlm.generate`` was given.
+        """
+
+    @property
+    def decides(self) -> bool:
+        """Whether ``decide`` changes logits, so that an answer cannot do without it."""
+        return type(self).decide is not Intervention.decide
+
+    def decide(
+        self,
+        vlm: VLM,
+        samples: Sequence[Sample],
+        batch: Batch,
+        logits: Float[Tensor, "b vocabulary"],
+    ) -> Float[Tensor, "b vocabulary"]:
+        """The logits of the token after each prompt from which the answer is read.
+
+        Contrastive decoding compares them with those of further passes. Interventions that are
+        applied act in these passes, too, and ``decide`` is not called for them.
+
+        Args:
+            vlm: the model.
+            samples: what the batch was made of.
+            batch: the prompts.
+            logits: what the model computed, changed by the interventions before this one.
+
+        Returns:
+            New logits, or the same ones.
+        """
+        return logits
+
 
 @dataclass(frozen=True)
 class _Pass:
@@ -124,10 +177,33 @@ class InterventionStack:
         self._is_encoder = is_encoder
         self._applied: list[Intervention] = []
         self._suspended = False
+        self._preparing = False
         self._prompts: PromptLabels | None = None
         self._pass = _Pass()
         self._taps: list[AttentionTap] = []
         self._hooks = ExitStack()
+
+    @property
+    def active(self) -> tuple[Intervention, ...]:
+        """The interventions that act, in order; none while they are suspended."""
+        return () if self._suspended else tuple(self._applied)
+
+    @property
+    def preparing(self) -> bool:
+        """Whether the current pass is one that an intervention needs before that of the caller."""
+        return self._preparing
+
+    @property
+    def undecided(self) -> str:
+        """Why answers of several tokens cannot be had under the interventions; empty if they can.
+
+        Only the logits of the first token of an answer go through ``decide``.
+        """
+        names = ", ".join(each.name for each in self.active if each.decides)
+        return names and (
+            f"no answer of several tokens can be had under {names}, which acts on the logits of "
+            "its first token alone: use questions whose answers differ in that token"
+        )
 
     @property
     def identity(self) -> list[dict[str, Any]]:
@@ -158,6 +234,32 @@ class InterventionStack:
             self._suspended = before
             self._set(self._applied)
 
+    def decide(
+        self,
+        vlm: VLM,
+        samples: Sequence[Sample],
+        batch: Batch,
+        logits: Float[Tensor, "b vocabulary"],
+    ) -> Float[Tensor, "b vocabulary"]:
+        """Next-token logits after the ``decide`` of each intervention; arguments as there."""
+        for intervention in self.active:
+            logits = intervention.decide(vlm, samples, batch, logits)
+        return logits
+
+    def prepare(self, vlm: VLM, batch: Batch | Mapping[str, Any]) -> None:
+        """Let interventions that need a pass of their own run it; arguments as there."""
+        own = [each for each in self.active if type(each).prepare is not Intervention.prepare]
+        if not own:
+            return
+        before, self._preparing = self._applied, True
+        try:
+            self._set(_without(before, own))
+            for intervention in own:
+                intervention.prepare(vlm, batch)
+        finally:
+            self._preparing = False
+            self._set(before)
+
     @contextmanager
     def labels_of(self, batch: Batch | None) -> Iterator[None]:
         """Let the passes of a block be those of a batch, whose labels interventions see."""
@@ -174,7 +276,7 @@ class InterventionStack:
         """Hook exactly these interventions; all hooks are set anew, so that they are in order."""
         self._hooks.close()
         self._applied = applied
-        active = [] if self._suspended else applied
+        active = self.active
         if not active:
             return
         with ExitStack() as hooks:  # undone if one of them cannot be set
@@ -186,6 +288,10 @@ class InterventionStack:
             for intervention in reversed(active):  # each goes before those that are hooked already
                 for handle in self._module_hooks(intervention):
                     hooks.callback(handle.remove)
+            for intervention in active:
+                for index in intervention.layers:
+                    for handle in intervention.hooks(self._layers[index]):
+                        hooks.callback(handle.remove)
             self._hooks = hooks.pop_all()
 
     def _begin_pass(
@@ -217,7 +323,7 @@ class InterventionStack:
             return None
         owners: dict[int, DecoderLayer] = {}
         modules = []
-        for layer in (self._layers[index] for index in intervention.layers):
+        for layer in self._layers_of(intervention):
             if layer.attention is None:
                 raise UserError(
                     f"layer {layer.index} has no attention ({layer.kind}): there is nothing to "
@@ -226,6 +332,15 @@ class InterventionStack:
             owners[id(layer.attention)] = layer
             modules.append(layer.attention)
         return AttentionTap(modules, partial(self._attend, intervention, owners))
+
+    def _layers_of(self, intervention: Intervention) -> Iterator[DecoderLayer]:
+        for index in intervention.layers:
+            if not 0 <= index < len(self._layers):
+                raise UserError(
+                    f"there is no layer {index} for {intervention.name!r}: the model has "
+                    f"{len(self._layers)} layers (0 to {len(self._layers) - 1})"
+                )
+            yield self._layers[index]
 
     def _attend(
         self, intervention: Intervention, owners: dict[int, DecoderLayer], call: AttentionCall
@@ -254,7 +369,7 @@ class InterventionStack:
 
     def _module_hooks(self, intervention: Intervention) -> Iterator[RemovableHandle]:
         """The hooks of an intervention on projections and on the residual stream."""
-        for layer in (self._layers[index] for index in intervention.layers):
+        for layer in self._layers_of(intervention):
             for site in intervention.sites:
                 function = partial(self._change, intervention, site, layer)
                 if site in PROJECTIONS:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from keygap.errors import UserError, unknown
@@ -21,6 +22,10 @@ from keygap.tokens import MODALITIES, TEXT_ROLES, TokenLabels
 
 TOKEN_NAMES = (*MODALITIES, *TEXT_ROLES, "thumbnail")
 GENERATED = ("text", "answer")  # what a generated token is
+_NO_LABELS = (
+    "an intervention chooses tokens by their labels, and this pass has none: give the prompter's "
+    "batch to vlm.forward, vlm.generate or a Capture"
+)
 
 
 def known_tokens(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -61,6 +66,14 @@ class PromptLabels:
         if mask is not None and mask.ndim == 2:
             starts = tuple(int(start) for start in mask.long().argmax(1))
         return cls(batch.labels, starts, int(batch.inputs["input_ids"].shape[1]))
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The position of each prompt's last token, any answer that follows left out."""
+        return tuple(
+            start + int(np.flatnonzero(labels.role != "answer")[-1])
+            for start, labels in zip(self.starts, self.labels, strict=True)
+        )
 
     def are(self, names: tuple[str, ...], device: torch.device) -> Bool[Tensor, "b width"]:
         """Which positions are of one of these modalities or roles; padding is of none."""
@@ -105,15 +118,19 @@ class Tokens:
         if self.image_features:
             return self._full("image" in names, self.count)
         if self.prompts is None:
-            raise UserError(
-                "an intervention chooses tokens by their labels, and this pass has none: give the "
-                "prompter's batch to vlm.forward, vlm.generate or a Capture"
-            )
+            raise UserError(_NO_LABELS)
         stop = self.start + self.count
         prompt = self.prompts.are(names, self.device)[:, self.start : stop]
         prompt = prompt.repeat_interleave(self.batch // len(self.prompts.labels), dim=0)
         new = any(name in GENERATED for name in names)
         return torch.cat([prompt, self._full(new, self.count - prompt.shape[1])], dim=1)
+
+    def last(self) -> Int[Tensor, " b"]:
+        """Where each prompt's last token is, counted from the first of these positions."""
+        if self.prompts is None:
+            raise UserError(_NO_LABELS)
+        ends = torch.tensor(self.prompts.ends, device=self.device)
+        return ends.repeat_interleave(self.batch // len(ends)) - self.start
 
     def _full(self, value: bool, count: int) -> Tensor:
         return torch.full((self.batch, count), value, device=self.device)

@@ -144,6 +144,7 @@ class VLM:
                 f"{self.name} is an encoder-decoder and reads no answer after its prompt: give the "
                 "decoder its ids with forward(batch, answers=...)"
             )
+        self.interventions.prepare(self, batch)
         with self.interventions.labels_of(batch if isinstance(batch, Batch) else None):
             inputs = self.inputs_of(batch)
             start = self._decoder_start(inputs)
@@ -165,13 +166,17 @@ class VLM:
 
         Raises:
             UserError: prompts of different lengths, which are padded where the answer would begin;
-                or the model cannot run a prompt whose images have no pixels.
+                an intervention that acts on the logits of one token; or the model cannot run a
+                prompt whose images have no pixels.
         """
         if len({len(labels) for labels in batch.labels}) > 1:
             raise UserError(
                 "prompts of different lengths are padded on the right, where an answer would "
                 "begin: generate from prompts of one length, or one by one"
             )
+        if reason := self.interventions.undecided:
+            raise UserError(reason)
+        self.interventions.prepare(self, batch)
         generate: Any = self.model.generate
         with (
             self.interventions.labels_of(batch),

@@ -1,15 +1,12 @@
 """Text bias in the report: conditions of the probes, attention by layer and head, and the chain.
 
-Each figure is drawn if its file is in the run folder. The tables are read here from their files,
-because the modules that make them need a model.
+Each figure is drawn if its file is in the run folder. All files are read before anything is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,49 +14,56 @@ from jaxtyping import Float
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from keygap.bias.attention_table import AttentionTable
+from keygap.bias.link_table import read_link
 from keygap.bias.table import BiasTable, read_bias
 from keygap.reporting.figures import canvas
 from keygap.reporting.run import Run
-from keygap.store.reading import read_csv, read_table
-from keygap.store.results import is_recorded, result_checksums
+from keygap.store.results import is_recorded
 from keygap.store.run import ATTENTION, BIAS, LINK
 
-REMEDY = "run keygap bias again with this folder as --out"
-ATTENTION_COLUMNS = ("layer", "head", "queries", "modality", "role", "sink", "n_keys", "relative")
-LINK_TEXT = ("head", "link", "measure")
-LINK_COLUMNS = ("layer", *LINK_TEXT, "value", "ci_low", "ci_high", "found")
 MEASURES = {"accuracy": "#0072B2", "followed": "#D55E00"}
 COLUMNS = ("accuracy", "changed", "followed", "tpr", "coarse_tpr", "margin", "hint_effect")
 
 
 @dataclass(frozen=True)
-class BiasSection:
-    """What the report shows about text bias in one run.
+class BiasFiles:
+    """What a run folder has about text bias; None for what it has not.
 
     Attributes:
-        table: the probes; None if none was asked.
-        figures: by name.
+        answers: of the probes.
+        attention: rows of ``attention.parquet``.
+        link: rows of ``link.csv``.
     """
 
-    table: BiasTable | None
-    figures: dict[str, Figure]
+    answers: BiasTable | None
+    attention: pd.DataFrame | None
+    link: pd.DataFrame | None
 
 
-def section(run: Run) -> BiasSection:
-    """Read what the run has about text bias, and draw it.
+def read(root: Path) -> BiasFiles:
+    """Read what a run folder has about text bias.
 
     Raises:
         UserError: a file is damaged.
     """
+    return BiasFiles(
+        read_bias(root) if is_recorded(root, BIAS) else None,
+        AttentionTable.read(root).frame if is_recorded(root, ATTENTION) else None,
+        read_link(root).frame if is_recorded(root, LINK) else None,
+    )
+
+
+def drawn(run: Run, files: BiasFiles) -> dict[str, Figure]:
+    """The figures of what there is, by name."""
     figures: dict[str, Figure] = {}
-    table = read_bias(run.root) if is_recorded(run.root, BIAS) else None
-    if table is not None:
-        figures["conditions"] = conditions(run, table.frame)
-    if is_recorded(run.root, ATTENTION):
-        figures["attention"] = attention(run, _attention(run.root))
-    if is_recorded(run.root, LINK):
-        figures["link"] = chain(run, _link(run.root))
-    return BiasSection(table, figures)
+    if files.answers is not None:
+        figures["conditions"] = conditions(run, files.answers.frame)
+    if files.attention is not None:
+        figures["attention"] = attention(run, files.attention)
+    if files.link is not None:
+        figures["link"] = chain(run, files.link)
+    return figures
 
 
 def conditions(run: Run, frame: pd.DataFrame) -> Figure:
@@ -153,7 +157,7 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
             np.stack([value - own["ci_low"], own["ci_high"] - value])
         )
         ax.errorbar(own["layer"], value, yerr=ends, fmt="none", color="#8C8C8C")
-        found = own["found"].astype(bool).to_numpy()
+        found = own["found"].to_numpy(bool)
         for here, fill in ((found, "#0072B2"), (~found, "white")):
             ax.plot(
                 own["layer"][here], value[here], "o", markersize=4,
@@ -164,15 +168,3 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
         ax.set_title(link if measure == "spearman" else "the whole chain")
     figure.suptitle(f"{run.model}: links of the chain (filled: found)", fontsize=9)
     return figure
-
-
-def _attention(root: Path) -> pd.DataFrame:
-    checksums = result_checksums(root, ATTENTION, REMEDY)
-    return read_table(root / ATTENTION, REMEDY, ATTENTION_COLUMNS, checksums).to_pandas()
-
-
-def _link(root: Path) -> pd.DataFrame:
-    checksums = result_checksums(root, LINK, REMEDY)
-    text: Sequence[str] = (*LINK_TEXT, "found")
-    options: dict[str, Any] = {"dtype": dict.fromkeys(LINK_TEXT, str)}
-    return read_csv(root / LINK, REMEDY, LINK_COLUMNS, text, checksums, **options)

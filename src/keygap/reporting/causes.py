@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -41,11 +42,12 @@ class CausesSection:
 
     Attributes:
         verdict: the mechanism, in sentences.
-        effects: rows of the mediation table, at the strongest strengths: ``map``, ``site``,
-            ``layers``, ``strength``, ``outcome``, ``n``, a text for each of ``EFFECTS`` and for
-            ``share``.
-        baselines: rows of the table of baselines, the model as it is first: ``name``, ``n`` and a
-            text for each of ``MEASURES``.
+        effects: rows of the mediation table of the map that decides, at its strongest strengths:
+            ``map``, ``site``, ``layers``, ``strength``, ``outcome``, ``n``, a text for each of
+            ``EFFECTS`` and for ``share``.
+        others: the same of other maps, on following and the hint margin.
+        baselines: rows of the table of baselines, the model as it is first: ``name``, ``layers``,
+            ``strength``, ``n`` and a text for each of ``MEASURES``.
         steered: rows of the summary of maps and random directions.
         across: rows about correlations over points: ``outcome``, ``predictor``, ``given``,
             ``value``, ``n_points``.
@@ -55,6 +57,7 @@ class CausesSection:
 
     verdict: Verdict
     effects: list[dict[str, Any]]
+    others: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
     steered: list[dict[Any, Any]]
     across: list[dict[str, Any]]
@@ -62,50 +65,47 @@ class CausesSection:
     alt: str
 
 
-def tables_of(runs: Sequence[Run]) -> list[CausesTable]:
-    """The tables of those runs that have the experiment.
+def read(root: Path) -> CausesTable | None:
+    """Read what a run folder has of the experiment; None if it was not run there.
 
     Raises:
         UserError: a file is damaged.
     """
-    return [read_causes(run.root) for run in runs if is_recorded(run.root, ALIGNMENT)]
+    return read_causes(root) if is_recorded(root, ALIGNMENT) else None
 
 
-def overview(tables: Sequence[CausesTable]) -> Figure | None:
-    """The figure of several models, side by side; None for fewer than two with a map."""
-    drawn = [table for table in tables if place_of(table.points) is not None]
-    return dose_response(drawn) if len(drawn) > 1 else None
+def drawable(tables: Sequence[CausesTable | None]) -> list[CausesTable]:
+    """The tables with a map, whose dose and response can be drawn."""
+    return [table for table in tables if table is not None and place_of(table.points) is not None]
 
 
-def section(run: Run) -> CausesSection | None:
-    """Read what the run has about causes, and draw it.
+def section(run: Run, table: CausesTable) -> CausesSection:
+    """What the report shows of the experiment in one run.
 
-    Returns:
-        The section; None if the experiment was not run.
-
-    Raises:
-        UserError: a file is damaged.
+    Args:
+        run: the run.
+        table: of the run.
     """
-    found = tables_of([run])
-    if not found:
-        return None
-    table = found[0]
     drawing: dict[str, Any] = {
         "n_bootstraps": int(table.settings["n_bootstraps"]),
         "seed": int(table.settings["seed"]),
     }
     points = strongest(table.points)
     decided = verdict(table.samples, points, model=run.model, **drawing)
-    has_map = place_of(table.points) is not None
-    steered = table.points["kind"].isin(["map", "control"])
-    shown = table.frame[table.frame["point"].isin(table.points.loc[steered, "point"])]
+    rows = effects(mediation(table.samples, points, **drawing))
+    deciding = [(row["map"], row["site"], row["layers"]) == decided.decides for row in rows]
+    main = [row for row, decides in zip(rows, deciding, strict=True) if decides]
+    others = [row for row, decides in zip(rows, deciding, strict=True) if not decides]
+    is_steered = table.points["kind"].isin(["map", "control"])
+    shown = table.frame[table.frame["point"].isin(table.points.loc[is_steered, "point"])]
     return CausesSection(
         verdict=decided,
-        effects=effects(mediation(table.samples, points, **drawing)),
+        effects=main,
+        others=[row for row in others if row["outcome"] != IN_WORDS["margin"]],
         baselines=baselines(table),
         steered=summarise(shown).to_dict("records"),
         across=across(across_points(table.samples, table.points, **drawing)),
-        figure=dose_response([table]) if has_map else None,
+        figure=dose_response([table]) if drawable([table]) else None,
         alt=alternative_text([table]),
     )
 
@@ -144,21 +144,21 @@ def baselines(table: CausesTable) -> list[dict[str, Any]]:
         table: of one run.
     """
     points = table.points
-    chosen = pd.concat([points[points["kind"] == kind] for kind in ("none", "baseline")])
-    several = chosen["name"].duplicated(keep=False)
     rows = pooled(table.frame)
     found = []
-    for point, repeated in zip(chosen.to_dict("records"), several, strict=True):
-        own = rows[rows["point"] == point["point"]]
-        values = {row["measure"]: row for row in own.to_dict("records")}
-        name = "as it is" if point["kind"] == "none" else point["name"]
-        found.append(
-            {
-                "name": f"{name}, {point['strength']:g}" if repeated else name,
-                "n": values["accuracy"]["n"],
-                **{measure: cell(values[measure]) for measure in MEASURES},
-            }
-        )
+    for kind in ("none", "baseline"):
+        for point in points[points["kind"] == kind].to_dict("records"):
+            own = rows[rows["point"] == point["point"]]
+            values = {row["measure"]: row for row in own.to_dict("records")}
+            found.append(
+                {
+                    "name": "as it is" if kind == "none" else point["name"],
+                    "layers": point["layers"],
+                    "strength": "" if kind == "none" else f"{point['strength']:g}",
+                    "n": values["accuracy"]["n"],
+                    **{measure: cell(values[measure]) for measure in MEASURES},
+                }
+            )
     return found
 
 

@@ -43,6 +43,7 @@ READING = "reading.csv"
 ALIGNMENT = "alignment.csv"
 ALIGNMENT_SAMPLES = "alignment_samples.parquet"
 CAUSES_SETTINGS = "causes.yaml"
+CAUSES_POINTS = "causes"  # a folder with one file for each point
 FIGURES = "figures"
 REPORT = "report.html"
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keygap.benchmarks import SampleSet
-from keygap.bias.attention import AttentionTable, measure_attention
+from keygap.bias.attention import measure_attention
+from keygap.bias.attention_table import AttentionTable
 from keygap.bias.condition import Probe
 from keygap.bias.indices import attention_indices
 from keygap.bias.link import link

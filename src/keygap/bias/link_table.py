@@ -1,0 +1,110 @@
+"""The table of ``kg.link``, its file, and what it says in words.
+
+It needs no model and no vectors, so a report can read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keygap.errors import UserError
+from keygap.store import save_results
+from keygap.store.reading import read_csv
+from keygap.store.results import is_recorded, result_checksums
+from keygap.store.run import LINK
+
+CHAIN = ("separation", "similarity", "attention", "answer")
+ALL = "all"  # the head of rows about the mean over heads
+COLUMNS = (
+    "layer", "head", "link", "measure", "value", "ci_low", "ci_high", "p_value", "p_holm", "found",
+    "detectable", "n_samples",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LinkTable:
+    """What ``kg.link`` found.
+
+    Attributes:
+        frame: one row per layer, head, link and measure (``COLUMNS``). ``head`` is a number, or
+            ``all`` for the mean over heads. ``link`` is ``EARLIER -> LATER``. ``measure`` is
+            ``spearman``, ``partial`` (covariates held fixed), ``path`` (a standardised coefficient,
+            covariates and the quantities before held fixed) or ``indirect`` (the product of the
+            paths of the chain). ``p_holm`` is adjusted for all layers and heads. ``found`` says
+            that it is at most 0.05 and that the interval excludes 0. ``detectable`` is the smallest
+            correlation that would have been found with a probability of 0.8; for ``path`` and
+            ``indirect``, the partial correlation that each of their links must have.
+        notes: what could not be measured, and why; which covariates are held fixed.
+        outcome: what a larger ``answer`` means.
+    """
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    outcome: str = ""
+
+    def summary(self) -> list[str]:
+        """Say in one line for each link, and for the chain, whether it was found."""
+        return summarise(self.frame)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``link.csv``.
+
+        Raises:
+            UserError: another process writes in the folder, the disk is full, or the folder
+                cannot be written.
+        """
+        save_results(folder, {LINK: self.frame.to_csv(index=False)})
+
+
+def summarise(frame: pd.DataFrame) -> list[str]:
+    """Say in one line for each link, and for the chain, whether it was found.
+
+    Args:
+        frame: of a ``LinkTable``.
+    """
+    heads = frame[(frame["head"] != ALL) & frame["measure"].isin(["partial", "indirect"])]
+    lines = []
+    for (name, measure), rows in heads.groupby(["link", "measure"], sort=False):
+        what = " -> ".join(CHAIN) if measure == "indirect" else str(name)
+        lines.append(f"{what}: {_verdict(rows, measure == 'indirect')}")
+    return lines
+
+
+def _verdict(rows: pd.DataFrame, is_chain: bool) -> str:
+    kind = "chain" if is_chain else "link"
+    found = rows[rows["found"].astype(bool)]
+    first = rows.iloc[0]
+    if found.empty:
+        where = "on each of its links would" if is_chain else "would"
+        return (
+            f"no {kind} found at {len(rows)} heads; with {first['n_samples']:.0f} samples a rank "
+            f"correlation of at least {first['detectable']:.2f} {where} have been seen"
+        )
+    best = found.sort_values("value", key=abs).iloc[-1]
+    size = "indirect effect" if is_chain else "rank correlation"
+    return (
+        f"{kind} found at {len(found)} of {len(rows)} heads; the strongest is layer "
+        f"{best['layer']}, head {best['head']}: {size} {best['value']:.2f} "
+        f"({best['ci_low']:.2f} to {best['ci_high']:.2f})"
+    )
+
+
+def read_link(folder: str | Path) -> LinkTable:
+    """Read the table of a run folder; notes are not saved with it.
+
+    Raises:
+        UserError: the table is missing, damaged or of another run.
+    """
+    root = Path(folder)
+    remedy = "measure the link again"
+    if not is_recorded(root, LINK):
+        raise UserError(f"{root} has no {LINK}: {remedy}")
+    sums = result_checksums(root, LINK, remedy)
+    text = ("head", "link", "measure", "found")
+    options: dict[str, Any] = {"dtype": dict.fromkeys(text, str)}
+    frame = read_csv(root / LINK, remedy, COLUMNS, text, sums, **options)
+    return LinkTable(frame.assign(found=frame["found"] == "True"))
