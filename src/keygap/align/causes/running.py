@@ -49,7 +49,7 @@ from keygap.store.run import CAUSES_POINTS
 
 logger = logging.getLogger("keygap")
 
-SAMPLES, FIT_SAMPLES, READING_SAMPLES = 120, 160, 80
+READING_SAMPLES = 80  # of those that maps are fitted on
 PHRASINGS = HINTS[:2]
 IDENTITY = "identity.json"
 LAYERS = "reading_layers.json"
@@ -62,12 +62,12 @@ def causes(
     out: str | Path,
     *,
     plan: Plan | None = None,
-    samples: int = SAMPLES,
-    fit_samples: int = FIT_SAMPLES,
+    samples: int = defaults.CAUSES_SAMPLES,
+    fit_samples: int = defaults.FIT_SAMPLES,
     subjects: Sequence[str] | None = None,
     phrasings: Sequence[str] = PHRASINGS,
     text_roles: Sequence[str] = defaults.TEXT_ROLES,
-    batch_size: int = defaults.BATCH_SIZE,
+    batch_size: int = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: int = defaults.N_BOOTSTRAPS,
     seed: int = 0,
 ) -> CausesTable:
@@ -153,7 +153,7 @@ class _Experiment:
                 found[point] = read_json(file, f"remove {file} and run again", None)
                 continue
             try:
-                judged = judge.measure(self._steered(point))
+                judged = judge.measure(self._steered(point), self.plan.probes_at(point))
             except UserError as reason:  # the other points stand without it
                 if point.kind == "none":
                     raise
