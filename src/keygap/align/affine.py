@@ -56,6 +56,11 @@ class Affine:
         return self.shift.shape[0], self.shift.shape[1]
 
     @property
+    def shift_only(self) -> bool:
+        """Whether the map adds the same vector to all."""
+        return self.scale is None and self.matrix is None
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that the map has, by name."""
         named = {"shift": self.shift, "scale": self.scale, "matrix": self.matrix}

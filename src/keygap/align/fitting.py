@@ -22,7 +22,7 @@ from keygap import defaults, random_streams
 from keygap.align.affine import Affine
 from keygap.align.map import Map
 from keygap.align.maps import MAPS, FitContext, HeadMap
-from keygap.align.steering import SHOWS, Steering
+from keygap.align.steering import Steering
 from keygap.align.vectors import FitVectors, facts_of, facts_of_model, prepared, read_batches
 from keygap.arguments import distinct, seed_of, whole
 from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
@@ -30,6 +30,7 @@ from keygap.capture.choice import named_layers
 from keygap.capture.sites import site_of
 from keygap.contrasts.labels import is_image, is_sink, is_text
 from keygap.errors import UserError, unknown
+from keygap.models.positions import VISUAL
 from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.store import LabelledVectors, Store
@@ -190,7 +191,7 @@ class _Fitter:
         if not self.affines:
             return []
         fitted = Map(self.name, self.site, self.affines, {})
-        return [Steering(fitted, list(self.affines), 1.0, SHOWS)]
+        return [Steering(fitted, list(self.affines), 1.0, VISUAL)]
 
     def map(self, facts: dict[str, Any], how: dict[str, Any]) -> Map:
         """What was fitted, as a map.

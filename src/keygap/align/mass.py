@@ -24,15 +24,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from keygap.align.map import Map
 from keygap.align.steering import Mass, Steering
-from keygap.capture.attention import products
 from keygap.errors import UserError
-from keygap.models.attention_mask import add_bias, visible
+from keygap.models.attention_mask import add_key_bias
 from keygap.models.attention_tap import AttentionCall
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.interventions import WHOLE_CALL
@@ -41,7 +41,6 @@ from keygap.models.positions import Tokens
 IMAGE = ("image", "video")
 BEFORE_ROTATION = "k_proj"
 AFTER_ROTATION = "key"
-MOST_LOGITS = 2**24  # that are held at a time
 
 
 class MassSteering(Steering):
@@ -121,20 +120,32 @@ class MassSteering(Steering):
         if self.strength == 0:
             return call.proceed()
         image = keys.are(IMAGE)
-        bias = self._bias(call, other, image)
-        bias = torch.where(image[:, None, None, :], bias[..., None], 0.0)
-        return add_bias(call, bias, queries.start - keys.start).proceed()
+        wanted = image_log_odds(call.with_states("key", other), image)
+        bias = wanted - image_log_odds(call, image)
+        bias = torch.where(
+            bias.isfinite(), bias, 0.0
+        )  # it sees no image, or that alone
+        return add_key_bias(call, bias, image, queries.start - keys.start).proceed()
 
-    def _bias(
-        self, call: AttentionCall, other: Tensor, image: Bool[Tensor, "b s"]
-    ) -> Float[Tensor, "b heads t"]:
-        """What to add to image logits so that the image's odds are those of the other keys."""
-        used, wanted = _log_sums(call, other, image)
-        bias = wanted - used
-        if not set(self.tokens) <= {*IMAGE, "thumbnail"}:  # logits of other keys change too
-            used, wanted = _log_sums(call, other, ~image, sinks=True)
-            bias = bias - (wanted - used)
-        return torch.where(bias.isfinite(), bias, 0.0)  # a query that sees no image key
+
+def image_log_odds(call: AttentionCall, image: Bool[Tensor, "b s"]) -> Float[Tensor, "b heads t"]:
+    """Logarithm of each query's attention to the image over its attention to all other keys.
+
+    It is what the attention function itself gives for values that say which keys show the image, so
+    its mask, soft cap and learned sinks are those of the model, and weights are never held. A
+    learned sink, which takes attention and gives nothing, counts among the other keys.
+
+    Args:
+        call: one call of the attention function.
+        image: which keys show an image.
+    """
+    sides = torch.stack([image, ~image], -1).to(call.value.dtype)
+    value = functional.pad(sides, (0, call.value.shape[-1] - 2))[:, None].expand_as(call.value)
+    output, *_ = call.with_states("value", value).computed()
+    shares = output[..., :2].float().transpose(1, 2)
+    has_sink = any(call.keywords.get(name) is not None for name in ("s_aux", "sinks"))
+    rest = 1 - shares[..., 0] if has_sink else shares[..., 1]
+    return shares[..., 0].log() - rest.log()
 
 
 class _Keys(Exception):
@@ -186,11 +197,13 @@ class _Pass:
         new = call.key[:, :, -queries.count :] if layer.attends == "self" else call.key
         if self.other is not None:
             new = self._computed(layer, self.other)
-        first = queries.start == 0 or layer.attends == "cross"
-        before = None if first else self._kept
-        self._kept = new if before is None else torch.cat([before, new], 2)
-        kept = self._kept[:, :, -call.key.shape[2] :]
         self._arguments, self._keywords, self._given = (), {}, {}
+        if queries.start == 0 or layer.attends == "cross" or self._kept is None:
+            self._kept = new
+            return new
+        self._kept = torch.cat([self._kept, new], 2)
+        kept = self._kept[:, :, -call.key.shape[2] :]
+        # a beam search changes the order of the cache, in which only prompts stay what they are
         return torch.where(moved[:, None, :, None], kept, call.key)
 
     def _computed(self, layer: DecoderLayer, vectors: Tensor) -> Tensor:
@@ -244,66 +257,3 @@ def _without_cache(value: Any) -> Any:
     if hasattr(value, "get_seq_length"):
         return None
     return dict(value) if isinstance(value, dict) else value
-
-
-def _log_sums(
-    call: AttentionCall, other: Tensor, keys: Bool[Tensor, "b s"], *, sinks: bool = False
-) -> tuple[Float[Tensor, "b heads t"], ...]:
-    """Logarithms of the sums of exponentiated logits over some keys, -inf if a query sees none.
-
-    Args:
-        call: one call of the attention function.
-        other: keys that take the place of the call's.
-        keys: over which keys.
-        sinks: whether learned sinks, which take attention and give nothing, count among them.
-
-    Returns:
-        The logarithms with the keys of the call, and with the others.
-    """
-    batch, heads, count, _ = call.query.shape
-    columns = keys.any(0).nonzero().squeeze(1)
-    if not len(columns):
-        return (call.query.new_full((batch, heads, count), -torch.inf, dtype=torch.float32),) * 2
-    both = torch.cat([call.key[:, :, columns], other[:, :, columns]], 2)
-    hidden = _hidden(call, columns, keys)
-    chunk = max(1, MOST_LOGITS // max(1, batch * heads * len(columns)))
-    found = []
-    for start in range(0, count, chunk):
-        rows = slice(start, start + chunk)
-        biases = [_part(bias, rows, columns).repeat(1, 1, 1, 2) for bias in _biases(call)]
-        logits = products(call, call.query[:, :, rows], both, biases)
-        logits = logits.unflatten(-1, (2, -1)) + _part(hidden, rows)[..., None, :]
-        found.append(logits.logsumexp(-1))
-    sums = torch.cat(found, 2)
-    learned = call.keywords.get("s_aux", call.keywords.get("sinks"))
-    if learned is not None and sinks:
-        own = learned[..., 0] if learned.ndim == 4 else learned.reshape(1, -1, 1)
-        sums = torch.logaddexp(sums, own.float()[..., None])
-    return tuple(sums.unbind(-1))
-
-
-def _biases(call: AttentionCall) -> list[Tensor]:
-    """What a call adds to its logits besides the mask."""
-    names = ("position_bias", "attention_bias")
-    return [bias for name in names if (bias := call.keywords.get(name)) is not None]
-
-
-def _part(full: Tensor, rows: slice, columns: Tensor | None = None) -> Tensor:
-    """Some rows, and some columns, of a (1 or b, 1 or heads, 1 or t, s) tensor."""
-    part = full if full.shape[2] == 1 else full[:, :, rows]
-    return part.float() if columns is None else part[..., columns].float()
-
-
-def _hidden(
-    call: AttentionCall, columns: Int[Tensor, " c"], keys: Bool[Tensor, "b s"]
-) -> Float[Tensor, "b heads t c"]:
-    """What the mask adds to the logits of some keys; -inf for keys that are not among them."""
-    batch, _, count, _ = call.query.shape
-    if torch.is_tensor(call.mask) and call.mask.is_floating_point():
-        added = call.mask[..., columns].float()
-        added = added.masked_fill(added <= torch.finfo(call.mask.dtype).min / 2, -torch.inf)
-    else:
-        places = torch.arange(count, device=keys.device).expand(batch, -1)
-        seen = visible(call, places)[..., columns]
-        added = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
-    return added.masked_fill(~keys[:, None, None, columns], -torch.inf)

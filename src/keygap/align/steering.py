@@ -27,8 +27,6 @@ from keygap.models.vlm import VLM
 
 Mass = Literal["free", "held", "only"]
 MASSES: tuple[str, ...] = get_args(Mass)
-SHOWS = ("image", "video")  # modalities whose tokens show a part of an image
-SHOWS_NONE = ("separator", "padding")  # roles of those that do not, see ``is_image``
 
 
 class Steering(Intervention):
@@ -81,13 +79,17 @@ class Steering(Intervention):
         chosen = self.chosen(tokens)
         if self.strength == 0:
             return vectors
-        moved = self._affine(layer.index, vectors).apply(vectors, self.strength)
+        affine = self._affine(layer.index, vectors)
+        if affine.shift_only:  # one operation, in the precision of the model
+            shift = affine.shift.to(vectors.dtype)
+            mask = chosen[..., None, None].to(vectors.dtype)
+            return torch.addcmul(vectors, mask, shift, value=self.strength)
+        moved = affine.apply(vectors, self.strength)
         return torch.where(chosen[..., None, None], moved, vectors)
 
     def chosen(self, tokens: Tokens) -> Bool[Tensor, "b t"]:
         """Which tokens are moved: of the images, only those that show a part of one."""
-        shows_none = tokens.are(SHOWS) & tokens.are(SHOWS_NONE)
-        return tokens.are(self.tokens) & ~shows_none
+        return tokens.are(self.tokens, parts_only=True)
 
     def _affine(self, layer: int, like: Tensor) -> Affine:
         """The map of a layer, on the device of a model's vectors."""

@@ -99,6 +99,24 @@ def add_bias(call: AttentionCall, bias: Float[Tensor, "b heads t s"], offset: in
     return _masked(call, biased)
 
 
+def add_key_bias(
+    call: AttentionCall, bias: Float[Tensor, "b heads t"], keys: Bool[Tensor, "b s"], offset: int
+) -> AttentionCall:
+    """The same call with one number for each query and head added to its logits of some keys.
+
+    Hidden keys stay hidden. Where the attention function allows it, the mask stays as it is.
+
+    Args:
+        call: one call of the attention function.
+        bias: what to add, in nats.
+        keys: the keys.
+        offset: the position of the first query minus that of the first key.
+    """
+    if call.takes_key_bias:
+        return call.with_key_bias(bias, keys)
+    return add_bias(call, bias[..., None] * keys[:, None, None, :], offset)
+
+
 def with_logits(
     call: AttentionCall,
     logits: Float[Tensor, "b heads t s"],

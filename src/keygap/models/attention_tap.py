@@ -18,11 +18,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface
 
 from keygap.errors import UserError
+
+PADDING = 8  # dimensions that biases add to a head: fast paths want a multiple of 8
+MOST_WIDTH = 256  # of a head, in fast paths
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class AttentionCall:
         rest: further positional arguments; the first is the mask.
         keywords: further keyword arguments.
         function: the attention function that computes the output.
+        key_biases: what is added to the logits of some keys, see ``with_key_bias``.
         handlers: the handlers that still have to see the call.
     """
 
@@ -51,6 +56,7 @@ class AttentionCall:
     keywords: dict[str, Any]
     function: Callable[..., Any]
     handlers: tuple[Handler, ...] = ()
+    key_biases: tuple[tuple[Tensor, Tensor], ...] = ()
 
     @property
     def mask(self) -> Any:
@@ -79,6 +85,24 @@ class AttentionCall:
             return replace(self, rest=(mask, *self.rest[1:]))
         return replace(self, keywords={**self.keywords, "attention_mask": mask})
 
+    def with_key_bias(
+        self, bias: Float[Tensor, "b heads t"], keys: Bool[Tensor, "b s"]
+    ) -> AttentionCall:
+        """The same call with one number for each query and head added to its logits of some keys.
+
+        Raises:
+            ValueError: the attention function has no place for it, see ``takes_key_bias``.
+        """
+        if not self.takes_key_bias:
+            raise ValueError("this call takes no bias for some keys: change its mask instead")
+        return replace(self, key_biases=(*self.key_biases, (bias, keys)))
+
+    @property
+    def takes_key_bias(self) -> bool:
+        """Whether ``with_key_bias`` is possible: no soft cap, and heads that are not too wide."""
+        wide = self.query.shape[-1] + PADDING > MOST_WIDTH or len(self.key_biases) == PADDING
+        return not wide and self.keywords.get("softcap") is None
+
     def with_eager_function(self) -> AttentionCall:
         """The same call, computed by the eager attention of the module's own file."""
         return replace(self, function=_eager_function(self.module))
@@ -87,9 +111,27 @@ class AttentionCall:
         """Show the call to the remaining handlers, then run the attention function on it."""
         if self.handlers:
             return self.handlers[0](replace(self, handlers=self.handlers[1:]))
-        return self.function(
-            self.module, self.query, self.key, self.value, *self.rest, **self.keywords
-        )
+        return self.computed()
+
+    def computed(self) -> Any:
+        """Run the attention function on the call, which no handler sees.
+
+        Biases for some keys are further dimensions of queries and keys, so the mask stays as it is,
+        and with it the fast path of the attention function.
+        """
+        query, key, value, keywords = self.query, self.key, self.value, self.keywords
+        width = value.shape[-1]
+        if self.key_biases:
+            keywords = {**keywords, "scaling": self.scaling}
+            if width == query.shape[-1]:  # fast paths want one width
+                value = functional.pad(value, (0, PADDING))
+            first = query.shape[-1]
+            query, key = (functional.pad(states, (0, PADDING)) for states in (query, key))
+            for number, (bias, keys) in enumerate(self.key_biases):
+                query[..., first + number] = bias / self.scaling
+                key[..., first + number] = keys[:, None]
+        output, *others = self.function(self.module, query, key, value, *self.rest, **keywords)
+        return output[..., :width], *others
 
 
 Handler = Callable[[AttentionCall], Any]

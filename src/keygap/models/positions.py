@@ -7,7 +7,7 @@ a sliding window of it. A generated token is text of role ``answer``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,6 +22,9 @@ from keygap.tokens import MODALITIES, TEXT_ROLES, TokenLabels
 
 TOKEN_NAMES = (*MODALITIES, *TEXT_ROLES, "thumbnail")
 GENERATED = ("text", "answer")  # what a generated token is
+VISUAL = ("image", "video")
+SHOWS_NONE = ("separator", "padding")  # roles of image tokens that show no part of an image
+MOST_RANGES = 64  # masks that are kept
 _NO_LABELS = (
     "an intervention chooses tokens by their labels, and this pass has none: give the prompter's "
     "batch to vlm.forward, vlm.generate or a Capture"
@@ -56,7 +59,8 @@ class PromptLabels:
     labels: tuple[TokenLabels, ...]
     starts: tuple[int, ...]
     width: int
-    _masks: dict[tuple[str, ...], Tensor] = field(default_factory=dict, repr=False)
+    _masks: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+    _ranges: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, batch: Batch) -> PromptLabels:
@@ -75,17 +79,38 @@ class PromptLabels:
             for start, labels in zip(self.starts, self.labels, strict=True)
         )
 
-    def are(self, names: tuple[str, ...], device: torch.device) -> Bool[Tensor, "b width"]:
-        """Which positions are of one of these modalities or roles; padding is of none."""
-        if names not in self._masks:
+    def are(
+        self, names: tuple[str, ...], device: torch.device, *, parts_only: bool = False
+    ) -> Bool[Tensor, "b width"]:
+        """Which positions are of one of these modalities or roles; padding is of none.
+
+        Args:
+            names: of modalities and roles.
+            device: of the mask.
+            parts_only: whether image tokens that show no part of an image (row ends, and patches of
+                what a processor puts around the image) are left out.
+        """
+        key = (names, parts_only)
+        if key not in self._masks:
             mask = np.zeros((len(self.labels), self.width), dtype=bool)
             for row, start, labels in zip(mask, self.starts, self.labels, strict=True):
                 chosen = np.isin(labels.modality, names) | np.isin(labels.role, names)
+                if parts_only:
+                    visual = np.isin(labels.modality, VISUAL)
+                    chosen &= ~(visual & np.isin(labels.role, SHOWS_NONE))
                 row[start : start + len(labels)] = chosen
-            self._masks[names] = torch.from_numpy(mask)
-        if self._masks[names].device != device:
-            self._masks[names] = self._masks[names].to(device)
-        return self._masks[names]
+            self._masks[key] = torch.from_numpy(mask)
+        if self._masks[key].device != device:
+            self._masks[key] = self._masks[key].to(device)
+        return self._masks[key]
+
+    def kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A mask of a range of positions, made once for all layers of a pass."""
+        if key not in self._ranges:
+            if len(self._ranges) >= MOST_RANGES:  # of earlier passes, while tokens are generated
+                self._ranges.clear()
+            self._ranges[key] = make()
+        return self._ranges[key]
 
 
 @dataclass(frozen=True)
@@ -109,8 +134,15 @@ class Tokens:
     device: torch.device
     image_features: bool = False
 
-    def are(self, names: tuple[str, ...]) -> Bool[Tensor, "b count"]:
+    def are(self, names: tuple[str, ...], *, parts_only: bool = False) -> Bool[Tensor, "b count"]:
         """Which tokens are of one of these modalities or roles.
+
+        Args:
+            names: of modalities and roles.
+            parts_only: whether image tokens that show no part of an image are left out.
+
+        Returns:
+            A mask that other layers get too: do not change it in place.
 
         Raises:
             UserError: the pass has no labels.
@@ -119,8 +151,13 @@ class Tokens:
             return self._full("image" in names, self.count)
         if self.prompts is None:
             raise UserError(_NO_LABELS)
-        stop = self.start + self.count
-        prompt = self.prompts.are(names, self.device)[:, self.start : stop]
+        key = (names, parts_only, self.batch, self.start, self.count, self.device)
+        return self.prompts.kept(key, lambda: self._are(names, parts_only))
+
+    def _are(self, names: tuple[str, ...], parts_only: bool) -> Bool[Tensor, "b count"]:
+        assert self.prompts is not None
+        mask = self.prompts.are(names, self.device, parts_only=parts_only)
+        prompt = mask[:, self.start : self.start + self.count]
         prompt = prompt.repeat_interleave(self.batch // len(self.prompts.labels), dim=0)
         new = any(name in GENERATED for name in names)
         return torch.cat([prompt, self._full(new, self.count - prompt.shape[1])], dim=1)
