@@ -122,9 +122,7 @@ class MassSteering(Steering):
         image = keys.are(IMAGE)
         wanted = image_log_odds(call.with_states("key", other), image)
         bias = wanted - image_log_odds(call, image)
-        bias = torch.where(
-            bias.isfinite(), bias, 0.0
-        )  # it sees no image, or that alone
+        bias = torch.where(bias.isfinite(), bias, 0.0)  # it sees no image, or that alone
         return add_key_bias(call, bias, image, queries.start - keys.start).proceed()
 
 

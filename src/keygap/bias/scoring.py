@@ -75,7 +75,22 @@ def candidates_of(sample: Sample, closed: Sequence[str]) -> tuple[str, ...]:
     return sample.letters or tuple(closed)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Prepared:
+    """Samples that are ready to be answered, any number of times.
+
+    Attributes:
+        order: ids of all samples.
+        groups: how samples are scored, these samples, their batch, and the spellings of their
+            candidates.
+        left_out: reason by sample.
+    """
+
+    order: tuple[str, ...]
+    groups: tuple[tuple[_Way, list[Sample], Batch, list[Spelled]], ...]
+    left_out: Reasons
+
+
 def score(
     vlm: VLM,
     samples: Sequence[Sample],
@@ -103,39 +118,59 @@ def score(
     Raises:
         UserError: the model cannot run with its images shown so.
     """
+    return score_prepared(vlm, prepare(vlm, samples, candidates, pictures), max_new_tokens)
+
+
+def prepare(
+    vlm: VLM,
+    samples: Sequence[Sample],
+    candidates: Sequence[Sequence[str]],
+    pictures: Pictures = "shown",
+) -> Prepared:
+    """Make what ``score`` runs: batches, and the tokens of candidates; arguments as there."""
     every = {name for own in candidates for name in own}
     known = {name: spellings(vlm.prompter.tokenizer, name) for name in every}
     spelled = {
         sample.id: {name: known[name] for name in own}
         for sample, own in zip(samples, candidates, strict=True)
     }
-    groups: dict[_Way, list[Sample]] = defaultdict(list)
+    by_way: dict[_Way, list[Sample]] = defaultdict(list)
     left_out: Reasons = {}
     for sample in samples:
         try:
-            groups[_way(spelled[sample.id])].append(sample)
+            by_way[_way(spelled[sample.id])].append(sample)
         except BadSample as reason:
             left_out[sample.id] = str(reason)
-    found: dict[str, Scored] = {}
-    for way, group in groups.items():
-        if way != "next token" and (why := vlm.interventions.undecided):
-            left_out |= dict.fromkeys((sample.id for sample in group), why)
-            continue
+    groups = []
+    for way, group in by_way.items():
         usable, batch, refused = labelled(vlm, group, pictures)
         left_out |= refused
-        if batch is None:
+        if batch is not None:
+            groups.append((way, usable, batch, [spelled[sample.id] for sample in usable]))
+    return Prepared(tuple(sample.id for sample in samples), tuple(groups), left_out)
+
+
+@torch.inference_mode()
+def score_prepared(
+    vlm: VLM, ready: Prepared, max_new_tokens: int = MAX_NEW_TOKENS
+) -> tuple[list[Scored], Reasons]:
+    """Let a model answer samples that are ready; arguments and results as ``score``."""
+    left_out = dict(ready.left_out)
+    found: dict[str, Scored] = {}
+    for way, samples, batch, names in ready.groups:
+        if way != "next token" and (why := vlm.interventions.undecided):
+            left_out |= dict.fromkeys((sample.id for sample in samples), why)
             continue
         if way == "open":
-            said = _generated(vlm, usable, batch, max_new_tokens)
+            said = _generated(vlm, samples, batch, max_new_tokens)
             found |= {one: Scored(one, text, {}) for one, text in said.items()}
             continue
-        names = [spelled[sample.id] for sample in usable]
         if way == "next token":
-            logits = vlm.interventions.decide(vlm, usable, batch, next_logits(vlm, batch))
+            logits = vlm.interventions.decide(vlm, samples, batch, next_logits(vlm, batch))
             likelihoods = _by_next_token(logits, names)
         else:
             likelihoods = _by_whole_answers(vlm, batch, names)
-        for sample, likelihood in zip(usable, likelihoods, strict=True):
+        for sample, likelihood in zip(samples, likelihoods, strict=True):
             if likelihood is None:
                 left_out[sample.id] = READS_AHEAD
             elif any(map(math.isnan, likelihood.values())):
@@ -144,7 +179,7 @@ def score(
                 left_out[sample.id] = NONE_POSSIBLE
             else:
                 found[sample.id] = Scored(sample.id, choose_option(likelihood), likelihood)
-    return [found[sample.id] for sample in samples if sample.id in found], left_out
+    return [found[name] for name in ready.order if name in found], left_out
 
 
 def _way(spelled: Spelled) -> _Way:

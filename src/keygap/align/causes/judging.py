@@ -32,7 +32,7 @@ from keygap.bias.intervals import Interval, mean, proportion
 from keygap.bias.probe import probe, row_of
 from keygap.bias.probes.hint import hinted
 from keygap.bias.probes.prompts import SEPARATORS
-from keygap.bias.scoring import Scored, candidates_of, score
+from keygap.bias.scoring import Prepared, Scored, candidates_of, prepare, score_prepared
 from keygap.bias.table import ALL
 from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
@@ -50,15 +50,15 @@ class Asked:
 
     Attributes:
         samples: without a hint.
-        candidates: of each sample.
-        hinted: by phrasing, the samples with a wrong hint.
+        plain: what is scored without a hint.
+        hinted: what is scored with a wrong hint, by phrasing.
         suggested: the answer that the hint names, by sample.
         chosen: the watched tokens.
     """
 
     samples: list[Sample]
-    candidates: list[tuple[str, ...]]
-    hinted: dict[str, list[Sample]]
+    plain: Prepared
+    hinted: dict[str, Prepared]
     suggested: dict[str, str]
     chosen: Chosen
 
@@ -181,7 +181,8 @@ class Judge:
         read, broken = opened(part)
         self.left_out |= broken
         known = Samples(self.judged, self.judged.seed)
-        samples, candidates, suggested = [], [], {}
+        samples: list[Sample] = []
+        suggested: dict[str, str] = {}
         variants: dict[str, list[Sample]] = {phrasing: [] for phrasing in self.phrasings}
         for sample in read:
             own = candidates_of(sample, self.judged.benchmark.answers)
@@ -196,7 +197,6 @@ class Judge:
                     self.left_out[sample.id] = str(reason)
                     continue
                 samples.append(sample)
-                candidates.append(own)
                 for phrasing, variant in zip(self.phrasings, made, strict=True):
                     variants[phrasing].append(variant.sample)
                 suggested[sample.id] = str(made[0].suggested)
@@ -211,7 +211,9 @@ class Judge:
         closed = self.judged.benchmark.answers
         candidates = [candidates_of(sample, closed) for sample in samples]
         chosen = Chosen.of(samples, batch, self.roles, self.judged.seed)
-        return Asked(samples, candidates, variants, suggested, chosen)
+        plain = prepare(self.vlm, samples, candidates)
+        ready = {name: prepare(self.vlm, own, candidates) for name, own in variants.items()}
+        return Asked(samples, plain, ready, suggested, chosen)
 
     @staticmethod
     def _hinted(sample: Sample, known: Samples, text: str) -> Any:
@@ -223,13 +225,13 @@ class Judge:
     ) -> list[dict[str, Any]]:
         """Rows of the samples of one batch."""
         with watch.reading(asked.chosen):
-            plain, bad = score(self.vlm, asked.samples, asked.candidates)
+            plain, bad = score_prepared(self.vlm, asked.plain)
         left_out |= bad
         before = {each.sample_id: each for each in plain}
         samples = {sample.id: sample for sample in asked.samples}
         rows = []
-        for phrasing, variants in asked.hinted.items():
-            found, bad = score(self.vlm, variants, asked.candidates)
+        for phrasing, ready in asked.hinted.items():
+            found, bad = score_prepared(self.vlm, ready)
             left_out |= bad
             rows += [
                 self._row(samples[each.sample_id], phrasing, before, each, asked.suggested)

@@ -130,7 +130,7 @@ class Plan:
     draws: int = 5
     layers: Sequence[str] = LAYER_SETS
     baselines: Sequence[str] = tuple(dict.fromkeys(each.of for each in BASELINES_TRIED))
-    probes: Sequence[str] = ("description", "shuffle", "blank", "absent", "noise")
+    probes: Sequence[str] = ("shuffle", "blank", "absent", "noise")
 
     def __post_init__(self) -> None:
         whole(self.draws, "draws", 1)

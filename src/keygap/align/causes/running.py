@@ -167,9 +167,11 @@ class _Experiment:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides every number, as plain values."""
+        """What decides the numbers of every point, as plain values.
+
+        Which points there are is not among it, so that a plan can be extended.
+        """
         vlm, benchmark = self.vlm, self.judged.benchmark
-        plan = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self.plan).items()}
         return {
             "model": vlm.name,
             "revision": vlm.revision,
@@ -185,7 +187,8 @@ class _Experiment:
             "phrasings": self.phrasings,
             "text_roles": self.roles,
             "n_bootstraps": self.n_bootstraps,
-            "plan": plan,
+            "site": self.plan.sites[0],
+            "has_reading_layers": READING in self.plan.layers,
         }
 
     def _claim(self, folder: Path) -> None:
@@ -295,6 +298,10 @@ class _Experiment:
             rows.append(samples)
         settings = {
             **self.identity,
+            "plan": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in vars(self.plan).items()
+            },
             "reading_layers": list(reading),
             "layer_sets": {name: list(own) for name, own in self.sets.items()},
             "left_out": dict(judge.left_out),
