@@ -88,6 +88,8 @@ def processor(tokenizer: PreTrainedTokenizerBase) -> LlavaProcessor:
         image_std=[128 / 255] * 3,
         do_convert_rgb=True,
     )
+    if tokenizer.pad_token is None:  # some releases of transformers do not read it from GGUF
+        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return LlavaProcessor(
         image_processor=image_processor,
