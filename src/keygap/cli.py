@@ -21,7 +21,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keygap import defaults, interrupts
-from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS, distinct, folder_of
+from keygap.arguments import MOST, MOST_RESAMPLINGS, distinct, folder_of
+from keygap.cli_align import align
+from keygap.cli_causes import causes
+from keygap.cli_options import (
+    LAYERS,
+    PROBES,
+    SITES,
+    TEXT,
+    BatchSize,
+    BenchmarkName,
+    Bootstraps,
+    Connector,
+    Data,
+    Folder,
+    Language,
+    Out,
+    Samples,
+    Seed,
+    Split,
+    TextRoles,
+    listed,
+)
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
 from keygap.terminal import Commands, LineFormatter, print_table, refused_files
@@ -41,33 +62,8 @@ app = typer.Typer(
 )
 micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
-
-LAYERS, SITES, TEXT, PROBES = (
-    ",".join(names)
-    for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES, defaults.PROBES)
-)
-Seed = Annotated[int, typer.Option(min=0, max=MOST_SEEDS - 1, help="Seed of every random choice.")]
-TextRoles = Annotated[
-    str,
-    typer.Option(
-        help="Roles that count as text: question, option, hint, answer, template, system."
-    ),
-]
-BenchmarkName = Annotated[str, typer.Option(help="See keygap benchmarks.")]
-Split = Annotated[str | None, typer.Option(help="Default: the split usually reported.")]
-Data = Annotated[
-    str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
-]
-Language = Annotated[str | None, typer.Option(help="Language of your own questions.")]
-Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Number of samples.")]
-BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")]
-Bootstraps = Annotated[
-    int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
-]
-# Paths are text until they are checked: Path("") is the current folder.
-Out = Annotated[str, typer.Option(help="Folder for the results.")]
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]
-Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
+app.command()(causes)
+app.command()(align)
 
 
 @app.command()
@@ -119,7 +115,7 @@ def extract(
     from keygap.capture.choice import named_layers, named_sites
 
     place = folder_of(out, "--out")
-    asked_sites, asked_layers = named_sites(_listed(sites)), named_layers(_listed(layers))
+    asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     chosen = bench.choose(samples, seed)
     chosen = chosen.with_captions() if captions else chosen
@@ -173,9 +169,9 @@ def bias(
 
     place = folder_of(out, "--out")
     given = assigned(settings or [], "--setting", "PROBE.SETTING=VALUE")
-    chosen = named_probes(_listed(probes), as_yaml(given, "--setting"))
+    chosen = named_probes(listed(probes), as_yaml(given, "--setting"))
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
-    asked = bench.choose(samples, seed, None if subjects is None else _listed(subjects))
+    asked = bench.choose(samples, seed, None if subjects is None else listed(subjects))
     asked.first_readable()
     refuse_unwritable(place)
     store = _opened(out) if (place / MANIFEST).is_file() else None
@@ -220,10 +216,10 @@ def measure(
 
     table = kg.measure(
         _opened(folder),
-        sites=None if sites is None else _listed(sites),
-        layers=None if layers is None else layers_of_run(_listed(layers)),
-        contrasts=None if contrasts is None else _listed(contrasts),
-        text_roles=_listed(text_roles),
+        sites=None if sites is None else listed(sites),
+        layers=None if layers is None else layers_of_run(listed(layers)),
+        contrasts=None if contrasts is None else listed(contrasts),
+        text_roles=listed(text_roles),
         tokens_per_sample=tokens_per_sample,
         n_permutations=n_permutations,
         n_bootstraps=n_bootstraps,
@@ -245,7 +241,7 @@ def project(
     """Project the tokens of a run by PCA to 50 and t-SNE to 2 dimensions: projection.parquet."""
     import keygap as kg
 
-    roles = _listed(text_roles)
+    roles = listed(text_roles)
     store = _opened(folder)
     kg.project(store, tokens=tokens, text_roles=roles, seed=seed).save(store.root)
 
@@ -278,6 +274,15 @@ def benchmarks() -> None:
 def probes() -> None:
     """List the probes of text bias."""
     from keygap.bias.probes import PROBES as known
+
+    for name, what in known.described():
+        typer.echo(f"{name:20} {what}")
+
+
+@app.command()
+def maps() -> None:
+    """List the maps that steer vectors, and their controls."""
+    from keygap.align.maps import MAPS as known
 
     for name, what in known.described():
         typer.echo(f"{name:20} {what}")
@@ -368,10 +373,6 @@ def _opened(folder: str) -> Store:
     refuse_unwritable(store.root)
     store.verify()
     return store
-
-
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")]
 
 
 def main() -> None:

@@ -30,9 +30,9 @@ from torch.utils.hooks import RemovableHandle
 
 from keygap.align.map import Map
 from keygap.align.steering import Mass, Steering
-from keygap.capture.attention import logits_of
+from keygap.capture.attention import products
 from keygap.errors import UserError
-from keygap.models.attention_mask import add_bias, rows_of, visible
+from keygap.models.attention_mask import add_bias, visible
 from keygap.models.attention_tap import AttentionCall
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.interventions import WHOLE_CALL
@@ -129,11 +129,11 @@ class MassSteering(Steering):
         self, call: AttentionCall, other: Tensor, image: Bool[Tensor, "b s"]
     ) -> Float[Tensor, "b heads t"]:
         """What to add to image logits so that the image's odds are those of the other keys."""
-        wanted = call.with_states("key", other)
-        bias = _log_sum(wanted, image) - _log_sum(call, image)
+        used, wanted = _log_sums(call, other, image)
+        bias = wanted - used
         if not set(self.tokens) <= {*IMAGE, "thumbnail"}:  # logits of other keys change too
-            rest = _log_sum(wanted, ~image, sinks=True) - _log_sum(call, ~image, sinks=True)
-            bias = bias - rest
+            used, wanted = _log_sums(call, other, ~image, sinks=True)
+            bias = bias - (wanted - used)
         return torch.where(bias.isfinite(), bias, 0.0)  # a query that sees no image key
 
 
@@ -246,39 +246,64 @@ def _without_cache(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _log_sum(
-    call: AttentionCall, keys: Bool[Tensor, "b s"], *, sinks: bool = False
-) -> Float[Tensor, "b heads t"]:
-    """Logarithm of the sum of exponentiated logits over some keys, -inf if a query sees none.
+def _log_sums(
+    call: AttentionCall, other: Tensor, keys: Bool[Tensor, "b s"], *, sinks: bool = False
+) -> tuple[Float[Tensor, "b heads t"], ...]:
+    """Logarithms of the sums of exponentiated logits over some keys, -inf if a query sees none.
 
     Args:
         call: one call of the attention function.
-        keys: which keys.
+        other: keys that take the place of the call's.
+        keys: over which keys.
         sinks: whether learned sinks, which take attention and give nothing, count among them.
+
+    Returns:
+        The logarithms with the keys of the call, and with the others.
     """
     batch, heads, count, _ = call.query.shape
     columns = keys.any(0).nonzero().squeeze(1)
     if not len(columns):
-        return call.query.new_full((batch, heads, count), -torch.inf, dtype=torch.float32)
-    places = torch.arange(count, device=keys.device).expand(batch, -1)
+        return (call.query.new_full((batch, heads, count), -torch.inf, dtype=torch.float32),) * 2
+    both = torch.cat([call.key[:, :, columns], other[:, :, columns]], 2)
+    hidden = _hidden(call, columns, keys)
     chunk = max(1, MOST_LOGITS // max(1, batch * heads * len(columns)))
-    total = torch.cat([_log_sum_of(call, own, columns, keys) for own in places.split(chunk, 1)], 2)
+    found = []
+    for start in range(0, count, chunk):
+        rows = slice(start, start + chunk)
+        biases = [_part(bias, rows, columns).repeat(1, 1, 1, 2) for bias in _biases(call)]
+        logits = products(call, call.query[:, :, rows], both, biases)
+        logits = logits.unflatten(-1, (2, -1)) + _part(hidden, rows)[..., None, :]
+        found.append(logits.logsumexp(-1))
+    sums = torch.cat(found, 2)
     learned = call.keywords.get("s_aux", call.keywords.get("sinks"))
-    if learned is None or not sinks:
-        return total
-    rows = rows_of(learned, places)[..., 0] if learned.ndim == 4 else learned.reshape(1, -1, 1)
-    return torch.logaddexp(total, rows.float().expand_as(total))
+    if learned is not None and sinks:
+        own = learned[..., 0] if learned.ndim == 4 else learned.reshape(1, -1, 1)
+        sums = torch.logaddexp(sums, own.float()[..., None])
+    return tuple(sums.unbind(-1))
 
 
-def _log_sum_of(
-    call: AttentionCall,
-    places: Int[Tensor, "b q"],
-    columns: Int[Tensor, " c"],
-    keys: Bool[Tensor, "b s"],
-) -> Float[Tensor, "b heads q"]:
-    """The same for some queries."""
-    logits = logits_of(call, places, columns)
+def _biases(call: AttentionCall) -> list[Tensor]:
+    """What a call adds to its logits besides the mask."""
+    names = ("position_bias", "attention_bias")
+    return [bias for name in names if (bias := call.keywords.get(name)) is not None]
+
+
+def _part(full: Tensor, rows: slice, columns: Tensor | None = None) -> Tensor:
+    """Some rows, and some columns, of a (1 or b, 1 or heads, 1 or t, s) tensor."""
+    part = full if full.shape[2] == 1 else full[:, :, rows]
+    return part.float() if columns is None else part[..., columns].float()
+
+
+def _hidden(
+    call: AttentionCall, columns: Int[Tensor, " c"], keys: Bool[Tensor, "b s"]
+) -> Float[Tensor, "b heads t c"]:
+    """What the mask adds to the logits of some keys; -inf for keys that are not among them."""
+    batch, _, count, _ = call.query.shape
     if torch.is_tensor(call.mask) and call.mask.is_floating_point():
-        logits = logits + rows_of(call.mask, places)[..., columns].float()
-    seen = visible(call, places)[..., columns] & keys[:, columns][:, None, None]
-    return logits.masked_fill(~seen, -torch.inf).logsumexp(-1)
+        added = call.mask[..., columns].float()
+        added = added.masked_fill(added <= torch.finfo(call.mask.dtype).min / 2, -torch.inf)
+    else:
+        places = torch.arange(count, device=keys.device).expand(batch, -1)
+        seen = visible(call, places)[..., columns]
+        added = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
+    return added.masked_fill(~keys[:, None, None, columns], -torch.inf)

@@ -103,7 +103,8 @@ def score(
     Raises:
         UserError: the model cannot run with its images shown so.
     """
-    known = {name: spellings(vlm.prompter.tokenizer, name) for own in candidates for name in own}
+    every = {name for own in candidates for name in own}
+    known = {name: spellings(vlm.prompter.tokenizer, name) for name in every}
     spelled = {
         sample.id: {name: known[name] for name in own}
         for sample, own in zip(samples, candidates, strict=True)

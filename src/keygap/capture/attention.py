@@ -70,27 +70,47 @@ def logits_of(
 ) -> Float[Tensor, "b heads q s"]:
     """Query-key products after scale, soft cap and position bias, in float32.
 
-    The query heads of a group are multiplied with their key head as further queries of it, so that
-    keys are not copied for every query head.
-
     Args:
         call: one call of the attention function.
         places: query positions of each prompt.
         columns: which keys; None means all.
     """
     batch, heads, _, head_dim = call.query.shape
-    key = call.key if columns is None else call.key[:, :, columns]
-    key_heads, length = key.shape[1:3]
     index = places[:, None, :, None].expand(batch, heads, -1, head_dim)
-    query = call.query.gather(2, index).float().reshape(batch, key_heads, -1, head_dim)
-    logits = query @ key.float().transpose(-1, -2) * call.scaling
-    logits = logits.reshape(batch, heads, -1, length)
-    if (cap := call.keywords.get("softcap")) is not None:
-        logits = torch.tanh(logits / cap) * cap
+    key = call.key if columns is None else call.key[:, :, columns]
+    biases = []
     for name in ("position_bias", "attention_bias"):
         if (bias := call.keywords.get(name)) is not None:
             rows = rows_of(bias, places).float()
-            logits = logits + (rows if columns is None else rows[..., columns])
+            biases.append(rows if columns is None else rows[..., columns])
+    return products(call, call.query.gather(2, index), key, biases)
+
+
+def products(
+    call: AttentionCall,
+    query: Float[Tensor, "b heads q head_dim"],
+    key: Float[Tensor, "b key_heads s head_dim"],
+    biases: Sequence[Float[Tensor, "b heads q s"]] = (),
+) -> Float[Tensor, "b heads q s"]:
+    """Products of queries and keys after a call's scale and soft cap, plus biases, in float32.
+
+    The query heads of a group are multiplied with their key head as further queries of it, so that
+    keys are not copied for every query head.
+
+    Args:
+        call: says scale and soft cap.
+        query: the queries.
+        key: the keys.
+        biases: what the call adds for the positions of these queries and keys.
+    """
+    batch, heads, _, head_dim = query.shape
+    key_heads, length = key.shape[1:3]
+    grouped = (query.float() * call.scaling).reshape(batch, key_heads, -1, head_dim)
+    logits = (grouped @ key.float().transpose(-1, -2)).reshape(batch, heads, -1, length)
+    if (cap := call.keywords.get("softcap")) is not None:
+        logits = torch.tanh(logits / cap) * cap
+    for bias in biases:
+        logits = logits + bias
     return logits
 
 

@@ -18,11 +18,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
+from keygap.align.causes.tables import CausesTable
 from keygap.arguments import folder_of
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import bias, confounds, figures, shape
+from keygap.reporting import bias, causes, confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_bytes, write_text
@@ -52,6 +53,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         raise UserError("a report needs at least one run folder")
     runs = [read_run(folder, verify=True) for folder in folders]
     of_bias = [bias.read(run.root) for run in runs]
+    of_causes = [causes.read(run.root) for run in runs]
     for run in runs:
         refuse_unwritable(run.root)
     out = (
@@ -69,8 +71,8 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         single=figures.SINGLE,
         summary=pd.concat([run.summary() for run in runs], ignore_index=True),
         comparison=comparison(runs),
-        overview=_overview(runs, out),
-        runs=[_section(run, files) for run, files in zip(runs, of_bias, strict=True)],
+        overview=_overview(runs, of_causes, out),
+        runs=[_section(*read) for read in zip(runs, of_bias, of_causes, strict=True)],
     )
     path = out / REPORT
     write_text(path, text)
@@ -132,7 +134,9 @@ def _template() -> Template:
     return environment.get_template("report.html")
 
 
-def _overview(runs: Sequence[Run], out: Path) -> list[dict[str, str]]:
+def _overview(
+    runs: Sequence[Run], of_causes: Sequence[CausesTable | None], out: Path
+) -> list[dict[str, str]]:
     """Figures of all runs together, for each site."""
     saved = []
     for site in dict.fromkeys(site for run in runs for site in run.table.frame["site"]):
@@ -140,10 +144,13 @@ def _overview(runs: Sequence[Run], out: Path) -> list[dict[str, str]]:
         saved.append(_saved(figures.ladder(measured, site), out, f"ladder-{site}"))
         if projected := [run for run in measured if not run.projected(site).empty]:
             saved.append(_saved(figures.projections(projected, site), out, f"tsne-{site}"))
+    if len(steered := causes.drawable(of_causes)) > 1:
+        figure = _saved(causes.dose_response(steered), out, causes.FIGURE)
+        saved.append({**figure, "alt": causes.alternative_text(steered)})
     return saved
 
 
-def _section(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
+def _section(run: Run, files: bias.BiasFiles, table: CausesTable | None) -> dict[str, Any]:
     """What the template shows of one run."""
     frame = run.table.frame
     whole = frame[(frame["head"] == "all") & (frame["confound"] == "")]
@@ -159,6 +166,7 @@ def _section(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
         "bias": _bias(run, files),
+        "causes": _causes(run, table),
     }
 
 
@@ -173,6 +181,15 @@ def _bias(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
         "columns": bias.COLUMNS,
         "notes": [] if answers is None else answers.notes,
     }
+
+
+def _causes(run: Run, table: CausesTable | None) -> dict[str, Any] | None:
+    """What the template shows of the experiment on causes; None if it was not run."""
+    if table is None:
+        return None
+    found = causes.section(run, table)
+    drawn = [] if found.figure is None else [_saved(found.figure, run.root, causes.FIGURE)]
+    return {**vars(found), "figures": drawn}
 
 
 def _figures(run: Run, site: str) -> dict[str, Figure]:

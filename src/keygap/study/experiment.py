@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from keygap import defaults, strict_yaml
+from keygap.align.causes.points import Plan
 from keygap.arguments import (
     MOST,
     MOST_RESAMPLINGS,
@@ -23,6 +24,7 @@ from keygap.arguments import (
 )
 from keygap.bias.condition import Probe
 from keygap.bias.probes import build
+from keygap.bias.probes.prompts import checked_phrasings
 from keygap.capture.choice import named_layers, named_sites
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
@@ -168,6 +170,36 @@ class Bias(_Section):
         return build(self.probes)
 
 
+class Causes(_Section):
+    """Steer keys and attention apart; what is compared (see ``keygap causes``)."""
+
+    samples: Annotated[int, _whole(2)] = defaults.CAUSES_SAMPLES
+    fit_samples: Annotated[int, _whole(2)] = defaults.FIT_SAMPLES
+    subjects: list[Text] | None = None
+    phrasings: list[Text] | None = None
+    batch_size: Annotated[int, _whole(1)] = defaults.CAUSES_BATCH_SIZE
+    plan: dict[str, Any] = {}
+
+    @field_validator("plan")
+    @classmethod
+    def _possible(cls, plan: dict[str, Any]) -> dict[str, Any]:
+        for name in plan:
+            if name not in Plan.__dataclass_fields__:
+                raise unknown("key", name, Plan.__dataclass_fields__)
+        Plan(**plan)
+        return plan
+
+    @field_validator("phrasings")
+    @classmethod
+    def _with_answer(cls, phrasings: list[str] | None) -> list[str] | None:
+        return None if phrasings is None else checked_phrasings(phrasings)
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``causes``."""
+        given = {name: value for name, value in dict(self).items() if value is not None}
+        return {**given, "plan": Plan(**self.plan)}
+
+
 class Experiment(_Section):
     """A complete study."""
 
@@ -180,6 +212,7 @@ class Experiment(_Section):
     projection: Projection = Projection()
     answers: bool = Field(default=True, description="score the answers")
     bias: Bias | None = None
+    causes: Causes | None = None
     published: Published | None = None
 
     @field_validator("name")

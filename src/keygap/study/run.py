@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 
 from keygap import interrupts, strict_yaml
+from keygap.align.causes.running import causes
+from keygap.align.causes.tables import FILES as CAUSES_FILES
 from keygap.arguments import MOST_BYTES, folder_of
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer
@@ -130,6 +132,16 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
             n_bootstraps=experiment.measurement.n_bootstraps,
             store=store,
             resume=True,
+        )
+    if experiment.causes is not None and not all(is_whole(folder, name) for name in CAUSES_FILES):
+        causes(
+            vlm,
+            sample_set.benchmark,
+            folder,
+            seed=experiment.seed,
+            n_bootstraps=experiment.measurement.n_bootstraps,
+            text_roles=experiment.measurement.text_roles,
+            **experiment.causes.options(),
         )
 
 

@@ -33,7 +33,7 @@ from keygap.store.reading import read_json
 
 logger = logging.getLogger("keygap")
 
-READING_SAMPLES = 80
+READING_SAMPLES = 80  # of those that maps are fitted on
 LAYERS = "reading_layers.json"
 
 

@@ -29,10 +29,11 @@ from keygap.benchmarks import Sample, SampleSet
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import Samples, Unfit
 from keygap.bias.intervals import Interval, mean, proportion
-from keygap.bias.probe import row_of
+from keygap.bias.probe import probe, row_of
 from keygap.bias.probes.hint import hinted
 from keygap.bias.probes.prompts import SEPARATORS
 from keygap.bias.scoring import Scored, candidates_of, score
+from keygap.bias.table import ALL
 from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
 from keygap.gap.core.inputs import two_sides
@@ -129,6 +130,7 @@ class Judge:
         self.site, self.gap_layers = site, tuple(gap_layers)
         self.state_layers, self.reading = tuple(state_layers), tuple(reading)
         self.roles, self.n_bootstraps = tuple(roles), n_bootstraps
+        self.batch_size = batch_size
         self.left_out: dict[str, str] = {}
         self.batches = [
             asked for part in judged.batches(batch_size) if (asked := self._asked(part)) is not None
@@ -143,11 +145,15 @@ class Judge:
         """How many samples are judged."""
         return sum(len(each.samples) for each in self.batches)
 
-    def measure(self, steered: AbstractContextManager[None]) -> Judged:
+    def measure(self, steered: AbstractContextManager[None], probes: Sequence[str] = ()) -> Judged:
         """Measure the model inside a block. The first call is the model as it is.
 
         Args:
             steered: applies the interventions.
+            probes: names of probes that are asked besides the hint.
+
+        Raises:
+            UserError: no sample can be scored.
         """
         began = time.perf_counter()
         watch = Watch(self.vlm, self.site, self.gap_layers, self.state_layers)
@@ -156,6 +162,7 @@ class Judge:
         with steered, watch.entered():
             for asked in self.batches:
                 rows += self._answers(asked, watch, left_out)
+            further = self._probed(probes) if probes else []
         samples = pd.DataFrame(rows)
         if samples.empty:
             reason = next(iter(left_out.values()))
@@ -164,7 +171,7 @@ class Judge:
         if not self._yardsticks:
             self._yardsticks = {layer: _yardstick(seen, layer) for layer in self.gap_layers}
         samples = self._with_places(samples, seen)
-        found = [*self._gap(seen), *self._attention(seen), *self._readout(seen)]
+        found = [*self._gap(seen), *self._attention(seen), *self._readout(seen), *further]
         took = Interval(time.perf_counter() - began, math.nan, math.nan, 1)
         found.append(_row("seconds", NO_LAYER, "", took))
         return Judged(samples, pd.DataFrame(found), left_out)
@@ -251,6 +258,25 @@ class Judge:
             "hint_margin": under.get("hint_margin", np.nan),
             "hint_effect": under.get("hint_effect", np.nan),
         }
+
+    def _probed(self, probes: Sequence[str]) -> list[dict[str, Any]]:
+        """Accuracy, following and margin under the conditions of probes."""
+        found = probe(
+            self.vlm,
+            self.judged,
+            probes=probes,
+            batch_size=self.batch_size,
+            n_bootstraps=self.n_bootstraps,
+        ).frame
+        rows = []
+        for _, row in found[found["variant"].isin(["", ALL])].iterrows():
+            for measure in ("accuracy", "followed", "margin"):
+                value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
+                if not math.isnan(value):
+                    where = f"{row['probe']}/{row['condition']}"
+                    interval = Interval(value, low, high, int(row["n"]))
+                    rows.append(_row(f"probe_{measure}", NO_LAYER, where, interval))
+        return rows
 
     def _with_places(self, samples: pd.DataFrame, seen: Seen) -> pd.DataFrame:
         """Add each sample's attention to the image and gap, means over the reading layers."""

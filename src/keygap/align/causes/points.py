@@ -16,6 +16,7 @@ from typing import Any
 from keygap.align.causes.tables import POINT_COLUMNS
 from keygap.align.maps import MAPS, is_control
 from keygap.arguments import distinct, whole
+from keygap.bias.probes import PROBES
 from keygap.errors import UserError, unknown
 
 ALL, READING = "all", "reading"
@@ -115,6 +116,8 @@ class Plan:
         draws: random draws of ``random-direction``.
         layers: names of sets of layers.
         baselines: names of baselines, of ``BASELINES_TRIED``.
+        probes: asked besides the hint, of the model as it is and of the first map at its largest
+            strength at all layers.
 
     Raises:
         UserError: an unknown name, no strength, or a first site that is not one of keys.
@@ -127,6 +130,7 @@ class Plan:
     draws: int = 5
     layers: Sequence[str] = LAYER_SETS
     baselines: Sequence[str] = tuple(dict.fromkeys(each.of for each in BASELINES_TRIED))
+    probes: Sequence[str] = ("description", "shuffle", "blank", "absent", "noise")
 
     def __post_init__(self) -> None:
         whole(self.draws, "draws", 1)
@@ -145,6 +149,8 @@ class Plan:
         for name in self.baselines:
             if name not in tried:
                 raise unknown("baseline", name, tried)
+        for name in self.probes:
+            PROBES[name]
         if 0 in self.strengths:
             raise UserError("strengths has 0, which is measured anyway: leave it out")
         if self.sites[0] not in KEY_SITES:
@@ -168,6 +174,12 @@ class Plan:
         found = [Point("none"), *self._under_test(layers), *self._other_maps(layers)]
         found += [*self._controls(layers), *self._baselines(layers)]
         return list(dict.fromkeys(found))
+
+    def probes_at(self, point: Point) -> Sequence[str]:
+        """The probes that are asked at a point besides the hint."""
+        largest = (self.maps[0], self.sites[0], ALL, max(self.strengths))
+        here = (point.name, point.site, point.layers, point.strength)
+        return self.probes if point.kind == "none" or here == largest else ()
 
     def _under_test(self, layers: Sequence[str]) -> list[Point]:
         """The first map at keys: everywhere, and layer by layer."""

@@ -18,7 +18,6 @@ from scipy import stats
 from keygap.align.causes.mediation import EFFECTS, contrasts_of
 from keygap.align.causes.paired import Estimate, Outcome
 from keygap.align.causes.tables import MODES
-from keygap.gap.core.holm import holm
 
 Mechanism = Literal["distance", "attention", "both", "neither", "undecided"]
 ALPHA = 0.01  # of all effects that are looked at together
@@ -200,7 +199,7 @@ def _effects(
     random: pd.DataFrame,
     smallest: float,
 ) -> pd.DataFrame:
-    """Every effect with its status; Holm's adjustment is over the paths at all strengths."""
+    """Every effect with its status; p-values are adjusted for the paths at all strengths."""
     rows = []
     for at in strengths:
         for name in EFFECTS:
@@ -209,13 +208,12 @@ def _effects(
                 {
                     "strength": at, "effect": name, "value": each.value, "ci_low": each.low,
                     "ci_high": each.high, "std_error": each.std_error, "p_value": each.p_value,
-                    "p_holm": math.nan, "status": "", "n": each.n,
+                    "p_adjusted": math.nan, "status": "", "n": each.n,
                 }
             )  # fmt: skip
     frame = pd.DataFrame(rows)
-    tested = (frame["effect"].isin(PATHS) & frame["p_value"].notna()).to_numpy()
-    frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p_value"].to_numpy(float))
     paths = frame["effect"].isin(PATHS)
+    frame.loc[paths, "p_adjusted"] = (frame.loc[paths, "p_value"] * paths.sum()).clip(upper=1.0)
     frame.loc[paths, "status"] = [
         _status(row, draws_at(random, row["strength"]), smallest)
         for row in frame[paths].to_dict("records")
@@ -228,7 +226,7 @@ def _status(row: Mapping[Any, Any], draws: np.ndarray, smallest: float) -> str:
     size, n = abs(row["value"]), row["n"]
     if n < MIN_SAMPLES:
         return "unclear"
-    if row["p_holm"] <= ALPHA and size >= smallest:
+    if row["p_adjusted"] <= ALPHA and size >= smallest:
         if row["effect"] != "direct":
             return "stands"
         if len(draws) < MIN_DRAWS:

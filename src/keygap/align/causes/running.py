@@ -44,7 +44,6 @@ from keygap.store.run import CAUSES_POINTS
 
 logger = logging.getLogger("keygap")
 
-SAMPLES, FIT_SAMPLES = 120, 160
 PHRASINGS = HINTS[:2]
 
 
@@ -54,12 +53,12 @@ def causes(
     out: str | Path,
     *,
     plan: Plan | None = None,
-    samples: int = SAMPLES,
-    fit_samples: int = FIT_SAMPLES,
+    samples: int = defaults.CAUSES_SAMPLES,
+    fit_samples: int = defaults.FIT_SAMPLES,
     subjects: Sequence[str] | None = None,
     phrasings: Sequence[str] = PHRASINGS,
     text_roles: Sequence[str] = defaults.TEXT_ROLES,
-    batch_size: int = defaults.BATCH_SIZE,
+    batch_size: int = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: int = defaults.N_BOOTSTRAPS,
     seed: int = 0,
 ) -> CausesTable:
@@ -144,7 +143,7 @@ class _Experiment:
                 found[point] = read_point(file)
                 continue
             try:
-                judged = judge.measure(self.acting.steered(point))
+                judged = judge.measure(self.acting.steered(point), self.plan.probes_at(point))
             except UserError as reason:  # the other points stand without it
                 if point.kind == "none":
                     raise

@@ -26,7 +26,7 @@ class Verdict:
         decides: name, site and layers of the map that decides; empty if none can.
         effects: the effects on the hint margin, one row per strength and effect: ``strength``,
             ``effect``, ``value``, ``ci_low``, ``ci_high`` (95 %), ``std_error``, ``p_value``,
-            ``p_holm`` and ``status`` (of the two paths alone) and ``n``. A ``status`` is
+            ``p_adjusted`` and ``status`` (of the two paths alone) and ``n``. A ``status`` is
             ``stands``, ``absent`` or ``unclear``, or of a direct effect ``generic`` (no larger than
             that of random directions) or ``untested`` (too few random directions).
         smallest: the smallest effect that counts, in nats.
@@ -69,8 +69,8 @@ def verdict(
 
     1. The smallest effect that counts is a tenth of the largest effect of the map (total effects
        included), and at least a quarter of the standard deviation of the outcome over samples.
-    2. An effect *stands* if its p-value is at most 0.01 (Student's t over samples; Holm over all
-       effects looked at) and its size is at least the smallest that counts.
+    2. An effect *stands* if its p-value is at most 0.01 (Student's t over samples, adjusted by
+       Bonferroni for all effects looked at) and its size is at least the smallest that counts.
     3. A *direct* effect stands only if it is also larger than what random directions of the same
        norm do with attention held: larger in size than each of at least five draws, and outside of
        their 95 % prediction interval (Student's t over draws). Otherwise it is *generic*: any

@@ -48,7 +48,6 @@ from keygap.tokens import known_roles
 logger = logging.getLogger("keygap")
 
 MOST_LOSS = 0.02
-FIT_SAMPLES = 160
 PHRASINGS = HINTS[:2]
 COST = "cost.json"
 
@@ -66,11 +65,11 @@ def search(
     biases: Sequence[float] = BIASES,
     most_loss: float = MOST_LOSS,
     samples: int = defaults.SAMPLES,
-    fit_samples: int = FIT_SAMPLES,
+    fit_samples: int = defaults.FIT_SAMPLES,
     subjects: Sequence[str] | None = None,
     phrasings: Sequence[str] = PHRASINGS,
     text_roles: Sequence[str] = defaults.TEXT_ROLES,
-    batch_size: int = defaults.BATCH_SIZE,
+    batch_size: int = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: int = defaults.N_BOOTSTRAPS,
     seed: int = 0,
 ) -> Remedy:

@@ -1,0 +1,97 @@
+"""``keygap causes``: steer the gap and the attention of a model apart, from the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keygap import defaults
+from keygap.arguments import MOST, folder_of
+from keygap.cli_options import (
+    BatchSize,
+    BenchmarkName,
+    Bootstraps,
+    Data,
+    Language,
+    Out,
+    Seed,
+    Split,
+    listed,
+)
+from keygap.errors import UserError
+from keygap.model_options import ModelOptions, takes_model
+from keygap.terminal import print_table
+
+
+@takes_model
+def causes(
+    model: ModelOptions,
+    out: Out,
+    benchmark: BenchmarkName = "easy-vqa",
+    split: Split = None,
+    data: Data = None,
+    language: Language = None,
+    subjects: Annotated[
+        str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=2, max=MOST, help="Samples that are judged.")
+    ] = defaults.CAUSES_SAMPLES,
+    fit_samples: Annotated[
+        int, typer.Option(min=2, max=MOST, help="Other samples, that maps are fitted on.")
+    ] = defaults.FIT_SAMPLES,
+    strengths: Annotated[
+        str, typer.Option(help="Of maps: 1 moves image to text, below 0 away from it.")
+    ] = "-1,-0.5,0.5,1",
+    layers: Annotated[
+        str | None, typer.Option(help="Sets of layers: all, early, middle, late, reading.")
+    ] = None,
+    sites: Annotated[
+        str | None, typer.Option(help="The first one k_proj or key. Default: k_proj,v_proj,hidden.")
+    ] = None,
+    maps: Annotated[str | None, typer.Option(help="See keygap maps; the first is tested.")] = None,
+    draws: Annotated[int, typer.Option(min=1, max=100, help="Random directions.")] = 5,
+    batch_size: BatchSize = defaults.CAUSES_BATCH_SIZE,
+    n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
+    seed: Seed = 0,
+) -> None:
+    """Steer keys and attention apart: does the gap matter, or where attention goes?"""
+    import keygap as kg
+    from keygap.align.causes.points import Plan
+    from keygap.align.causes.verdict import verdict
+    from keygap.store.lock import refuse_unwritable
+
+    place = folder_of(out, "--out")
+    given = {"layers": layers, "sites": sites, "maps": maps}
+    plan = Plan(
+        strengths=_numbers(strengths, "--strengths"),
+        draws=draws,
+        **{name: listed(text) for name, text in given.items() if text is not None},
+    )
+    bench = kg.benchmark(benchmark, split=split, data=data, language=language)
+    asked = bench.choose(samples, seed, None if subjects is None else listed(subjects))
+    asked.first_readable()
+    refuse_unwritable(place)
+    table = kg.causes(
+        model.load(),
+        bench,
+        place,
+        plan=plan,
+        samples=samples,
+        fit_samples=fit_samples,
+        subjects=None if subjects is None else listed(subjects),
+        batch_size=batch_size,
+        n_bootstraps=n_bootstraps,
+        seed=seed,
+    )
+    print_table(table.summary(), table.settings["notes"])
+    for sentence in verdict(table.samples, table.points, model=table.settings["model"]).sentences:
+        typer.echo(sentence)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(item) for item in listed(text)]
+    except ValueError as error:
+        raise UserError(f"{option} is {text!r}: give numbers, such as -1,0.5,1") from error

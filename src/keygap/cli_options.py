@@ -1,0 +1,42 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keygap import defaults
+from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS
+
+LAYERS, SITES, TEXT, PROBES = (
+    ",".join(names)
+    for names in (defaults.LAYERS, defaults.SITES, defaults.TEXT_ROLES, defaults.PROBES)
+)
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEEDS - 1, help="Seed of every random choice.")]
+TextRoles = Annotated[
+    str,
+    typer.Option(
+        help="Roles that count as text: question, option, hint, answer, template, system."
+    ),
+]
+BenchmarkName = Annotated[str, typer.Option(help="See keygap benchmarks.")]
+Split = Annotated[str | None, typer.Option(help="Default: the split usually reported.")]
+Data = Annotated[
+    str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
+]
+Language = Annotated[str | None, typer.Option(help="Language of your own questions.")]
+Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Number of samples.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Samples in one forward pass.")]
+Bootstraps = Annotated[
+    int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
+]
+# Paths are text until they are checked: Path("") is the current folder.
+Out = Annotated[str, typer.Option(help="Folder for the results.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]
+Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
+
+
+def listed(text: str) -> list[str]:
+    """The items of a list that is written with commas."""
+    return [item.strip() for item in text.split(",")]
