@@ -28,7 +28,7 @@ COLUMNS = (
     "before", "after", "difference", "ci_low", "ci_high", "n", "missing",
 )  # fmt: skip
 _SHARES = {"following": "followed", "accuracy_conflict": "correct_conflict"}
-_NUMBERS = ("hint_margin", "hint_effect")
+_NUMBERS = ("hint_effect",)
 _ROUNDING = 1e-9  # of a difference of two shares
 
 
@@ -166,7 +166,7 @@ def differences(
 ) -> list[dict[str, object]]:
     """A candidate minus the model as it is, paired by sample and phrasing.
 
-    ``following``, ``accuracy_conflict``, ``hint_margin`` and ``hint_effect`` are under the wrong
+    ``following``, ``accuracy_conflict`` and ``hint_effect`` are under the wrong
     hint, for each phrasing and for ``all`` together; ``accuracy`` and ``margin`` without a hint.
     Differences of shares have Newcombe's intervals, those of means are bootstrapped, both over
     whole samples.

@@ -269,13 +269,14 @@ class _Search:
                     raise
                 self._note(f"{point.id} is not measured: {reason}")
                 return None
-            size = {} if change is None else {"parameters": change.parameters}
-            layers = 0 if change is None else len(change.layers)
-            write_point(file, {**as_plain(judged), **size, "n_layers": layers})
+            kept = {name: value for name, value in as_plain(judged).items() if name != "rows"}
+            kept["n_layers"] = 0 if change is None else len(change.layers)
+            kept["parameters"] = 0 if change is None else change.parameters
+            write_point(file, kept)
         kept = read_point(file)
         names = [name for name in SAMPLE_COLUMNS if name != "point"]
         table = pd.DataFrame(kept["samples"], columns=names)
-        return Answers(table, int(kept["n_layers"]), int(kept.get("parameters", 0)))
+        return Answers(table, int(kept["n_layers"]), int(kept["parameters"]))
 
     def _change(self, point: Point) -> Change:
         """What a point does to the model, apart from the search."""
