@@ -105,7 +105,9 @@ def align(
 ) -> None:
     """Search for what makes a model follow hints less, or fit a map and save it."""
     import keygap as kg
+    from keygap.tokens import known_roles
 
+    roles = known_roles(listed(text_roles))
     given: dict[str, Any] = {
         "fit_samples": fit_samples, "second": second, "strengths": strengths, "biases": biases,
         "most_loss": most_loss, "n_bootstraps": n_bootstraps,
@@ -118,7 +120,7 @@ def align(
     wanted = None if subjects is None else listed(subjects)
     chosen = source.choose(samples, seed, wanted)
     chosen.first_readable()
-    common = {"seed": seed, "text_roles": listed(text_roles), "batch_size": batch_size}
+    common = {"seed": seed, "text_roles": roles, "batch_size": batch_size}
     if not search:
         _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
         return
@@ -160,10 +162,8 @@ def _fit(
     from keygap.align.maps import is_control
     from keygap.capture.choice import named_layers, named_sites
     from keygap.store.lock import refuse_unwritable
-    from keygap.tokens import known_roles
 
     is_control(kind)  # refuses an unknown name before the model is loaded
-    known_roles(common["text_roles"])
     sites, where = named_sites([site]), named_layers(listed(layers or "all"))
     refuse_unwritable(out.parent)
     vlm = model.load()

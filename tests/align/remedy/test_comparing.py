@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -169,18 +170,23 @@ def by_hand() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_differences_are_paired_by_sample_and_phrasing():
     before, after = by_hand()
-    rows = pd.DataFrame(differences(before, after, rule=Rule(0.02, 200, 0)))
-    found = rows.set_index(["measure", "variant"])
-    assert found.loc[("following", "p"), "difference"] == pytest.approx(1 / 4 - 3 / 4)
-    assert found.loc[("following", "q"), "difference"] == pytest.approx(3 / 4 - 2 / 4)
-    both = found.loc[("following", "all")]
-    assert (both["before"], both["after"], both["n"]) == (5 / 8, 4 / 8, 8)
-    assert found.loc[("accuracy", ""), ["before", "after", "n"]].tolist() == [3 / 4, 2 / 4, 4]
-    assert found.loc[("margin", ""), "difference"] == pytest.approx(0.25)
-    assert found.loc[("hint_effect", "all"), "difference"] == pytest.approx(-0.5)
-    assert (found["missing"] == 0).all()
-    known = found.drop(index=("margin", ""))  # every sample has the same difference there
-    assert (known["ci_low"] < known["ci_high"]).all()
+    rows = differences(before, after, rule=Rule(0.02, 200, 0))
+    found = {(str(row["measure"]), str(row["variant"])): row for row in rows}
+
+    def moved(measure: str, variant: str) -> Any:
+        return found[measure, variant]["difference"]
+
+    assert moved("following", "p") == pytest.approx(1 / 4 - 3 / 4)
+    assert moved("following", "q") == pytest.approx(3 / 4 - 2 / 4)
+    assert moved("margin", "") == pytest.approx(0.25)
+    assert moved("hint_effect", "all") == pytest.approx(-0.5)
+    both, right = found["following", "all"], found["accuracy", ""]
+    assert [both[name] for name in ("before", "after", "n")] == [5 / 8, 4 / 8, 8]
+    assert [right[name] for name in ("before", "after", "n")] == [3 / 4, 2 / 4, 4]
+    del found["margin", ""]  # every sample has the same difference there
+    for row in found.values():
+        assert row["missing"] == 0
+        assert row["ci_low"] < row["ci_high"]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("most_loss", [0.0, 0.02, 0.1])
@@ -218,6 +224,6 @@ def test_the_summary_says_what_was_measured():
     assert (none.chosen, none.found) == (None, False)
     assert f"Of {len(POINTS)} candidates, none lowers following" in none.summary()
     lost = dict.fromkeys([point.id for point in POINTS], Planted(0.4, loses=0.3, churns=0))
-    said = searched(Simulated(0, lost)).summary()
-    assert f"{len(POINTS)} lower following" in said
-    assert "each of them loses more than 2 points of accuracy" in said
+    line = searched(Simulated(0, lost)).summary()
+    assert f"{len(POINTS)} lower following" in line
+    assert "each of them loses more than 2 points of accuracy" in line

@@ -50,6 +50,7 @@ logger = logging.getLogger("keygap")
 MOST_LOSS = 0.02
 PHRASINGS = HINTS[:2]
 COST = "cost.json"
+_NAMES = ("name", "split", "data", "language")  # of a benchmark
 
 
 def search(
@@ -117,12 +118,11 @@ def search(
     )
     loss = number(most_loss, "most_loss", 0.0, 1.0)
     rule = Rule(loss, whole(n_bootstraps, "n_bootstraps", 1), seed_of(seed))
+    texts, roles = checked_phrasings(phrasings), known_roles(text_roles)
     refuse_unsuited(vlm, "search")
     halves = _Samples.of(source, second, samples, fit_samples, subjects, rule.seed)
-    return _Search(
-        vlm, halves, Path(out), candidates, rule, checked_phrasings(phrasings),
-        known_roles(text_roles), read_size(vlm, batch_size),
-    ).run()  # fmt: skip
+    size = read_size(vlm, batch_size)
+    return _Search(vlm, halves, Path(out), candidates, rule, texts, roles, size).run()
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,10 @@ class _Samples:
     ) -> _Samples:
         """Choose them; arguments and errors as ``search``."""
         each, fits = whole(samples, "samples", 2), whole(fit_samples, "fit_samples", 2)
+        if second is not None and all(
+            getattr(source, name) == getattr(second, name) for name in _NAMES
+        ):
+            raise UserError(f"the second benchmark is {source.name} again: name another")
         chosen = source.choose(2 * each + fits, seed, subjects)
         choosing, rest = chosen.apart(each)
         test, rest = rest.apart(each)
@@ -161,9 +165,6 @@ class _Samples:
             )
         judged = {CHOOSING: choosing, TEST: test}
         if second is not None:
-            names = ("name", "split", "data", "language")
-            if all(getattr(source, name) == getattr(second, name) for name in names):
-                raise UserError(f"the second benchmark is {source.name} again: name another")
             judged[SECOND] = second.choose(each, seed)
         return cls(fitting, judged)
 
@@ -227,8 +228,7 @@ class _Search:
 
     def _second(self) -> dict[str, Any]:
         benchmark = self.samples.judged[SECOND].benchmark
-        names = ("name", "split", "data", "language")
-        return {name: getattr(benchmark, name) for name in names}
+        return {name: getattr(benchmark, name) for name in _NAMES}
 
     def _sets(self) -> dict[str, list[int]]:
         """The layers of each set."""
