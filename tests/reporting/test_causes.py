@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def test_the_page_has_the_verdict_tables_and_figure(tested, table):
     page = html.unescape(kg.report(tested).read_text())
     decided = verdict(table.samples, table.points, model="micro:linear", n_bootstraps=60)
     assert decided.mechanism == "attention"
-    assert f"<strong>{decided.sentences[0]}</strong> {decided.sentences[1]}" in page
+    assert f"<strong>{decided.sentences[0]}</strong>" in page
+    assert all(f"<li>{sentence}</li>" in page for sentence in decided.sentences[1:])
     assert page.index(decided.sentences[-1]) < page.index("free (total)")
     effects = rows_of(page, HEADING)[1:]
     assert len(effects) == 3 * 2  # outcomes, strengths
@@ -197,3 +199,12 @@ def test_the_map_with_all_modes_is_drawn():
     assert place_of(pd.DataFrame([*one_mode, *all_points()])) == ("mean-shift", "key", "all")
     assert place_of(pd.DataFrame(one_mode)) == ("first", "key", "all")
     assert place_of(pd.DataFrame([point()])) is None
+
+
+def test_a_report_of_several_runs_draws_their_models_side_by_side(tested, tmp_path):
+    second = tmp_path / "second"
+    shutil.copytree(tested, second)
+    page = kg.report(tested, second, out=tmp_path / "both").read_text()
+    assert (tmp_path / "both" / "figures" / "causes.svg").is_file()
+    assert page.count(f"<h3>{HEADING}") == 2
+    assert "for made:model, made:model" in page

@@ -176,7 +176,8 @@ def _random(axes: Axes, points: pd.DataFrame, place: Place) -> None:
         & (points["site"] == site)
         & (points["layers"] == layers)
     ]
-    width = points["strength"].max() - points["strength"].min()
+    steps = _line(points, place)["strength"]
+    width = steps.max() - steps.min()
     for (strength, mode), draws in own.groupby(["strength", "mass"]):
         if mode not in MODES:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,15 +118,19 @@ def test_a_cache_and_a_given_answer_change_nothing(family, case):
 
 
 @pytest.mark.parametrize("case", IN_PASSES)
-def test_beams_of_a_prompt_are_changed_alike(case):
+def test_beams_of_several_prompts_are_those_of_each_alone(case):
     vlm = tiny("llava")
-    batch = vlm.prompter([check_samples()[0]] * 2)
+    one, two = check_samples()
+    samples = [one, replace(one, images=two.images)]
+    batch = vlm.prompter(samples)
     wanted = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "num_beams": 3}
     with vlm.interventions.applied(made(case)):
         cached = vlm.generate(batch, **wanted)
         anew = vlm.generate(batch, use_cache=False, **wanted)
+        alone = [vlm.generate(vlm.prompter([sample]), **wanted)[0] for sample in samples]
     assert torch.equal(cached, anew)
-    assert torch.equal(cached[0], cached[1])
+    assert torch.equal(cached, torch.stack(alone))
+    assert not torch.equal(cached[0], cached[1])
 
 
 @pytest.mark.parametrize("case", IN_PASSES)

@@ -46,7 +46,7 @@ def test_names_that_pandas_reads_as_missing_stay_names(table, tmp_path):
 
 
 def test_a_folder_without_the_experiment_is_refused(tmp_path):
-    with pytest.raises(kg.UserError, match=r"no alignment\.csv: run the experiment"):
+    with pytest.raises(kg.UserError, match=r"no alignment\.csv: run keygap causes"):
         read_causes(tmp_path)
 
 

@@ -137,7 +137,7 @@ def test_the_first_map_decides_and_others_are_named():
     }
     assert first.others == others
     assert first.sentences[-1] == (
-        "The same rule gives attention for whitening of key at all layers, mean-shift of key at "
+        "The same rule gives 'attention' for whitening of key at all layers; mean-shift of key at "
         "reading layers."
     )
     asked = verdict(table.samples, table.points, name="whitening")

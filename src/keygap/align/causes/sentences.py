@@ -188,5 +188,5 @@ def _others(others: Mapping[Place, Mechanism]) -> str:
     by_mechanism: dict[str, list[str]] = {}
     for place, mechanism in others.items():
         by_mechanism.setdefault(mechanism, []).append(_label(place))
-    parts = [f"{name} for {', '.join(places)}" for name, places in by_mechanism.items()]
-    return f"The same rule gives {'; '.join(parts)}."
+    parts = [f"{name!r} for {'; '.join(places)}" for name, places in by_mechanism.items()]
+    return f"The same rule gives {', and '.join(parts)}."

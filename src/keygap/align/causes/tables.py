@@ -265,7 +265,7 @@ def read_causes(folder: str | Path) -> CausesTable:
         UserError: the experiment was not run, or a file is damaged or of another run.
     """
     root = Path(folder)
-    remedy = f"run the experiment on causes again, with {root} as its folder"
+    remedy = f"run keygap causes again, with {root} as --out"
     if not is_recorded(root, ALIGNMENT):
         raise UserError(f"{root} has no {ALIGNMENT}: {remedy}")
     sums = {name: result_checksums(root, name, remedy) for name in FILES}
