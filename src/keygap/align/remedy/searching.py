@@ -248,7 +248,7 @@ class _Search:
             self.vlm,
             judged,
             self.phrasings,
-            site=self.candidates.sites[0],
+            site="k_proj",
             gap_layers=(),
             state_layers=(),
             reading=(),
