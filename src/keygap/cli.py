@@ -22,6 +22,7 @@ import typer
 
 from keygap import defaults, interrupts
 from keygap.arguments import MOST, MOST_RESAMPLINGS, distinct, folder_of
+from keygap.cli_align import align
 from keygap.cli_causes import causes
 from keygap.cli_options import (
     LAYERS,
@@ -62,6 +63,7 @@ app = typer.Typer(
 micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
 app.command()(causes)
+app.command()(align)
 
 
 @app.command()

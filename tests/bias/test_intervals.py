@@ -81,6 +81,42 @@ def test_a_paired_difference_of_nothing_has_width():
     assert found.high > 0.02
 
 
+def test_a_paired_difference_of_one_observation_each_has_clusters_of_one():
+    rng = np.random.default_rng(11)
+    one, other = rng.random(90) < 0.6, rng.random(90) < 0.4
+    found, plain = paired_proportions(one, other, np.arange(90)), paired_proportions(one, other)
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=1e-12)
+
+
+def test_copies_of_a_paired_difference_add_nothing():
+    rng = np.random.default_rng(12)
+    one, other = rng.random(90) < 0.6, rng.random(90) < 0.4
+    once = paired_proportions(one, other)
+    ids = np.tile([f"s{number}" for number in range(90)], 4)
+    many = paired_proportions(np.tile(one, 4), np.tile(other, 4), ids)
+    assert many.value == pytest.approx(once.value)
+    assert many.high - many.low == pytest.approx(once.high - once.low, rel=0.02)
+    assert many.high - many.low >= once.high - once.low
+
+
+@pytest.mark.parametrize("moves", [0.03, 0.2])
+def test_clustered_paired_differences_hold_the_truth(moves):
+    """Each sample has its own chance of a hit, and of a hit that is lost."""
+    rng = np.random.default_rng(13)
+    held = []
+    for _ in range(600):
+        chance = rng.beta(1.2, 0.8, size=(80, 1))  # mean 0.6
+        before = rng.random((80, 3)) < chance
+        lost, gained = rng.random((2, 80, 3))
+        after = np.where(before, lost >= 2 * moves * (chance > 0.6), gained < moves)
+        expected = moves * (1 - chance) - 2 * moves * chance * (chance > 0.6)
+        found = paired_proportions(after.ravel(), before.ravel(), np.repeat(np.arange(80), 3))
+        held.append((found.low, found.high, expected.mean()))
+    low, high, truth = np.transpose(held)
+    inside = np.mean((low <= truth.mean()) & (truth.mean() <= high))
+    assert 0.92 <= inside <= 0.985
+
+
 def test_means_are_over_samples():
     rng = np.random.default_rng(7)
     held = []

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from keygap.align.map import Map as Map
     from keygap.align.map import load_map as load_map
     from keygap.align.maps import MAPS as MAPS
+    from keygap.align.remedy.change import Change as Change
+    from keygap.align.remedy.change import load_remedy as load_remedy
+    from keygap.align.remedy.result import Remedy as Remedy
+    from keygap.align.remedy.searching import search as search
     from keygap.align.steering import steer as steer
     from keygap.align.steering import steering_of as steering_of
     from keygap.align.vectors import read_vectors as read_vectors
@@ -32,6 +36,10 @@ _PUBLIC = {
     "BASELINES": "baselines",
     "steer": "steering",
     "steering_of": "steering",
+    "search": "remedy.searching",
+    "Remedy": "remedy.result",
+    "Change": "remedy.change",
+    "load_remedy": "remedy.change",
     "Plan": "causes.points",
     "CausesTable": "causes.tables",
     "read_causes": "causes.tables",

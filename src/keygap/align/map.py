@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,9 +87,25 @@ class Map:
         Raises:
             UserError: the file cannot be written.
         """
+        write_bytes(Path(path), self.as_bytes())
+
+    def as_bytes(self) -> bytes:
+        """The content of the file that ``save`` writes."""
         header = {"format": FORMAT, "map": self._header, "sha256": self.hash}
         tensors = {name: tensor.clone() for name, tensor in self._tensors()}
-        write_bytes(Path(path), safetensors.torch.save(tensors, header))
+        return safetensors.torch.save(tensors, header)
+
+    def at(self, layers: Sequence[int]) -> Map:
+        """The same map at some of its layers, with tensors of its own.
+
+        Args:
+            layers: absolute indices of layers of the map.
+        """
+        kept = {
+            index: Affine(**{name: own.clone() for name, own in self.layers[index].tensors.items()})
+            for index in layers
+        }
+        return Map(self.name, self.site, kept, self.fitted_on)
 
     def check(self, vlm: VLM) -> None:
         """Refuse a model that the map cannot be applied to.
@@ -101,7 +117,7 @@ class Map:
                 not exist or does not have the site; heads differ in number or size; or the map has
                 values that are not finite.
         """
-        self._check_model(vlm)
+        check_model(f"the map {self.name}", self.fitted_on, vlm, _REMEDY)
         for index, affine in self.layers.items():
             if index >= len(vlm.layers):
                 raise UserError(
@@ -119,23 +135,6 @@ class Map:
                     f"the map {self.name} has {_in_words(affine.shape)} at layer {index}, and "
                     f"{self.site} of {vlm.name} has {_in_words(known)}: {_REMEDY}"
                 )
-
-    def _check_model(self, vlm: VLM) -> None:
-        here = {"architecture": vlm.architecture, "n_layers": len(vlm.layers)}
-        for name, own in here.items():
-            fitted = self.fitted_on.get(name)
-            if fitted and own and fitted != own:
-                what = name.replace("n_layers", "number of layers")
-                raise UserError(
-                    f"the map {self.name} was fitted on {self.fitted_on.get('model')}, whose {what}"
-                    f" is {fitted}, and that of {vlm.name} is {own}: {_REMEDY}"
-                )
-        weights = self.fitted_on.get("fingerprint")
-        if weights and weights != fingerprint(vlm.model):
-            logger.warning(
-                "the map %s was fitted on %s with other weights than those of %s",
-                self.name, self.fitted_on.get("model"), vlm.name,
-            )  # fmt: skip
 
     @property
     def _header(self) -> str:
@@ -188,6 +187,36 @@ def load_map(path: str | Path) -> Map:
     if not whole:
         raise UserError(f"{path} is a damaged map (its checksum is another): {_REMEDY}")
     return found
+
+
+def check_model(what: str, facts: Mapping[str, Any], vlm: VLM, remedy: str) -> None:
+    """Refuse a model of another architecture or depth; of other weights, warn in the log.
+
+    Args:
+        what: what was fitted or measured, for the message.
+        facts: ``model``, ``architecture``, ``n_layers`` and ``fingerprint`` of its model; what is
+            missing is not compared.
+        vlm: the model that it is to be applied to.
+        remedy: what the user can do.
+
+    Raises:
+        UserError: architecture or number of layers differ.
+    """
+    here = {"architecture": vlm.architecture, "n_layers": len(vlm.layers)}
+    for name, own in here.items():
+        fitted = facts.get(name)
+        if fitted and own and fitted != own:
+            value = name.replace("n_layers", "number of layers")
+            raise UserError(
+                f"{what} was fitted on {facts.get('model')}, whose {value} is {fitted}, and that "
+                f"of {vlm.name} is {own}: {remedy}"
+            )
+    weights = facts.get("fingerprint")
+    if weights and weights != fingerprint(vlm.model):
+        logger.warning(
+            "%s was fitted on %s with other weights than those of %s",
+            what, facts.get("model"), vlm.name,
+        )  # fmt: skip
 
 
 def _shape_at(layer: DecoderLayer, site: str) -> tuple[int, int] | None:

@@ -78,23 +78,30 @@ def wilson(value: float, n: float) -> tuple[float, float]:
     return min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half))
 
 
-def paired_proportions(one: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"]) -> Interval:
+def paired_proportions(
+    one: Bool[np.ndarray, " n"],
+    other: Bool[np.ndarray, " n"],
+    clusters: Clusters | None = None,
+) -> Interval:
     """The difference ``one`` - ``other`` of two proportions of the same samples.
 
     The interval is method 10 of Newcombe (1998, Statistics in Medicine 17, 2635), without its
-    correction for continuity.
+    correction for continuity. With clusters it is built in the same way (Zou and Donner 2008,
+    Statistics in Medicine 27, 1693) from the intervals of ``proportion`` and the correlation of the
+    two proportions over clusters.
 
     Args:
         one: hits of each sample under one condition.
         other: hits of the same samples under the other.
+        clusters: the cluster (the sample) of each observation; None if all are independent.
     """
     first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     if not len(first):
         return NOTHING
     p, q = float(first.mean()), float(second.mean())
-    (p_low, p_high), (q_low, q_high) = wilson(p, len(first)), wilson(q, len(first))
-    spread = math.sqrt(p * (1 - p) * q * (1 - q))
-    phi = float(((first - p) * (second - q)).mean()) / spread if spread else 0.0
+    p_low, p_high = wilson(p, _effective_size(first, clusters))
+    q_low, q_high = wilson(q, _effective_size(second, clusters))
+    phi = _correlation(first - p, second - q, clusters)
     below = (p - p_low, q_high - q)
     above = (p_high - p, q - q_low)
     low, high = (math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b)) for a, b in (below, above))
@@ -147,3 +154,14 @@ def _effective_size(hit: Float[np.ndarray, " n"], clusters: Clusters | None) -> 
         return count
     between = float((sums**2).sum()) / len(hit) ** 2 * count / (count - 1)
     return float(np.clip(len(hit) * independent / between, 1, len(hit))) if between else len(hit)
+
+
+def _correlation(
+    one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], clusters: Clusters | None
+) -> float:
+    """The correlation of two means whose residuals are given; 0 where one of them is constant."""
+    if clusters is not None:
+        codes, names = pd.factorize(np.asarray(clusters, dtype=object))
+        one, other = (np.bincount(codes, each, minlength=len(names)) for each in (one, other))
+    spread = math.sqrt(float((one**2).sum()) * float((other**2).sum()))
+    return float((one * other).sum()) / spread if spread else 0.0

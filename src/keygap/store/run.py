@@ -44,6 +44,10 @@ ALIGNMENT = "alignment.csv"
 ALIGNMENT_SAMPLES = "alignment_samples.parquet"
 CAUSES_SETTINGS = "causes.yaml"
 CAUSES_POINTS = "causes"  # a folder with one file for each point
+REMEDY = "remedy.csv"
+REMEDY_SETTINGS = "remedy.yaml"
+REMEDY_MAP = "remedy.safetensors"
+REMEDY_POINTS = "remedy"  # a folder with one file for each candidate
 FIGURES = "figures"
 REPORT = "report.html"
 

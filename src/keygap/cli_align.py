@@ -1,0 +1,231 @@
+"""``keygap align``: search for a remedy from the command line, or fit a map and save it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keygap import defaults
+from keygap.arguments import MOST, MOST_RESAMPLINGS, folder_of
+from keygap.cli_options import (
+    TEXT,
+    BatchSize,
+    BenchmarkName,
+    Data,
+    Language,
+    Seed,
+    Split,
+    TextRoles,
+    listed,
+)
+from keygap.errors import UserError
+from keygap.model_options import ModelOptions, takes_model
+from keygap.text import printable
+
+if TYPE_CHECKING:
+    from keygap.benchmarks import Benchmark, SampleSet
+
+FILE = ".safetensors"
+MapOrFolder = Annotated[
+    str, typer.Option(help="FILE.safetensors of the map; with --search, a folder.")
+]
+Search = Annotated[
+    bool, typer.Option("--search", help="Search for what makes the model follow hints less.")
+]
+Kinds = Annotated[
+    str | None, typer.Option("--map", help="Kind of map to fit; with --search, kinds to try.")
+]
+Site = Annotated[str, typer.Option(help="k_proj, key, v_proj, value, q_proj, query or hidden.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="first, middle, last, all and indices; with --search, sets of layers: all, early, "
+        "middle, late, reading. Default: all."
+    ),
+]
+ByLayer = Annotated[
+    bool, typer.Option("--by-layer", help="Fit layer by layer; with --search, try such maps too.")
+]
+Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. Default: all.")]
+Samples = Annotated[
+    int,
+    typer.Option(
+        min=2, max=MOST, help="To fit on; with --search, to choose on, and as many to test on."
+    ),
+]
+FitSamples = Annotated[
+    int | None,
+    typer.Option(min=2, max=MOST, help="With --search: other samples, that maps are fitted on."),
+]
+Second = Annotated[
+    str | None, typer.Option(help="With --search: another benchmark to judge the result on.")
+]
+Strengths = Annotated[str | None, typer.Option(help="With --search: of maps, such as -0.5,0.5.")]
+Biases = Annotated[
+    str | None, typer.Option(help="With --search: nats on the attention logits of images.")
+]
+MostLoss = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="With --search: share of accuracy that may be lost. Default: 0.02."
+    ),
+]
+OfSearch = Annotated[
+    int | None,
+    typer.Option(min=1, max=MOST_RESAMPLINGS, help="With --search: resamplings of an interval."),
+]
+
+
+@takes_model
+def align(
+    model: ModelOptions,
+    out: MapOrFolder,
+    search: Search = False,
+    kinds: Kinds = None,
+    site: Site = "k_proj",
+    layers: Layers = None,
+    by_layer: ByLayer = False,
+    benchmark: BenchmarkName = "easy-vqa",
+    split: Split = None,
+    data: Data = None,
+    language: Language = None,
+    subjects: Subjects = None,
+    samples: Samples = defaults.SAMPLES,
+    fit_samples: FitSamples = None,
+    second: Second = None,
+    strengths: Strengths = None,
+    biases: Biases = None,
+    most_loss: MostLoss = None,
+    n_bootstraps: OfSearch = None,
+    text_roles: TextRoles = TEXT,
+    batch_size: BatchSize = defaults.CAUSES_BATCH_SIZE,
+    seed: Seed = 0,
+) -> None:
+    """Search for what makes a model follow hints less, or fit a map and save it."""
+    import keygap as kg
+    from keygap.tokens import known_roles
+
+    roles = known_roles(listed(text_roles))
+    given: dict[str, Any] = {
+        "fit_samples": fit_samples, "second": second, "strengths": strengths, "biases": biases,
+        "most_loss": most_loss, "n_bootstraps": n_bootstraps,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    if not search:
+        _refuse_without_search(kinds, given)
+    place = folder_of(out, "--out") if search else _file_of(out)
+    source = kg.benchmark(benchmark, split=split, data=data, language=language)
+    wanted = None if subjects is None else listed(subjects)
+    chosen = source.choose(samples, seed, wanted)
+    chosen.first_readable()
+    common = {"seed": seed, "text_roles": roles, "batch_size": batch_size}
+    if not search:
+        _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
+        return
+    options = {**_read(given), **common, "samples": samples, "subjects": wanted}
+    if layers is not None:
+        options["layers"] = listed(layers)
+    if kinds is not None or by_layer:
+        options["maps"] = _kinds(kinds, by_layer)
+    _search(model, source, place, {**options, "sites": listed(site)})
+
+
+def _search(model: ModelOptions, source: Benchmark, out: Path, options: dict[str, Any]) -> None:
+    import keygap as kg
+    from keygap.align.remedy.candidates import Candidates
+    from keygap.store.lock import refuse_unwritable
+
+    tried = ("maps", "sites", "layers", "strengths", "biases")
+    Candidates(**{name: options[name] for name in tried if name in options})
+    refuse_unwritable(out)
+    remedy = kg.align.search(model.load(), source, out, **options)
+    for line in remedy.summary().splitlines():
+        typer.echo(printable(line))
+    if remedy.found:
+        use = f"with kg.align.load_remedy({str(out)!r}).applied(vlm): vlm.generate(batch)"
+        typer.echo(printable(f"use: {use}"))
+
+
+def _fit(
+    model: ModelOptions,
+    kind: str,
+    chosen: SampleSet,
+    out: Path,
+    site: str,
+    layers: str | None,
+    by_layer: bool,
+    common: dict[str, Any],
+) -> None:
+    import keygap as kg
+    from keygap.align.maps import is_control
+    from keygap.capture.choice import named_layers, named_sites
+    from keygap.store.lock import refuse_unwritable
+
+    is_control(kind)  # refuses an unknown name before the model is loaded
+    sites, where = named_sites([site]), named_layers(listed(layers or "all"))
+    refuse_unwritable(out.parent)
+    vlm = model.load()
+    if by_layer:
+        fitted = kg.align.fit_layer_by_layer(vlm, kind, chosen, site=site, layers=where, **common)
+    else:
+        size = common.pop("batch_size")
+        read = kg.align.read_vectors(vlm, chosen, sites=sites, layers=where, batch_size=size)
+        fitted = kg.align.fit(kind, read, **common)
+    fitted.save(out)
+    use = f"with kg.align.steer(vlm, kg.align.load_map({str(out)!r})): vlm.generate(batch)"
+    typer.echo(printable(f"{fitted}; use: {use}"))
+
+
+def _read(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a search, read from their text."""
+    import keygap as kg
+
+    read: dict[str, Any] = {
+        name: _numbers(given[name], f"--{name}")
+        for name in ("strengths", "biases")
+        if name in given
+    }
+    if "second" in given:
+        read["second"] = kg.benchmark(given["second"])
+    return given | read
+
+
+def _refuse_without_search(kinds: str | None, given: dict[str, Any]) -> None:
+    if kinds is None:
+        raise UserError("give --search, or --map NAME to fit a map and save it")
+    for name in given:
+        option = f"--{name.replace('_', '-')}"
+        raise UserError(f"{option} is about a search: give --search too, or leave {option} out")
+
+
+def _file_of(out: str) -> Path:
+    """Check the path of a map's file.
+
+    Raises:
+        UserError: it has another suffix, is a folder, or is below a file.
+    """
+    path = Path(out)
+    if path.suffix != FILE:
+        raise UserError(f"--out {out!r}: name the file of the map, such as mine{FILE}")
+    if path.is_dir():
+        raise UserError(f"--out {out} is a folder: name a file, such as {path / f'mine{FILE}'}")
+    folder_of(path.parent, "the folder of --out")
+    return path
+
+
+def _kinds(kinds: str | None, by_layer: bool) -> list[str]:
+    """The kinds of map that a search tries; fitted layer by layer too, if that is asked for."""
+    from keygap.align.causes.points import BY_LAYER
+    from keygap.align.remedy.candidates import KINDS
+
+    found = list(KINDS) if kinds is None else listed(kinds)
+    return [*found, *(f"{kind}, {BY_LAYER}" for kind in found)] if by_layer else found
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(item) for item in listed(text)]
+    except ValueError as error:
+        raise UserError(f"{option} is {text!r}: give numbers, such as -0.5,0.5") from error
