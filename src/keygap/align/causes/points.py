@@ -201,12 +201,12 @@ class Plan:
         name, site = self.maps[0], self.sites[0]
         found = []
         for other in self.sites[1:]:
-            found += [Point("map", name, other, ALL, each, "free") for each in self.strengths]
+            found += [Point("map", name, other, ALL, each, "free") for each in self.strongest]
             if READING in layers:
                 found += [Point("map", name, other, READING, s, "free") for s in self.strongest]
         most = max(self.strengths)
         for another in self.maps[1:]:
-            found += [Point("map", another, site, ALL, each, "free") for each in self.strengths]
+            found += [Point("map", another, site, ALL, each, "free") for each in self.strongest]
             found += [Point("map", another, site, ALL, most, mass) for mass in ("held", "only")]
         return found
 
