@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import keygap as kg
+from keygap.align.affine import Affine
+from keygap.align.map import Map
 from keygap.capture.hooks import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
@@ -74,3 +76,15 @@ def test_no_query_of_a_shared_layer_sees_what_is_masked(sharing):
         plain = sharing.forward(batch).logits
         with kg.mask(sharing, "image", layers=[4]):
             assert not torch.equal(sharing.forward(batch).logits, plain)
+
+
+def test_attention_is_not_held_where_other_layers_use_the_keys(sharing):
+    shift = {
+        index: Affine(torch.ones(sharing.layers[index].key_heads, sharing.layers[index].head_dim))
+        for index in (0, 1)
+    }
+    moved = Map("mean-shift", "k_proj", shift, {})
+    kg.align.steering_of(sharing, moved, [1])
+    kg.align.steering_of(sharing, moved, [0], mass="held")
+    with pytest.raises(UserError, match="layer 4 .* attends to the keys of layer 1"):
+        kg.align.steering_of(sharing, moved, [1], mass="held")

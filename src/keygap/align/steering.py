@@ -160,6 +160,7 @@ def steering_of(
             )
     if mass == "free":
         return Steering(fitted, indices, float(strength), names)
+    _refuse_shared(vlm, indices, mass)
     return MassSteering(fitted, indices, float(strength), names, mass)
 
 
@@ -175,3 +176,13 @@ def _layers_of(vlm: VLM, fitted: Map, wanted: Sequence[str | int]) -> list[int]:
             f"{', '.join(map(str, known))}"
         )
     return indices
+
+
+def _refuse_shared(vlm: VLM, indices: Sequence[int], mass: Mass) -> None:
+    """Refuse layers whose keys other layers use, where attention would change all the same."""
+    for index, owner in vlm.shared.items():
+        if owner in indices:
+            raise UserError(
+                f"layer {index} of {vlm.name} attends to the keys of layer {owner}, so its "
+                f"attention to the image cannot be set with mass={mass!r}: leave layer {owner} out"
+            )
