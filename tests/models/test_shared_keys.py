@@ -86,5 +86,5 @@ def test_attention_is_not_held_where_other_layers_use_the_keys(sharing):
     moved = Map("mean-shift", "k_proj", shift, {})
     kg.align.steering_of(sharing, moved, [1])
     kg.align.steering_of(sharing, moved, [0], mass="held")
-    with pytest.raises(UserError, match="layer 4 .* attends to the keys of layer 1"):
+    with pytest.raises(UserError, match=r"layer 4 .* attends to the keys of layer 1"):
         kg.align.steering_of(sharing, moved, [1], mass="held")

@@ -214,6 +214,10 @@ class _Experiment:
         frames, rows = [], []
         place = {"model": self.vlm.name, "benchmark": self.judged.name}
         for point, own in found.items():
+            if bad := own["left_out"]:
+                self.notes.append(
+                    f"{point.id}: {len(bad)} answers left out: {next(iter(bad.values()))}"
+                )
             samples = pd.DataFrame(own["samples"]).assign(point=point.id)[list(SAMPLE_COLUMNS)]
             described = {**place, **point.columns()}
             frames.append(
