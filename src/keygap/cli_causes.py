@@ -23,6 +23,23 @@ from keygap.errors import UserError
 from keygap.model_options import ModelOptions, takes_model
 from keygap.terminal import print_table
 
+Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. Default: all.")]
+Samples = Annotated[int, typer.Option(min=2, max=MOST, help="Samples that are judged.")]
+FitSamples = Annotated[
+    int, typer.Option(min=2, max=MOST, help="Other samples, that maps are fitted on.")
+]
+Strengths = Annotated[
+    str, typer.Option(help="Of maps: 1 moves image to text, below 0 away from it.")
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Sets of layers: all, early, middle, late, reading.")
+]
+Sites = Annotated[
+    str | None, typer.Option(help="The first one k_proj or key. Default: k_proj,v_proj,hidden.")
+]
+Maps = Annotated[str | None, typer.Option(help="See keygap maps; the first is tested.")]
+Draws = Annotated[int, typer.Option(min=1, max=100, help="Random directions.")]
+
 
 @takes_model
 def causes(
@@ -32,26 +49,14 @@ def causes(
     split: Split = None,
     data: Data = None,
     language: Language = None,
-    subjects: Annotated[
-        str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=2, max=MOST, help="Samples that are judged.")
-    ] = defaults.CAUSES_SAMPLES,
-    fit_samples: Annotated[
-        int, typer.Option(min=2, max=MOST, help="Other samples, that maps are fitted on.")
-    ] = defaults.FIT_SAMPLES,
-    strengths: Annotated[
-        str, typer.Option(help="Of maps: 1 moves image to text, below 0 away from it.")
-    ] = "-1,-0.5,0.5,1",
-    layers: Annotated[
-        str | None, typer.Option(help="Sets of layers: all, early, middle, late, reading.")
-    ] = None,
-    sites: Annotated[
-        str | None, typer.Option(help="The first one k_proj or key. Default: k_proj,v_proj,hidden.")
-    ] = None,
-    maps: Annotated[str | None, typer.Option(help="See keygap maps; the first is tested.")] = None,
-    draws: Annotated[int, typer.Option(min=1, max=100, help="Random directions.")] = 5,
+    subjects: Subjects = None,
+    samples: Samples = defaults.CAUSES_SAMPLES,
+    fit_samples: FitSamples = defaults.FIT_SAMPLES,
+    strengths: Strengths = "-1,-0.5,0.5,1",
+    layers: Layers = None,
+    sites: Sites = None,
+    maps: Maps = None,
+    draws: Draws = 5,
     batch_size: BatchSize = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
@@ -70,8 +75,8 @@ def causes(
         **{name: listed(text) for name, text in given.items() if text is not None},
     )
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
-    asked = bench.choose(samples, seed, None if subjects is None else listed(subjects))
-    asked.first_readable()
+    wanted = None if subjects is None else listed(subjects)
+    bench.choose(samples, seed, wanted).first_readable()
     refuse_unwritable(place)
     table = kg.causes(
         model.load(),
@@ -80,13 +85,14 @@ def causes(
         plan=plan,
         samples=samples,
         fit_samples=fit_samples,
-        subjects=None if subjects is None else listed(subjects),
+        subjects=wanted,
         batch_size=batch_size,
         n_bootstraps=n_bootstraps,
         seed=seed,
     )
     print_table(table.summary(), table.settings["notes"])
-    for sentence in verdict(table.samples, table.points, model=table.settings["model"]).sentences:
+    asked = {name: table.settings[name] for name in ("model", "n_bootstraps", "seed")}
+    for sentence in verdict(table.samples, table.points, **asked).sentences:
         typer.echo(sentence)
 
 

@@ -381,8 +381,7 @@ def _generated(
             num_beams=1,
             pad_token_id=_pad(vlm.prompter.tokenizer),
         )
-        for sample, text in zip(group, _texts(vlm, own, made), strict=True):
-            found[sample.id] = text
+        found.update(zip((sample.id for sample in group), _texts(vlm, own, made), strict=True))
     return found
 
 
