@@ -14,6 +14,9 @@ DIGITS = "9" * 5000
 EXTRACT = "extract micro:linear --out {out}"
 RUN = "run {here}/good.yaml"
 BIAS = "bias micro:linear --out {out}"
+CAUSES = "causes micro:linear --out {out}"
+FIT = "align micro:linear --out {out}.safetensors"
+SEARCH = "align micro:linear --search --out {out}"
 GOOD = "name: mine\nmodels: [{name: micro:linear}]\nbenchmarks: [{name: easy-vqa}]\n"
 ROW = {"image": "a.png", "question": "What is it?"}
 
@@ -207,6 +210,43 @@ COMMANDS = [
     ("too few tokens of a sample", "measure {here} --tokens-per-sample 1",
      "Invalid value for '--tokens-per-sample'"),
     ("too few tokens of a projection", "project {here} --tokens 9", "Invalid value for '--tokens'"),
+    ("no such map to steer", f"{CAUSES} --maps mean-shfit", "did you mean 'mean-shift'"),
+    ("a control as the map to steer", f"{CAUSES} --maps random-direction", "is a control and no"),
+    ("no such set of layers to steer", f"{CAUSES} --layers eraly", "did you mean 'early'"),
+    ("a layer instead of a set", f"{CAUSES} --layers first", "unknown set of layers 'first'"),
+    ("a first site to steer that is not of keys", f"{CAUSES} --sites v_proj,k_proj",
+     "the first site is v_proj"),
+    ("a site to steer twice", f"{CAUSES} --sites k_proj,k_proj", "sites has 'k_proj' twice"),
+    ("strengths that are no numbers", f"{CAUSES} --strengths weak", "--strengths is 'weak'"),
+    ("strengths with a gap", f"{CAUSES} --strengths 0.5,,1", "give numbers, such as -1,0.5,1"),
+    ("a strength of 0", f"{CAUSES} --strengths 0,1", "strengths has 0, which is measured anyway"),
+    ("a strength twice", f"{CAUSES} --strengths 1,1", "strengths has 1.0 twice"),
+    ("no draw", f"{CAUSES} --draws 0", "Invalid value for '--draws'"),
+    ("one sample to judge", f"{CAUSES} --samples 1", "Invalid value for '--samples'"),
+    ("no such subject to steer", f"{CAUSES} --subjects shapes", "did you mean 'shape'"),
+    ("out of causes is a file", "causes micro:linear --out {here}/file", "is a file: name a"),
+    ("neither a map nor a search", FIT, "give --search, or --map NAME"),
+    ("an option of a search without it", f"{FIT} --map norms --strengths 1", "about a search"),
+    ("no such map to fit", f"{FIT} --map mean-shfit", "did you mean 'mean-shift'"),
+    ("no such site to fit at", f"{FIT} --map norms --site kproj", "did you mean 'k_proj'"),
+    ("no such role to fit on", f"{FIT} --map norms --text-roles hnt", "did you mean 'hint'"),
+    ("a map in a file of another kind", "align micro:linear --map norms --out {out}",
+     "name the file of the map, such as mine.safetensors"),
+    ("a map below a file", "align micro:linear --map norms --out {here}/file/mine.safetensors",
+     "file is a file"),
+    ("no such map to search", f"{SEARCH} --map mean-shfit", "did you mean 'mean-shift'"),
+    ("a control to search", f"{SEARCH} --map text-text", "is a control and no remedy"),
+    ("no such site to search", f"{SEARCH} --site kproj", "did you mean 'k_proj'"),
+    ("no such set of layers to search", f"{SEARCH} --layers first", "unknown set of layers"),
+    ("strengths of a search that are no numbers", f"{SEARCH} --strengths weak",
+     "--strengths is 'weak'"),
+    ("a strength of a search of 0", f"{SEARCH} --strengths 0", "strengths has 0, which changes"),
+    ("an infinite strength of a search", f"{SEARCH} --strengths inf", "strengths is inf"),
+    ("biases that are no numbers", f"{SEARCH} --biases weak", "--biases is 'weak'"),
+    ("a loss above 1", f"{SEARCH} --most-loss 2", "Invalid value for '--most-loss'"),
+    ("no such second benchmark", f"{SEARCH} --second easy-vpa", "did you mean 'easy-vqa'"),
+    ("out of a search is a file", "align micro:linear --search --out {here}/file",
+     "is a file: name a folder"),
     ("no connector", "micro train --connector liner --out {out}", "liner"),
     ("no experiment", "run {here}/none.yaml", "no experiment file at"),
     ("an experiment that is a folder", "run {here}", "no experiment file at"),
