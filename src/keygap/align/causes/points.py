@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from keygap.align.baselines.settings import number
 from keygap.align.causes.tables import POINT_COLUMNS
 from keygap.align.maps import MAPS, is_control
 from keygap.arguments import distinct, whole
 from keygap.bias.probes import PROBES
+from keygap.capture.sites import site_of
 from keygap.errors import UserError, unknown
 
 ALL, READING = "all", "reading"
+MOST_STRENGTH = 100.0
 THIRDS = ("early", "middle", "late")
 LAYER_SETS = (ALL, *THIRDS, READING)
 BY_LAYER = "layer by layer"  # how a map that was fitted so is called, after its name
@@ -134,8 +137,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         whole(self.draws, "draws", 1)
-        distinct(self.strengths, "strengths", "-0.5")
-        distinct(self.sites, "sites", "k_proj")
+        for strength in distinct(self.strengths, "strengths", "-0.5"):
+            number(strength, "a strength", -MOST_STRENGTH, MOST_STRENGTH)
+        for site in distinct(self.sites, "sites", "k_proj"):
+            site_of(site)
         for name in distinct(self.maps, "maps", "mean-shift"):
             if is_control(name):
                 raise UserError(f"{name} is a control and no map: name it among controls")

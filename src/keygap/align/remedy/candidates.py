@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from keygap.align.baselines.settings import MOST_NATS, number
-from keygap.align.causes.points import ALL, BY_LAYER, LAYER_SETS, Baseline, Point
+from keygap.align.causes.points import ALL, BY_LAYER, LAYER_SETS, MOST_STRENGTH, Baseline, Point
 from keygap.align.maps import is_control
 from keygap.arguments import distinct
 from keygap.capture.sites import site_of
@@ -16,7 +16,6 @@ BIAS = "attention-bias"
 KINDS = ("mean-shift", "mean-variance", "optimal-transport")
 STRENGTHS = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5)
 BIASES = (0.5, 1.0, 2.0)
-MOST_STRENGTH = 100.0
 
 
 @dataclass(frozen=True)
