@@ -87,10 +87,12 @@ format: $(STAMP)  ## format with ruff, in place, and apply its fixes
 	$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: $(STAMP)  ## measure what capturing and attention cost, as ratios within one run
+bench: $(STAMP)  ## measure what capturing, attention and steering cost, as ratios within one run
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/sites.py
 	$(BIN)/python bench/attention.py
+	$(BIN)/python bench/steering.py
+	$(BIN)/python bench/steering.py --dtype bfloat16
 
 .PHONY: pins
 pins: $(STAMP)  ## compile requirements.txt from pyproject.toml
