@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ MEASURES = {
     "margin": "margin, nats",
     "hint_effect": "hint effect, nats",
 }
+OUTCOMES = {"followed": "follows", "hint_margin": "hint margin, nats"}
 Rows = list[dict[str, Any]]
 
 
@@ -123,13 +124,11 @@ def effects(tables: Sequence[CausesTable]) -> Rows:
         keys = ["name", "site", "layers", "strength", "outcome"]
         for key, own in frame.groupby(keys, sort=False):
             place = dict(zip(keys, key, strict=True))
-            if place["outcome"] == "margin" or abs(place["strength"]) < 1:
+            if place["outcome"] == "margin" or abs(float(str(place["strength"]))) < 1:
                 continue
             cells: dict[str, Any] = {"model": table.settings["model"], "map": place["name"]}
             cells |= {"layers": place["layers"], "strength": f"{place['strength']:+g}"}
-            cells["outcome"] = {"followed": "follows", "hint_margin": "hint margin, nats"}.get(
-                place["outcome"], place["outcome"]
-            )
+            cells["outcome"] = OUTCOMES[str(place["outcome"])]
             for effect in ("total", "direct", "attention", "share"):
                 row = own[own["effect"] == effect].iloc[0]
                 numbers = [row[name] for name in ("value", "ci_low", "ci_high")]
@@ -145,7 +144,8 @@ def across(tables: Sequence[CausesTable]) -> Rows:
     for table in tables:
         frame = across_points(table.samples, table.points, seed=table.settings["seed"])
         for row in frame[frame["outcome"] == "followed"].to_dict("records"):
-            cell = "{value:.2f} ({ci_low:.2f}, {ci_high:.2f})".format(**row)
+            numbers = [row[name] for name in ("value", "ci_low", "ci_high")]
+            cell = "{:.2f} ({:.2f}, {:.2f})".format(*numbers)
             found.append(
                 {
                     "model": table.settings["model"],
@@ -173,9 +173,10 @@ def readout(tables: Sequence[CausesTable]) -> Rows:
         for what, rows in shown:
             own = rows[rows["measure"] == "readout"]
             cells = {"model": table.settings["model"], "keys": what}
-            for (layer, variant), each in own.groupby(["layer", "variant"]):
+            for row in own[["layer", "variant"]].to_dict("records"):
+                layer, variant = int(row["layer"]), str(row["variant"])
                 cells[f"{variant}, layer {layer}"] = value(
-                    each, "readout", layer=int(layer), variant=str(variant)
+                    own, "readout", layer=layer, variant=variant
                 )
             found.append(cells)
     return found
@@ -208,7 +209,7 @@ TABLES: Mapping[str, Callable[[Sequence[CausesTable]], Rows]] = {
 }
 
 
-def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+def markdown(rows: Rows) -> str:
     """A Markdown table."""
     frame = pd.DataFrame(rows).fillna("").astype(str)
     lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
@@ -237,7 +238,8 @@ def main() -> None:
     made["verdicts"] = verdicts(tables)
     for name, block in made.items():
         pattern = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda m, b=block: f"{m[1]}{b}\n{m[2]}", text, flags=re.DOTALL)
+        kept = block.replace("\\", "\\\\")  # a backslash is one, and no reference to a group
+        text = re.sub(pattern, rf"\g<1>{kept}\n\g<2>", text, flags=re.DOTALL)
     options.page.write_text(text)
     dose_response(tables).savefig(options.figure, dpi=110)
 

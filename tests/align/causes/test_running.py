@@ -68,7 +68,7 @@ def whole(vlm, tmp_path_factory):
 
 
 def test_an_interrupted_experiment_continues(vlm, whole, tmp_path, monkeypatch):
-    measure, measured = Judge.measure, []
+    measure, measured = Judge.measure, list[Any]()
 
     def at_most_five(judge, *arguments):
         if len(measured) == 5:
@@ -86,7 +86,7 @@ def test_an_interrupted_experiment_continues(vlm, whole, tmp_path, monkeypatch):
 
 def test_a_plan_can_be_extended(vlm, whole, tmp_path, monkeypatch):
     run(vlm, tmp_path)
-    measure, measured = Judge.measure, []
+    measure, measured = Judge.measure, list[Any]()
 
     def noted(judge, *arguments):
         measured.append(arguments)
