@@ -13,10 +13,9 @@ import keygap as kg
 
 NAMES = {
     "Answers", "AttentionMap", "AttentionTable", "BiasTable", "GapTable", "LinkTable",
-    "Projection", "ReadingTable", "Store", "UserError", "VLM", "answer",
-    "attention_indices", "attention_map",
-    "benchmark", "bias", "extract", "gap", "link", "load", "mask", "measure", "measure_attention",
-    "probe", "project", "reading_layers", "report",
+    "Projection", "ReadingTable", "Store", "UserError", "VLM", "align", "answer",
+    "attention_indices", "attention_map", "benchmark", "bias", "causes", "extract", "gap", "link",
+    "load", "mask", "measure", "measure_attention", "probe", "project", "reading_layers", "report",
 }  # fmt: skip
 
 
@@ -41,7 +40,7 @@ def test_type_checkers_see_the_same_objects():
                 assert name.asname == name.name  # a re-export, to a type checker
                 imported[name.name] = f"{node.module}:{name.name}"
     public = dict(kg._PUBLIC)
-    for module in ("bias", "gap"):
+    for module in ("align", "bias", "gap"):
         assert imported.pop(module) == f"keygap:{module}"
         assert public.pop(module) == f"keygap.{module}"
     assert imported == public
