@@ -181,6 +181,34 @@ def test_items_of_one_image_are_no_copies() -> None:
     assert chosen.with_copies() == chosen
 
 
+class Photographs(Numbers):
+    """Items 0 to 2 show one image, items 3 to 5 the next one, and so on."""
+
+    def index(self) -> list[Entry]:
+        return [Entry(str(n), image_key=f"photograph {n // 3}") for n in range(self.items)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 11, 12, 20])
+def test_parts_that_are_apart_share_no_image(count: int) -> None:
+    for seed in range(5):
+        chosen = Photographs(12).choose(12, seed)
+        first, rest = chosen.apart(count)
+        images = [{int(entry.id) // 3 for entry in part.entries} for part in (first, rest)]
+        assert len(first) == min(count, 12)
+        assert len(rest) == 12 - 3 * min(4, -(-count // 3))  # of the images that are not begun
+        assert not images[0] & images[1]
+        order = {entry.id: place for place, entry in enumerate(chosen.entries)}
+        for part in (first, rest):
+            places = [order[entry.id] for entry in part.entries]
+            assert places == sorted(set(places))
+
+
+def test_items_without_an_image_key_have_an_image_each() -> None:
+    first, rest = Numbers(10).choose(10).apart(4)
+    assert (len(first), len(rest)) == (4, 6)
+    assert not {entry.id for entry in first.entries} & {entry.id for entry in rest.entries}
+
+
 def test_samples_in_memory() -> None:
     samples = [Sample(name, (), "?", (), subject="x") for name in "abc"]
     chosen = InMemory("mine", samples).choose()

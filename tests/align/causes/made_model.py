@@ -29,7 +29,11 @@ from made import made_sample
 from models.zoo import BY_FAMILY
 
 COLOURS = ("red", "blue", "green")
-LAYER, LEAD, HINT, SLOPE, NOISE = 1, 3.0, 2.0, 6.0, 0.3
+LAYER, LEAD, HINT, NOISE = 1, 3.0, 2.0, 0.3
+# Nats for each doubling. The maps of these models change the distance by about 70 % and the
+# attention by about 3 %, so that either mechanism changes the lead by several nats. With one slope
+# for both, what attention does would often be less than the smallest effect that counts.
+SLOPES = {"distance": 6.0, "attention": 120.0, "neither": 6.0}
 
 
 class Colours(InMemory):
@@ -43,7 +47,14 @@ class Colours(InMemory):
         return [Entry(item.id, item.subject, image_key=item.id) for item in self.samples]
 
 
-def colours(count: int) -> Colours:
+def colours(count: int, subjects: int = 1) -> Colours:
+    """Samples with pictures of noise; every subject has all answers, so that it has a wrong one.
+
+    Args:
+        count: of samples.
+        subjects: how many they are spread over; with few samples of each, no linear probe of the
+            image tokens is fitted, which no verdict needs.
+    """
     rng = np.random.default_rng(0)
     samples = []
     for number in range(count):
@@ -57,6 +68,7 @@ def colours(count: int) -> Colours:
                 images=(Image.fromarray(pixels),),
                 prompt=image_then_question(question),
                 answer=answer,
+                subject=f"subject {number // 3 % subjects}",
             )
         )
     return Colours("colours", samples)
@@ -132,7 +144,7 @@ class Planted:
         for row, (text, found) in enumerate(zip(texts, seen[self.mechanism].tolist(), strict=True)):
             right = re.search(r"it is (\w+),", text)[1]
             hint = re.search(r"answer is (\w+)\.", text)
-            lead = LEAD + SLOPE * (found / self.first.setdefault(text, found) - 1)
+            lead = LEAD + SLOPES[self.mechanism] * (found / self.first.setdefault(text, found) - 1)
             for name, ids in self.ids.items():
                 value = self._noise(text, name) + lead * (name == right)
                 value += HINT * (hint is not None and name == hint[1])
