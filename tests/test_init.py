@@ -15,7 +15,8 @@ NAMES = {
     "Answers", "AttentionMap", "AttentionTable", "BiasTable", "GapTable", "LinkTable",
     "Projection", "ReadingTable", "Store", "UserError", "VLM", "align", "answer",
     "attention_indices", "attention_map",
-    "benchmark", "bias", "causes", "extract", "gap", "link", "load", "mask", "measure", "measure_attention",
+    "benchmark", "bias", "causes", "extract", "gap", "link", "load", "mask", "measure",
+    "measure_attention",
     "probe", "project", "reading_layers", "report",
 }  # fmt: skip
 
