@@ -153,7 +153,8 @@ def test_the_first_map_decides_and_others_are_named():
     [
         (1.0, [-0.1, 0.1, 0.0, 0.1, -0.1], True),
         (-1.0, [-0.1, 0.1, 0.0, 0.1, -0.1], True),
-        (1.0, [-1.2, -1.1, -1.2, -1.1, -1.2], False),  # smaller, on the other side
+        (1.0, [-1.2, -1.1, -1.2, -1.1, -1.2], True),  # they do the opposite
+        (1.0, [1.2, -0.1, 0.1, -0.2, 0.0], False),  # one of them does more
         (1.0, [0.5, -0.6, 0.4, -0.5, 0.6], False),  # larger than each, within their spread
     ],
 )

@@ -190,7 +190,8 @@ def exceeds(value: float, draws: np.ndarray) -> bool:
     """
     k = len(draws)
     half = stats.t.ppf(0.975, k - 1) * draws.std(ddof=1) * math.sqrt(1 + 1 / k)
-    return bool(abs(value) > np.abs(draws).max() and abs(value - draws.mean()) > half)
+    alike = np.abs(draws[np.sign(draws) == np.sign(value)])
+    return bool(abs(value) > alike.max(initial=0.0) and abs(value - draws.mean()) > half)
 
 
 def _effects(

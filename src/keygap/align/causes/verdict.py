@@ -72,9 +72,10 @@ def verdict(
     2. An effect *stands* if its p-value is at most 0.01 (Student's t over samples, adjusted by
        Bonferroni for all effects looked at) and its size is at least the smallest that counts.
     3. A *direct* effect stands only if it is also larger than what random directions of the same
-       norm do with attention held: larger in size than each of at least five draws, and outside of
-       their 95 % prediction interval (Student's t over draws). Otherwise it is *generic*: any
-       displacement of the keys would do as much. With fewer draws it is *untested*.
+       norm do with attention held: larger than each of at least five draws whose effect has the
+       same sign, and outside of the 95 % prediction interval of all draws (Student's t over draws).
+       Otherwise it is *generic*: any displacement of the keys would do as much. With fewer draws it
+       is *untested*.
     4. An effect is *absent* if two one-sided tests at 0.05 (Schuirmann 1987) place it between plus
        and minus the smallest effect that counts. All else is *unclear*.
     5. A path stands if its effect stands at any strength. It is absent if its effect is absent (or
