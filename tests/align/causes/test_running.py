@@ -148,6 +148,9 @@ def test_the_yardstick_of_the_gap_stays(whole, strength):
     )
     assert only == none
     assert free < none / 2 if strength == "+1" else free > none
+    gaps = whole.samples.groupby("point")["gap"].mean()
+    # measured anew at each point, by a yardstick that moves along, it would be 1.35 times as large
+    assert gaps["mean-shift/k_proj/all/-1/free/0"] > 1.6 * gaps["none"]
 
 
 def test_a_map_that_moves_nothing_gives_what_the_model_gives(vlm, tmp_path, monkeypatch):
