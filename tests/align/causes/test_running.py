@@ -148,7 +148,7 @@ def test_the_yardstick_of_the_gap_stays(whole, strength):
     )
     assert only == none
     assert free < none / 2 if strength == "+1" else free > none
-    gaps = whole.samples.groupby("point")["gap"].mean()
+    gaps = kg.align.read_causes(whole).samples.groupby("point")["gap"].mean()
     # measured anew at each point, by a yardstick that moves along, it would be 1.35 times as large
     assert gaps["mean-shift/k_proj/all/-1/free/0"] > 1.6 * gaps["none"]
 
