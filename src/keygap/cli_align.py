@@ -19,6 +19,7 @@ from keygap.cli_options import (
     Split,
     TextRoles,
     listed,
+    numbers,
 )
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, takes_model
@@ -183,9 +184,7 @@ def _read(given: dict[str, Any]) -> dict[str, Any]:
     import keygap as kg
 
     read: dict[str, Any] = {
-        name: _numbers(given[name], f"--{name}")
-        for name in ("strengths", "biases")
-        if name in given
+        name: numbers(given[name], f"--{name}") for name in ("strengths", "biases") if name in given
     }
     if "second" in given:
         read["second"] = kg.benchmark(given["second"])
@@ -222,10 +221,3 @@ def _kinds(kinds: str | None, by_layer: bool) -> list[str]:
 
     found = list(KINDS) if kinds is None else listed(kinds)
     return [*found, *(f"{kind}, {BY_LAYER}" for kind in found)] if by_layer else found
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(item) for item in listed(text)]
-    except ValueError as error:
-        raise UserError(f"{option} is {text!r}: give numbers, such as -0.5,0.5") from error

@@ -18,8 +18,8 @@ from keygap.cli_options import (
     Seed,
     Split,
     listed,
+    numbers,
 )
-from keygap.errors import UserError
 from keygap.model_options import ModelOptions, takes_model
 from keygap.terminal import print_table
 
@@ -70,7 +70,7 @@ def causes(
     place = folder_of(out, "--out")
     given = {"layers": layers, "sites": sites, "maps": maps}
     plan = Plan(
-        strengths=_numbers(strengths, "--strengths"),
+        strengths=numbers(strengths, "--strengths"),
         draws=draws,
         **{name: listed(text) for name, text in given.items() if text is not None},
     )
@@ -94,10 +94,3 @@ def causes(
     asked = {name: table.settings[name] for name in ("model", "n_bootstraps", "seed")}
     for sentence in verdict(table.samples, table.points, **asked).sentences:
         typer.echo(sentence)
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(item) for item in listed(text)]
-    except ValueError as error:
-        raise UserError(f"{option} is {text!r}: give numbers, such as -1,0.5,1") from error

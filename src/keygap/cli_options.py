@@ -8,6 +8,7 @@ import typer
 
 from keygap import defaults
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS
+from keygap.errors import UserError
 
 LAYERS, SITES, TEXT, PROBES = (
     ",".join(names)
@@ -40,3 +41,19 @@ Connector = Annotated[str, typer.Option(help="linear, mlp or qformer.")]
 def listed(text: str) -> list[str]:
     """The items of a list that is written with commas."""
     return [item.strip() for item in text.split(",")]
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """The numbers of a list that is written with commas.
+
+    Args:
+        text: the list.
+        option: whose value it is, for the message.
+
+    Raises:
+        UserError: an item is not a number.
+    """
+    try:
+        return [float(item) for item in listed(text)]
+    except ValueError as error:
+        raise UserError(f"{option} is {text!r}: give numbers, such as -1,0.5,1") from error

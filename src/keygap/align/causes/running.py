@@ -1,4 +1,4 @@
-"""``kg.align.causes``: does the gap matter, or the attention that changes with it?
+"""``kg.causes``: does the gap matter, or the attention that changes with it?
 
 Every point of a plan is measured on the same samples and kept in a file of its own as soon as it is
 done, so an interrupted experiment continues with the next point. Maps are fitted, and the layers
@@ -35,7 +35,7 @@ from keygap.align.causes.tables import (
 )
 from keygap.arguments import whole
 from keygap.benchmarks import Benchmark
-from keygap.bias.probes.prompts import HINTS, checked_phrasings
+from keygap.bias.probes.prompts import TWO_HINTS, checked_phrasings
 from keygap.errors import UserError
 from keygap.models.fingerprint import fingerprint
 from keygap.models.vlm import VLM
@@ -44,8 +44,6 @@ from keygap.selfcheck.batches import read_size
 from keygap.store.run import CAUSES_POINTS
 
 logger = logging.getLogger("keygap")
-
-PHRASINGS = HINTS[:2]
 
 
 def causes(
@@ -57,7 +55,7 @@ def causes(
     samples: int = defaults.CAUSES_SAMPLES,
     fit_samples: int = defaults.FIT_SAMPLES,
     subjects: Sequence[str] | None = None,
-    phrasings: Sequence[str] = PHRASINGS,
+    phrasings: Sequence[str] = TWO_HINTS,
     text_roles: Sequence[str] = defaults.TEXT_ROLES,
     batch_size: int = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: int = defaults.N_BOOTSTRAPS,
@@ -122,8 +120,8 @@ class _Experiment:
         self.fitting = rest[:fit_samples]
         if len(self.fitting) < 2:
             raise UserError(
-                f"{source.name} has {len(chosen)} samples of {len(chosen) - len(rest)} and more "
-                "images: none are left to fit maps on, so ask for fewer samples"
+                f"of {len(chosen)} samples of {source.name}, {len(self.fitting)} show other images "
+                "than those that are judged: none are left to fit maps on, so ask for fewer"
             )
         self.notes: list[str] = []
         self.acting = Acting(vlm, self.fitting, self.roles, self.batch_size, seed)

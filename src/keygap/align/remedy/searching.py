@@ -37,7 +37,7 @@ from keygap.align.remedy.result import Cost, Remedy
 from keygap.align.vectors import facts_of_model
 from keygap.arguments import seed_of, whole
 from keygap.benchmarks import Benchmark, SampleSet
-from keygap.bias.probes.prompts import HINTS, checked_phrasings
+from keygap.bias.probes.prompts import TWO_HINTS, checked_phrasings
 from keygap.capture.batches import labelled
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
@@ -48,7 +48,6 @@ from keygap.tokens import known_roles
 logger = logging.getLogger("keygap")
 
 MOST_LOSS = 0.02
-PHRASINGS = HINTS[:2]
 COST = "cost.json"
 _NAMES = ("name", "split", "data", "language")  # of a benchmark
 
@@ -68,7 +67,7 @@ def search(
     samples: int = defaults.SAMPLES,
     fit_samples: int = defaults.FIT_SAMPLES,
     subjects: Sequence[str] | None = None,
-    phrasings: Sequence[str] = PHRASINGS,
+    phrasings: Sequence[str] = TWO_HINTS,
     text_roles: Sequence[str] = defaults.TEXT_ROLES,
     batch_size: int = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: int = defaults.N_BOOTSTRAPS,

@@ -23,6 +23,7 @@ HINTS = (
     "I think that the answer is {answer}.",
     "According to a reliable source, the answer is {answer}.",
 )
+TWO_HINTS = HINTS[:2]  # where every intervention is asked
 
 
 def with_text(
