@@ -48,6 +48,10 @@ REMEDY = "remedy.csv"
 REMEDY_SETTINGS = "remedy.yaml"
 REMEDY_MAP = "remedy.safetensors"
 REMEDY_POINTS = "remedy"  # a folder with one file for each candidate
+CHOICES = "choices.parquet"  # in a study folder too, over all of its runs
+CHOICES_STATEMENTS = "choices_statements.csv"
+CHOICES_VARIANCE = "choices_variance.csv"
+CHOICES_SETTINGS = "choices.yaml"
 FIGURES = "figures"
 REPORT = "report.html"
 

@@ -21,6 +21,7 @@ from keygap.align.causes.tables import FILES as CAUSES_FILES
 from keygap.arguments import MOST_BYTES, folder_of
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer
+from keygap.choices.tables import FILES as CHOICES_FILES
 from keygap.engines.extract import extract
 from keygap.errors import UserError
 from keygap.measurement.measure import measure
@@ -238,7 +239,7 @@ def _refuse_other(out: Path, folders: Iterable[Path], study: str) -> None:
             f"{STUDY}): name another folder with --out"
         )
     ours = {folder.name for folder in folders} | {STUDY, GAP, FIGURES, REPORT, CHECKSUMS, LOCK}
-    ours |= {path.name for path in temporary_files(out)}
+    ours |= {*CHOICES_FILES, *(path.name for path in temporary_files(out))}
     if others := sorted({path.name for path in out.iterdir()} - ours):
         raise UserError(f"{out} holds something else ({others[0]}): name another folder with --out")
     if (out / STUDY).is_file() and not _is_study(out, study):
