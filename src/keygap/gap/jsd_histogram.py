@@ -111,7 +111,7 @@ def jsd_histogram(
     if bins < 2:
         raise UserError(f"bins is {bins}: give at least 2")
     sides = two_sides(x, y, groups_x, groups_y, paired)
-    index, occupied = _joint_bins(pooled_components(sides, dims).scores, bins)
+    index, occupied = joint_bins(pooled_components(sides, dims).scores, bins)
     # While labels are swapped, each vector is represented by its bin.
     n, column = len(sides.x), index.reshape(-1, 1).astype(np.float64)
     binned = replace(sides, x=column[:n], y=column[n:])
@@ -137,7 +137,7 @@ def jsd_histogram(
     )
 
 
-def _joint_bins(
+def joint_bins(
     scores: Float[np.ndarray, "n+m k"], bins: int
 ) -> tuple[Int[np.ndarray, " n+m"], int]:
     """Index of the joint bin of each vector, and the number of bins that hold a vector."""
