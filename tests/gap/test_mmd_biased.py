@@ -19,7 +19,7 @@ from .made_sides import unequal_sides
 
 BIASED: dict[str, Any] = {"estimator": "biased", "n_permutations": 99, "n_bootstraps": 99}
 SIGMAS = (3.0, 1.1)
-KERNELS = {
+KERNELS: dict[Any, Any] = {
     "gaussian": lambda a, b: np.mean([np.exp(-((a - b) @ (a - b)) / (2 * s**2)) for s in SIGMAS]),
     "linear": lambda a, b: a @ b,
     "energy": lambda a, b: -math.dist(a, b),
@@ -54,13 +54,15 @@ def test_equals_a_double_loop_over_all_vectors(name, paired):
 
 
 def test_each_bandwidth_equals_a_double_loop():
-    sides = unequal_sides(1, samples=6)
-    found = gap.mmd(*sides, bandwidth=SIGMAS, **BIASED)
+    x, y, groups_x, groups_y = unequal_sides(1, samples=6)
+    found = gap.mmd(x, y, groups_x, groups_y, bandwidth=SIGMAS, **BIASED)
     assert len(found.mmd2_by_bandwidth) == 2
     for sigma, value in zip(SIGMAS, found.mmd2_by_bandwidth, strict=True):
-        expected = v_statistic(
-            *sides, lambda a, b, s=sigma: np.exp(-((a - b) @ (a - b)) / (2 * s**2))
-        )
+
+        def kernel(a, b, sigma=sigma):
+            return np.exp(-((a - b) @ (a - b)) / (2 * sigma**2))
+
+        expected = v_statistic(x, y, groups_x, groups_y, kernel)
         assert value == pytest.approx(expected, rel=1e-6)
     assert np.mean(found.mmd2_by_bandwidth) == pytest.approx(found.mmd2, rel=1e-6)
 
@@ -71,16 +73,13 @@ def test_rows_without_ids_give_the_textbook_estimator():
     x, y = rng.normal(size=(30, 3)), rng.normal(size=(41, 3)) + 0.3
 
     def textbook(kernel):
-        return (
-            kernel(cdist(x, x)).mean() + kernel(cdist(y, y)).mean() - 2 * kernel(cdist(x, y)).mean()
-        )
+        xx, yy, xy = (kernel(cdist(*pair)).mean() for pair in ((x, x), (y, y), (x, y)))
+        return xx + yy - 2 * xy
 
-    for name, bandwidth, kernel in (
-        ("gaussian", 1.5, lambda distance: np.exp(-(distance**2) / 4.5)),
-        ("energy", None, np.negative),
-    ):
-        found = gap.mmd(x, y, kernel=name, bandwidth=bandwidth, **BIASED)
-        assert found.mmd2 == pytest.approx(textbook(kernel), rel=1e-5)
+    gaussian = gap.mmd(x, y, bandwidth=1.5, **BIASED)
+    assert gaussian.mmd2 == pytest.approx(textbook(lambda r: np.exp(-(r**2) / 4.5)), rel=1e-5)
+    energy = gap.mmd(x, y, kernel="energy", **BIASED)
+    assert energy.mmd2 == pytest.approx(textbook(np.negative), rel=1e-12)
     linear = gap.mmd(x, y, kernel="linear", **BIASED)
     assert linear.mmd == pytest.approx(np.linalg.norm(x.mean(0) - y.mean(0)), rel=1e-12)
 
@@ -224,7 +223,10 @@ def test_the_jackknife_estimate_of_the_bias_leads_to_the_unbiased_estimate():
     """A closed form: S V - (S - 1) mean of V without each sample is the U-statistic."""
     sides = unequal_sides(9, samples=15)
     for kernel in KERNELS:
-        options = {"kernel": kernel, "bandwidth": 2.0 if kernel == "gaussian" else None}
+        options: dict[str, Any] = {
+            "kernel": kernel,
+            "bandwidth": 2.0 if kernel == "gaussian" else None,
+        }
         biased = gap.mmd(*sides, **BIASED | options)
         corrected = 15 * biased.mmd2 - 14 * np.mean(list(biased.without.values()))
         assert corrected == pytest.approx(gap.mmd(*sides, **options).mmd2, abs=1e-6)
@@ -234,7 +236,12 @@ def test_the_jackknife_estimate_of_the_bias_leads_to_the_unbiased_estimate():
 def test_p_value_is_that_of_the_unbiased_estimator_for_equal_numbers_of_samples(paired):
     for seed in range(20):
         sides = unequal_sides(seed, samples=15, shift=0.4, paired=paired)
-        options = {"n_permutations": 199, "n_bootstraps": 0, "bandwidth": 2.0, "seed": seed}
+        options: dict[str, Any] = {
+            "n_permutations": 199,
+            "n_bootstraps": 0,
+            "bandwidth": 2.0,
+            "seed": seed,
+        }
         biased = gap.mmd(*sides, estimator="biased", **options)
         unbiased = gap.mmd(*sides, **options)
         assert biased.p_value == pytest.approx(unbiased.p_value, abs=0.0051)  # one tie at most
