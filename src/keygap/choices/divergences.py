@@ -107,9 +107,15 @@ def _by_neighbours(
     seed: int,
 ) -> Float[np.ndarray, " B"]:
     found = gap.jsd_neighbours(x, y, *groups, n_permutations=0, seed=seed)
+    each = len(found.kept_x)
     sides = [
         mean_terms(terms, own[kept], draws, by_sample)
-        for terms, own, kept in zip(found.terms, samples, found.rows, strict=True)
+        for terms, own, kept in zip(
+            (found.terms[:each], found.terms[each:]),
+            samples,
+            (found.kept_x, found.kept_y),
+            strict=True,
+        )
     ]
     return np.clip(0.5 * (sides[0] + sides[1]), 0.0, LN2)
 
