@@ -119,7 +119,7 @@ def _values(
         cross = cross / (1 + cross)
         intra = cross * rng.uniform(0.01, 0.4, (2, n))
     else:
-        cross = 0.3 * np.exp(0.4 * (total + noise))
+        cross = 0.3 * np.exp(0.3 * (total + noise) + rng.normal(0, 0.7, n))
         intra = cross * 10 ** (-1.4 - 0.5 * (total + noise)) * rng.uniform(0.7, 1.3, (2, n))
         below = unbiased & (rng.random(n) < 0.2)
         intra = np.where(below, -np.abs(intra), intra)
