@@ -27,7 +27,8 @@ INK, PUBLISHED, BAND = "#222222", "#882255", "#BBBBBB"
 SIZE = 7.0  # points, of all text but the title
 WIDTH = 5.5  # inches, the width of the text of a paper
 LEFT, RIGHT = 1.86, 0.58  # inches, of the names of levels and of their medians
-CURVE, VALUES, LINE, GROUP = 1.9, 1.0, 0.122, 0.05  # inches: heights, and the gap between factors
+CURVE, VALUES, LINE = 1.9, 1.0, 0.122  # inches, of height; a line is of the matrix
+PIXELS, GAP = 12, 5  # of a line of the matrix, and of the gap between factors
 MOST_POINTS = 900
 MOST_CHARACTERS = 22  # of the name of a level
 NORM = PowerNorm(0.6, vmin=0, vmax=1)  # shades: small shares are still told apart
@@ -53,7 +54,7 @@ def specification_curve(curve: Curve, published: Mapping[str, Any]) -> Figure:
         "title": 0.14 + 0.155 * (title.count("\n") + 1),
         "curve": CURVE,
         "values": VALUES if curve.measure == "mmd" else 0.0,
-        "levels": max(LINE * len(lanes) + GROUP * n_groups, LINE),
+        "levels": LINE * max(len(lanes) + n_groups * GAP / PIXELS, 1.0),
         "notes": 0.62 + 0.125 * n_notes,
     }
     gaps = 0.1 + 0.22
@@ -220,37 +221,39 @@ def draw_levels(axes: Axes, curve: Curve, lanes: Sequence[Lane]) -> None:
     """Draw the matrix: a line per level, grouped by factor, and the median of each level.
 
     Args:
-        axes: of the panel.
+        axes: of the panel. The matrix is one image, in which a line is ``PIXELS`` high and its last
+            pixel is white.
         curve: the sorted choices.
         lanes: the lines.
     """
+    if not lanes:  # a single choice, or several that differ in nothing
+        axes.set_yticks([])
+        return
     palette = colours_of(models_of(curve))
-    y, factor = 0.0, ""
-    gap = GROUP / LINE
+    side = axes.get_yaxis_transform()
+    n_columns = len(curve.edges) - 1
+    parts: list[np.ndarray] = []
+    y, factor = 0, ""
     for lane in lanes:
         if lane.factor != factor:
-            y += gap
             factor = lane.factor
-            axes.text(
-                -(LEFT - 0.1) / _inner(), y + 0.5, factor, size=SIZE, weight="bold", va="center",
-                transform=axes.get_yaxis_transform(),
-            )  # fmt: skip
+            parts.append(np.ones((GAP, n_columns, 3)))
+            y += GAP
+            at = (-(LEFT - 0.1) / _inner(), y + PIXELS / 2)
+            axes.text(*at, factor, size=SIZE, weight="bold", va="center", transform=side)
         colour = palette.get(lane.label, INK) if factor == "model" else INK
-        image = shaded(lane.shares, colour)[None]
-        axes.imshow(image, extent=(0, 100, y + 0.96, y + 0.04), aspect="auto", label=lane.label)
-        side = axes.get_yaxis_transform()
-        axes.text(
-            -0.02, y + 0.5, fit(lane.label), size=SIZE, ha="right", va="center", transform=side
-        )
-        axes.text(1.03, y + 0.5, short(lane.median), size=SIZE, va="center", transform=side)
-        y += 1
-    axes.set_ylim(max(y, 1.0), 0)
+        parts.append(np.repeat(shaded(lane.shares, colour)[None], PIXELS, axis=0))
+        parts[-1][-1] = 1
+        style: dict[str, Any] = {"size": SIZE, "va": "center", "transform": side}
+        axes.text(-0.02, y + PIXELS / 2, fit(lane.label), ha="right", **style)
+        axes.text(1.03, y + PIXELS / 2, short(lane.median), **style)
+        y += PIXELS
+    axes.imshow(np.concatenate(parts), extent=(0, 100, y, 0), aspect="auto")
+    axes.set_ylim(y, 0)
     axes.set_yticks([])
-    if not lanes:  # a single choice, or several that differ in nothing
-        return
     axes.text(
-        1.03, -0.06, f"median\n{NAMES[curve.measure]}", size=SIZE, va="bottom", linespacing=1.0,
-        transform=axes.get_yaxis_transform(),
+        1.03, 0, f"median\n{NAMES[curve.measure]}", size=SIZE, va="bottom", linespacing=1.15,
+        transform=side,
     )  # fmt: skip
 
 
