@@ -24,7 +24,8 @@ from keygap.choices.tables import (
 )
 
 MODELS = {"micro:linear": 0.35, "micro:mlp": 0.1, "micro:qformer": -0.45}
-PUBLISHED = {"source": "arXiv 2510.26721 v1", "cross": 0.408, "intra": 0.012, "jsd": 0.3}
+SOURCE = "arXiv 2510.26721 v1"
+PUBLISHED = {"source": SOURCE, "cross": 0.408, "intra": 0.012, "jsd": 0.3}
 SHARED: dict[
     str, Mapping[Any, float]
 ] = {  # the levels of both measures, with what each adds to a logarithm
@@ -119,7 +120,7 @@ def _values(
         cross = cross / (1 + cross)
         intra = cross * rng.uniform(0.01, 0.4, (2, n))
     else:
-        cross = 0.3 * np.exp(0.4 * (total + noise))
+        cross = 0.3 * np.exp(0.3 * (total + noise) + rng.normal(0, 0.7, n))
         intra = cross * 10 ** (-1.4 - 0.5 * (total + noise)) * rng.uniform(0.7, 1.3, (2, n))
         below = unbiased & (rng.random(n) < 0.2)
         intra = np.where(below, -np.abs(intra), intra)

@@ -53,4 +53,6 @@ def run_folder(two_sites: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def not_drawn(monkeypatch):
     """Make figures without drawing them, which takes most of the time of a report."""
-    monkeypatch.setattr(page, "_saved", lambda figure, root, name: {"name": name, "data": ""})
+    monkeypatch.setattr(
+        page, "_saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
+    )

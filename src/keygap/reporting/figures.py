@@ -65,6 +65,7 @@ STYLE: Any = {  # matplotlib parameters of every figure
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "svg.hashsalt": "keygap",  # equal tables give equal files
+    "pdf.fonttype": 42,  # fonts that publishers accept
     "legend.frameon": False,
 }
 

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 
 from keygap.align.causes.tables import CausesTable
 from keygap.arguments import folder_of
+from keygap.choices.tables import ChoicesTable
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import bias, causes, confounds, figures, shape
+from keygap.reporting import bias, causes, choices, confounds, figures, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_bytes, write_text
@@ -31,6 +32,13 @@ from keygap.store.lock import refuse_unwritable
 from keygap.store.run import FIGURES, REPORT
 
 DPI = 150
+PRINT_DPI = 300  # of those parts of a drawing that are pixels
+# Without the date and the name of a program in it, equal tables give equal files.
+_FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": DPI, "metadata": {"Software": None}},
+    "svg": {"dpi": PRINT_DPI, "metadata": {"Date": None}},
+    "pdf": {"dpi": PRINT_DPI, "metadata": {"CreationDate": None}},
+}
 
 
 @mpl.rc_context(figures.STYLE)
@@ -54,6 +62,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     runs = [read_run(folder, verify=True) for folder in folders]
     of_bias = [bias.read(run.root) for run in runs]
     of_causes = [causes.read(run.root) for run in runs]
+    of_choices = [choices.read(run.root) for run in runs]
     for run in runs:
         refuse_unwritable(run.root)
     out = (
@@ -63,6 +72,9 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         if len(runs) == 1
         else runs[0].root.parent
     )
+    # A report of one run lies in its folder, which is then no study of its own.
+    of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
+    anchors: set[str] = set()
     text = _template().render(
         title=", ".join(dict.fromkeys(run.model for run in runs)),
         contrasts=definitions(runs),
@@ -72,7 +84,14 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         summary=pd.concat([run.summary() for run in runs], ignore_index=True),
         comparison=comparison(runs),
         overview=_overview(runs, of_causes, out),
-        runs=[_section(*read) for read in zip(runs, of_bias, of_causes, strict=True)],
+        choices=_choices(of_all, out, anchors, "all"),
+        runs=[
+            {
+                **_section(run, of_bias[number], of_causes[number]),
+                "choices": _choices(of_choices[number], run.root, anchors, f"run{number}"),
+            }
+            for number, run in enumerate(runs)
+        ],
     )
     path = out / REPORT
     write_text(path, text)
@@ -192,6 +211,28 @@ def _causes(run: Run, table: CausesTable | None) -> dict[str, Any] | None:
     return {**vars(found), "figures": drawn}
 
 
+def _choices(
+    table: ChoicesTable | None, root: Path, anchors: set[str], place: str
+) -> dict[str, Any] | None:
+    """What the template shows of the choices in a folder; None if they were not computed.
+
+    Args:
+        table: of the folder.
+        root: the folder.
+        anchors: the ids that rows of the page have so far; those of this folder are added.
+        place: another for every folder, for the names of what is drawn.
+    """
+    if table is None:
+        return None
+    found = choices.section(table, root, anchors)
+    curves = []
+    for curve in found.curves:
+        saved = _saved(curve.figure, root, f"{choices.FIGURE}-{curve.measure}")
+        drawing = choices.inline(saved["svg"], curve.alt, f"{curve.measure}-{place}-")
+        curves.append({**vars(curve), "svg": drawing})
+    return {**vars(found), "curves": curves}
+
+
 def _figures(run: Run, site: str) -> dict[str, Figure]:
     """The figures of one run and site, by name."""
     drawn = {
@@ -208,12 +249,12 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
 
 
 def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
-    """Save a figure as PNG and SVG; returns its name and the PNG as a data URL."""
-    folder = root / FIGURES
-    buffer, drawing = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    write_bytes(folder / f"{name}.png", buffer.getvalue())
-    figure.savefig(drawing, format="svg", metadata={"Date": None})
-    write_bytes(folder / f"{name}.svg", drawing.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"name": name, "data": f"data:image/png;base64,{data}"}
+    """Save a figure as PNG, SVG and PDF; returns its name, the PNG as a data URL, and the SVG."""
+    found = {}
+    for kind, options in _FORMATS.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, **options)
+        found[kind] = buffer.getvalue()
+        write_bytes(root / FIGURES / f"{name}.{kind}", found[kind])
+    data = base64.b64encode(found["png"]).decode()
+    return {"name": name, "data": f"data:image/png;base64,{data}", "svg": found["svg"].decode()}

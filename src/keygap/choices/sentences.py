@@ -1,0 +1,174 @@
+"""What a specification curve says in plain sentences: what is robust, and what was a choice.
+
+A statement is *robust* if the 95 % interval of its share lies above 95 % of the choices for every
+model and benchmark, and *fails* if it lies below 5 % for every one. In between, whether it holds
+depends on what was chosen. Without an interval nothing is called either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from keygap.choices.tables import ROBUST, counted, percent
+from keygap.text import one_line
+
+HOLDS, FAILS, CHOICE, BY_MODEL, NO_INTERVAL = (
+    "robust", "fails", "a choice", "by model", "no interval",
+)  # fmt: skip
+MOST_LISTED = 6  # statements of one kind that a sentence lists
+LONGEST = 200  # characters of one statement
+_IDENTITY = ["statement", "measure", "what", "pair"]
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """One statement over all models and benchmarks.
+
+    Attributes:
+        what: the statement as a clause.
+        shares: from the smallest to the largest, in percent.
+        verdict: one of the above.
+    """
+
+    what: str
+    shares: str
+    verdict: str
+
+
+def verdict_of(row: Mapping[Any, Any]) -> str:
+    """What the share of a statement for one model and benchmark says.
+
+    Args:
+        row: of the ``statements`` of a ``ChoicesTable``.
+
+    Returns:
+        ``robust``, ``fails``, ``a choice`` or ``no interval``; empty if the share is NaN.
+    """
+    if math.isnan(row["share"]):
+        return ""
+    if math.isnan(row["share_low"]) or math.isnan(row["share_high"]):
+        return NO_INTERVAL
+    if row["share_low"] > ROBUST:
+        return HOLDS
+    return FAILS if 1 - row["share_high"] > ROBUST else CHOICE
+
+
+def sentences(statements: pd.DataFrame, source: str = "") -> list[str]:
+    """Say which statements hold whatever is chosen, and which depend on the choice.
+
+    Args:
+        statements: of a ``ChoicesTable``.
+        source: what the statements are of, such as a citation; may be empty.
+
+    Returns:
+        One to three sentences.
+    """
+    found = _over_models(statements)
+    if not found:
+        return ["No statement was tested: no choice has the numbers that one needs."]
+    groups = {
+        verdict: [one for one in found if one.verdict == verdict]
+        for verdict in (HOLDS, FAILS, BY_MODEL, CHOICE, NO_INTERVAL)
+    }
+    of = f" of {one_line(source, LONGEST)}" if source else ""
+    said = []
+    if decided := _decided(groups):
+        said.append(f"Of {counted(len(found), 'statement')}{of}, {decided}.")
+    if chosen := groups[CHOICE]:
+        number = len(chosen)
+        what = "it holds" if number == 1 else "they hold"
+        if len(found) > number:
+            what = "the other one holds" if number == 1 else f"the other {number} hold"
+        said.append(f"Whether {what} was a choice: {_listed(chosen)}.")
+    if unknown := groups[NO_INTERVAL]:
+        which = counted(len(unknown), "statement") + ("" if decided else of)
+        called = "it is" if len(unknown) == 1 else "they are"
+        said.append(
+            f"For {which} no interval over samples was computed, so {called} called neither robust "
+            f"nor a choice: {_listed(unknown)}."
+        )
+    return said
+
+
+def moved_most(variance: pd.DataFrame) -> str:
+    """Say which factor moves each number most; empty if no variance was computed.
+
+    Args:
+        variance: of a ``ChoicesTable``.
+    """
+    known = variance.dropna(subset="alone")
+    most = []
+    for number, own in known.groupby("number", sort=False):
+        first = own.iloc[int(own["alone"].to_numpy().argmax())]
+        if first["alone"] > 0:
+            shares = [percent(min(first[name], 1.0)) for name in ("alone", "with_interactions")]
+            most.append(
+                f"{one_line(number, LONGEST)} by {first['factor']} ({shares[0]} % of its variance "
+                f"alone, {shares[1]} % with interactions)"
+            )
+    return f"The choice that moves each number most: {_and(most)}." if most else ""
+
+
+def _decided(groups: Mapping[str, Sequence[_Statement]]) -> str:
+    """The part about statements that do not depend on what is chosen; empty if none was judged."""
+    holds, fails, by_model = (groups[name] for name in (HOLDS, FAILS, BY_MODEL))
+    if not (holds or fails or by_model or groups[CHOICE]):
+        return ""
+    parts = ["none holds whatever is chosen"]
+    if holds:
+        verb = "holds" if len(holds) == 1 else "hold"
+        parts = [f"{len(holds)} {verb} whatever is chosen: {_listed(holds)}"]
+    if fails:
+        verb = "fails" if len(fails) == 1 else "fail"
+        parts.append(f"{len(fails)} {verb} whatever is chosen: {_listed(fails)}")
+    if by_model:
+        verb = "holds" if len(by_model) == 1 else "hold"
+        parts.append(
+            f"{len(by_model)} {verb} for some models or benchmarks and fails for others, whatever "
+            f"is chosen: {_listed(by_model)}"
+        )
+    return "; ".join(parts)
+
+
+def _over_models(statements: pd.DataFrame) -> list[_Statement]:
+    """Every statement once, in the order of the table."""
+    known = statements.dropna(subset="share")
+    pair = known["model"].where(known["model"].str.contains(" > ", regex=False), "")
+    found = []
+    for (_, _, what, names), own in known.assign(pair=pair).groupby(_IDENTITY, sort=False):
+        verdicts = {verdict_of(row) for row in own.to_dict("records")}
+        verdict = CHOICE
+        if len(verdicts) == 1:
+            (verdict,) = verdicts
+        elif NO_INTERVAL in verdicts:
+            verdict = NO_INTERVAL
+        elif CHOICE not in verdicts:
+            verdict = BY_MODEL
+        text, both = one_line(what, LONGEST), one_line(names, LONGEST)
+        text += f" ({both})" if both not in text else ""
+        found.append(_Statement(text, _range(own["share"]), verdict))
+    return found
+
+
+def _range(shares: pd.Series) -> str:
+    low, high = percent(shares.min()), percent(shares.max())
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _listed(statements: Sequence[_Statement]) -> str:
+    """Statements with their shares of the choices."""
+    listed = [f"{one.what} (in {one.shares})" for one in statements[:MOST_LISTED]]
+    listed[0] = f"{listed[0][:-1]} of the choices)"
+    if (others := len(statements) - MOST_LISTED) > 0:
+        listed.append(counted(others, "other"))
+    return _and(listed)
+
+
+def _and(parts: Sequence[str]) -> str:
+    """Parts with commas and one "and"."""
+    return ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else "".join(parts)
