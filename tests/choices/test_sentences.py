@@ -21,7 +21,7 @@ NAN = math.nan
 def table(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
     """Statements of MMD: what, model, share and its interval."""
     made = [
-        (what[:12], what, "mmd", model, "easy-vqa", share, low, high, 500)
+        (what[:12], what, "mmd", model, "easy-vqa", "k_proj", share, low, high, 500)
         for what, model, share, low, high in rows
     ]
     return pd.DataFrame(made, columns=list(STATEMENT_COLUMNS))

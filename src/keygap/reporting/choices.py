@@ -94,7 +94,7 @@ class ChoicesSection:
         moved: which choice moves each number most, in a sentence.
         factors: what was varied: ``name``, ``what``, ``levels``.
         n_choices: how many choices the table has.
-        n_bootstraps: how often samples were drawn anew.
+        n_groups: groups of samples that were left out in turn.
         rules: combinations that were left out: ``rule``, ``reason``.
         notes: what the stores could not serve.
     """
@@ -107,7 +107,7 @@ class ChoicesSection:
     moved: str
     factors: list[dict[str, str]]
     n_choices: int
-    n_bootstraps: int
+    n_groups: int
     rules: list[Mapping[str, Any]]
     notes: list[str]
 
@@ -145,7 +145,7 @@ def section(table: ChoicesTable, root: Path, anchors: set[str]) -> ChoicesSectio
         moved=moved_most(table.variance),
         factors=factors_of(table.frame),
         n_choices=len(table.frame),
-        n_bootstraps=int(table.settings["n_bootstraps"]),
+        n_groups=int(table.settings["n_groups"]),
         rules=list(table.settings["rules"]),
         notes=[str(note) for note in table.settings["notes"]],
     )
