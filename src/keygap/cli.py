@@ -24,6 +24,7 @@ from keygap import defaults, interrupts
 from keygap.arguments import MOST, MOST_RESAMPLINGS, distinct, folder_of
 from keygap.cli_align import align
 from keygap.cli_causes import causes
+from keygap.cli_choices import choices
 from keygap.cli_options import (
     LAYERS,
     PROBES,
@@ -63,6 +64,7 @@ app = typer.Typer(
 micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
 app.command()(causes)
+app.command()(choices)
 app.command()(align)
 
 

@@ -21,6 +21,9 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from keygap.choices.levels import FACTORS
+from keygap.choices.statements import STATEMENT_COLUMNS
+from keygap.choices.variance import VARIANCE_COLUMNS
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.files import Content
@@ -29,9 +32,6 @@ from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import CHOICES, CHOICES_SETTINGS, CHOICES_STATEMENTS, CHOICES_VARIANCE
 
 PLACE = ("model", "connector", "benchmark", "site")  # what was measured
-FACTORS = (
-    "layer", "heads", "text", "outliers", "tokens", "unit", "space", "estimator", "bias", "scale",
-)  # fmt: skip
 MEASURES = ("mmd", "jsd")
 VALUES = (
     "cross", "cross_low", "cross_high", "image_image", "text_text", "ratio", "ratio_low",
@@ -40,21 +40,16 @@ VALUES = (
 COUNTS = ("n_samples", "n_image", "n_text")
 COLUMNS = (
     "row", *PLACE, "layer", "heads", "text", "outliers", "tokens", "unit", "space", "measure",
-    "estimator", "bias", "scale", *VALUES, *COUNTS,
+    "estimator", "bias", "scale", *VALUES, *COUNTS, "weight",
 )  # fmt: skip
-STATEMENT_COLUMNS = (
-    "statement", "what", "measure", "model", "benchmark", "share", "share_low", "share_high",
-    "n_choices",
-)  # fmt: skip
-VARIANCE_COLUMNS = ("number", "measure", "factor", "alone", "with_interactions", "n_choices")
-SETTINGS = ("levels", "n_bootstraps", "seed", "sources", "rules", "notes", "published")
+SETTINGS = ("levels", "n_groups", "seed", "sources", "rules", "notes", "published")
 FILES = (CHOICES, CHOICES_STATEMENTS, CHOICES_VARIANCE, CHOICES_SETTINGS)
 SCHEMA = pa.schema(
     [
         (
             name,
             pa.float64()
-            if name in VALUES
+            if name in (*VALUES, "weight")
             else pa.int64()
             if name in (*COUNTS, "tokens")
             else pa.string(),
@@ -82,8 +77,8 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
 ROBUST = 0.95  # a statement is robust if the interval of its share lies above
 MOST_SHOWN = 20  # rows of a summary
 _IDENTITY = ("model", "benchmark", "site", "measure", *FACTORS)  # what the id of a row is made of
-_STATEMENT_TEXT = ("statement", "what", "measure", "model", "benchmark")
-_VARIANCE_TEXT = ("number", "measure", "factor")
+_STATEMENT_TEXT = ("statement", "what", "measure", "model", "benchmark", "site")
+_VARIANCE_TEXT = ("number", "measure", "model", "benchmark", "site", "factor")
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +90,8 @@ class ChoicesTable:
             columns ``FACTORS`` and ``measure`` its levels, text but for ``tokens``. ``cross``
             compares image and text, with a 95 % interval over samples; ``image_image`` and
             ``text_text`` compare two halves of one modality. ``ratio`` is ``cross`` over the mean
-            of the two, infinite where that mean is not above 0.
+            of the two, infinite where that mean is not above 0. ``weight`` is what the row counts
+            in shares: 1, or 1/H for one of H heads, which are one choice together.
         statements: one row per statement, measure, model and benchmark (``STATEMENT_COLUMNS``).
             ``what`` is the statement as a clause, such as "the ratio is at least 10", and ``share``
             that of the choices in which it holds, with a 95 % interval over samples; NaN ends mean

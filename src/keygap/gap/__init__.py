@@ -13,6 +13,8 @@ from keygap.gap.core.statistic import Result, Statistic
 from keygap.gap.frechet import FrechetResult, frechet
 from keygap.gap.jsd import JSDProfile, JSDResult, jsd, jsd_profile
 from keygap.gap.jsd_histogram import HistogramJSDResult, jsd_histogram
+from keygap.gap.jsd_marginals import MarginalsJSDResult, jsd_marginals
+from keygap.gap.jsd_neighbours import NeighboursJSDResult, jsd_neighbours
 from keygap.gap.mir import MIRLayer, MIRResult, mir, mir_layer, mir_of
 from keygap.gap.mmd import MMDResult, mmd
 from keygap.gap.modality_gap import ModalityGapResult, modality_gap
@@ -32,8 +34,10 @@ __all__ = [
     "MIRLayer",
     "MIRResult",
     "MMDResult",
+    "MarginalsJSDResult",
     "ModalityGapResult",
     "MomentsResult",
+    "NeighboursJSDResult",
     "RatioResult",
     "Reading",
     "Result",
@@ -46,6 +50,8 @@ __all__ = [
     "holm",
     "jsd",
     "jsd_histogram",
+    "jsd_marginals",
+    "jsd_neighbours",
     "jsd_profile",
     "mir",
     "mir_layer",

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.special import rel_entr
 
 from keygap import random_streams
-from keygap.errors import UserError
+from keygap.gap.core.bins import check_bins, equal_width_bins
 from keygap.gap.core.calibration import LN2
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
@@ -108,10 +108,9 @@ def jsd_histogram(
         UserError: Bad vectors or ids (see ``core.inputs.two_sides``), ``dims`` beyond what the
             vectors have, or fewer than two bins.
     """
-    if bins < 2:
-        raise UserError(f"bins is {bins}: give at least 2")
+    check_bins(bins)
     sides = two_sides(x, y, groups_x, groups_y, paired)
-    index, occupied = _joint_bins(pooled_components(sides, dims).scores, bins)
+    index, occupied = joint_bins(pooled_components(sides, dims).scores, bins)
     # While labels are swapped, each vector is represented by its bin.
     n, column = len(sides.x), index.reshape(-1, 1).astype(np.float64)
     binned = replace(sides, x=column[:n], y=column[n:])
@@ -137,13 +136,11 @@ def jsd_histogram(
     )
 
 
-def _joint_bins(
+def joint_bins(
     scores: Float[np.ndarray, "n+m k"], bins: int
 ) -> tuple[Int[np.ndarray, " n+m"], int]:
     """Index of the joint bin of each vector, and the number of bins that hold a vector."""
-    low, high = scores.min(0), scores.max(0)
-    cells = np.minimum((bins * (scores - low) / (high - low)).astype(int), bins - 1)
-    occupied, index = np.unique(cells, axis=0, return_inverse=True)
+    occupied, index = np.unique(equal_width_bins(scores, bins), axis=0, return_inverse=True)
     return index.ravel(), len(occupied)
 
 

@@ -14,7 +14,9 @@ weight whatever its number of vectors, and pairs of one sample are left out:
                        - 2 mean_{s, t} <mu_s^x, mu_t^y>
 
 This is lemma 6 of Gretton et al. 2012, "A Kernel Two-Sample Test" (JMLR 13), with samples in place
-of points.
+of points. Published work often has the biased estimator (their equation 5) instead, which keeps all
+pairs. It is the squared distance of the two means of the mu_s, and exceeds MMD^2 on average by the
+variance of these two means (paired: by that of the mean of D_s).
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from keygap.gap.core.resampling import PairSums, central_band, p_value, root_or_
 from keygap.gap.core.statistic import Statistic
 
 Kernel = Literal["gaussian", "linear", "energy"]
+Estimator = Literal["unbiased", "biased"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,13 @@ class MMDResult:
     ``mmd2`` is the energy distance.
 
     Attributes:
-        mmd2: MMD squared. It is unbiased and therefore sometimes negative.
+        mmd2: MMD squared. The unbiased estimate is sometimes negative.
         mmd: sqrt(max(mmd2, 0)).
-        ci: Confidence interval of ``mmd2``.
+        ci: Confidence interval of ``mmd2``; biased: of its expected value, which has the bias.
         level: Confidence level of the interval and share of the null band.
         p_value: Permutation p-value; 1 without permutations.
         kernel: Name of the kernel.
+        estimator: "unbiased" or "biased"; all values of MMD squared here are by this estimator.
         bandwidth: Median distance, or the one bandwidth that was given; None: several were given,
             or the kernel has none.
         bandwidths: Sigma of each kernel of the grid, in descending order.
@@ -79,6 +83,7 @@ class MMDResult:
     level: float
     p_value: float
     kernel: str
+    estimator: str
     bandwidth: float | None
     bandwidths: tuple[float, ...]
     mmd2_by_bandwidth: tuple[float, ...]
@@ -110,6 +115,7 @@ class MMDResult:
         band = self.null_band if swapped else None
         settings = {
             "kernel": self.kernel,
+            "estimator": self.estimator,
             "bandwidth": self.bandwidth,
             "paired": self.paired,
             "n_permutations": self.n_permutations,
@@ -119,7 +125,7 @@ class MMDResult:
             Reading(
                 "mmd2",
                 self.mmd2,
-                "MMD squared, unbiased: squared distance of the mean embeddings",
+                f"MMD squared, {self.estimator}: squared distance of the mean embeddings",
                 ci=self.ci,
                 null=float(self.null.mean()) if swapped else None,
                 null_band=band,
@@ -148,13 +154,14 @@ def mmd(
     paired: bool | None = None,
     kernel: Kernel = "gaussian",
     bandwidth: float | Sequence[float] | None = None,
+    estimator: Estimator = "unbiased",
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
     level: float = 0.95,
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> MMDResult:
-    """Unbiased MMD^2 between two sides, with interval and permutation p-value.
+    """MMD^2 between two sides, with interval and permutation p-value.
 
     Time is O((n + m)^2 d / 2 + (permutations + bootstraps) S^2) for S samples. Memory is O(S^2)
     beyond the data.
@@ -173,6 +180,15 @@ def mmd(
         bandwidth: One sigma or several, in units of the vectors. None: the median distance between
             vectors of a balanced, seeded subsample of both sides, times 2, sqrt 2, 1, 1 / sqrt 2
             and 1/2.
+        estimator: "unbiased": pairs of vectors of one sample are left out. "biased": the
+            V-statistic, for comparison with published work. It keeps them, and every vector with
+            itself, and is never negative. Null, bootstraps, ``without`` and interval are then those
+            of the V-statistic: the null is around the bias and not around 0, the bootstraps have
+            the bias twice, and the interval holds MMD^2 plus the bias. It holds MMD^2 itself too
+            seldom where that is not well above the bias, so judge a gap by the unbiased estimate.
+            Both have one p-value for paired sides, and for unpaired sides with equal numbers of
+            samples. For other sides the biased test holds its level only if the samples of both
+            have about as many vectors (see docs/statistics.md).
         n_permutations: Number B of label swaps; p = (1 + b) / (1 + B), where b of them are at or
             above ``mmd2``.
         n_bootstraps: Number of bootstraps of whole samples, which are in ``bootstraps``. Equal
@@ -187,14 +203,18 @@ def mmd(
 
     Raises:
         UserError: Bad vectors or ids (see ``core.inputs.two_sides``), vectors that are all equal,
-            an unknown kernel, or a bandwidth that is not positive or that the kernel does not have.
+            an unknown kernel or estimator, or a bandwidth that is not positive or that the kernel
+            does not have.
     """
     _check_kernel(kernel, bandwidth)
+    if estimator not in get_args(Estimator):
+        raise unknown("estimator", estimator, get_args(Estimator))
+    biased = estimator == "biased"
     check_level(level)
     sides = two_sides(x, y, groups_x, groups_y, paired)
     kernels.check_cells(sides)
-    evaluated = _evaluate(sides, kernel, bandwidth, seed, device)
-    sums = PairSums.from_cells(evaluated.means, sides)
+    evaluated = _evaluate(sides, kernel, bandwidth, seed, device, biased)
+    sums = PairSums.from_cells(evaluated.means, sides, biased=biased)
     observed = sums.statistic()
     rng_null = random_streams.generator(seed, "mmd", "label swaps")
     rng_bootstrap = random_streams.generator(seed, "mmd", "bootstraps")
@@ -210,6 +230,7 @@ def mmd(
         level=level,
         p_value=p_value(observed, null),
         kernel=kernel,
+        estimator=estimator,
         bandwidth=evaluated.bandwidth,
         bandwidths=evaluated.bandwidths,
         mmd2_by_bandwidth=evaluated.mmd2_by_bandwidth,
@@ -250,13 +271,14 @@ def _evaluate(
     bandwidth: float | Sequence[float] | None,
     seed: int,
     device: str | torch.device | None,
+    biased: bool,
 ) -> _Evaluated:
     if kernel == "linear":
         return _Evaluated(kernels.linear_means(sides))
     if kernel == "energy":
         return _Evaluated(kernels.energy_means(sides, device))
     centre, sigmas = _bandwidths(sides, bandwidth, seed)
-    means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device)
+    means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device, biased=biased)
     return _Evaluated(means, centre, sigmas, tuple(by_bandwidth.tolist()))
 
 

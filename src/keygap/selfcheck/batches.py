@@ -4,6 +4,9 @@ Batches mix samples with one image and with several, images of different sizes, 
 text. A model may let these change each other: by tiles that are padded to the largest image of a
 batch, by positions that are counted on from one prompt to the next, by padding that is attended to.
 Its samples are then read one by one, whatever batch size was asked for.
+
+Rounding differs between batch sizes too, by an amount that depends on the device and grows with
+depth. It is measured: a batch of copies of one sample has nothing to change it but rounding.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ from keygap.selfcheck.finding import (
 from keygap.selfcheck.samples import check_samples, sample_of_a_long_text, sample_of_two_images
 
 Errors = dict[tuple[str, int], float]  # by site and layer
+ABOVE_ROUNDING = 4.0  # a difference counts from this many times the difference between copies
+MOST_ROUNDING = 10.0  # times NOISE: copies that differ by more change each other
 
 BATCHES = "batched equals single"
 # What was found for a prompter's model, by its dtype and its attention function.
@@ -124,15 +129,28 @@ def _compared(vlm: VLM) -> Outcome:
             return (NOT_RUN, alone) if alone else (ALONE, f"a batch is refused: {why}")
         for key, error in _errors(vlm, group).items():
             errors[key] = max(errors.get(key, 0.0), error)
-    keys = {name: error for name, error in errors.items() if name[0] != "hidden"} or errors
+    keys = _of_keys(errors)
     worst = max(keys.values())
     sites = ", ".join(dict.fromkeys(site for site, _ in keys))
     detail = f"{sites}, worst {worst:.1e}"
     if worst <= NOISE[vlm.dtype]:
         return PASS, detail
+    if worst <= (limit := _rounding(vlm, [*pair, *usable])):
+        return PASS, f"{detail}, of which rounding explains {limit:.1e}"
     if not math.isfinite(worst):
         return FAIL, f"vectors are not finite, or not as many in a batch as alone; {detail}"
     return ALONE, f"{_why(vlm, errors)}; {detail}"
+
+
+def _of_keys(errors: Errors) -> Errors:
+    """Errors of keys; those of ``hidden`` where no layer has keys of its own."""
+    return {name: error for name, error in errors.items() if name[0] != "hidden"} or errors
+
+
+def _rounding(vlm: VLM, samples: Sequence[Sample]) -> float:
+    """The largest difference that rounding explains, by batches of two copies of each sample."""
+    copies = (max(_of_keys(_errors(vlm, [sample] * 2)).values()) for sample in samples)
+    return min(ABOVE_ROUNDING * max(copies), MOST_ROUNDING * NOISE[vlm.dtype])
 
 
 def _run(vlm: VLM, samples: Sequence[Sample]) -> None:

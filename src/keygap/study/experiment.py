@@ -11,7 +11,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from keygap import defaults, strict_yaml
 from keygap.align.causes.points import Plan
@@ -26,6 +34,7 @@ from keygap.bias.condition import Probe
 from keygap.bias.probes import build
 from keygap.bias.probes.prompts import checked_phrasings
 from keygap.capture.choice import named_layers, named_sites
+from keygap.choices.levels import Plan as ChoicesPlan
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
 from keygap.errors import UserError, unknown
@@ -200,6 +209,29 @@ class Causes(_Section):
         return {**given, "plan": Plan(**self.plan)}
 
 
+class Choices(_Section):
+    """Which choices to measure the gap under (see ``keygap choices``); omitted: all."""
+
+    layers: list[str] | None = None
+    heads: list[str] | None = None
+    text: list[str] | None = None
+    outliers: list[str] | None = None
+    tokens: list[int] | None = None
+    units: list[str] | None = None
+    spaces: list[str] | None = None
+    estimators: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Choices:
+        self.plan()
+        return self
+
+    def plan(self) -> ChoicesPlan:
+        """The plan of these levels."""
+        given = {name: levels for name, levels in dict(self).items() if levels is not None}
+        return ChoicesPlan(**given)
+
+
 class Experiment(_Section):
     """A complete study."""
 
@@ -213,6 +245,7 @@ class Experiment(_Section):
     answers: bool = Field(default=True, description="score the answers")
     bias: Bias | None = None
     causes: Causes | None = None
+    choices: Choices | None = None
     published: Published | None = None
 
     @field_validator("name")

@@ -21,6 +21,7 @@ from keygap.align.causes.tables import FILES as CAUSES_FILES
 from keygap.arguments import MOST_BYTES, folder_of
 from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer
+from keygap.choices.running import specifications
 from keygap.choices.tables import FILES as CHOICES_FILES
 from keygap.engines.extract import extract
 from keygap.errors import UserError
@@ -47,7 +48,7 @@ from keygap.store.run import (
     STUDY,
 )
 from keygap.study.bias import bias_of_run
-from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice
+from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice, read_experiment
 
 logger = logging.getLogger("keygap")
 
@@ -80,7 +81,17 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         tables = [read_run(folder).table.frame for folder in folders]
         together = pd.concat(tables, ignore_index=True).to_csv(index=False)
         record_results(out, {GAP: together, STUDY: study}, begin=True)
+        _try_choices(experiment, folders, out)
         return report(*folders, out=out)
+
+
+def _try_choices(experiment: Experiment, folders: Sequence[Path], out: Path) -> None:
+    """Measure the gap of all runs together under every choice, where the experiment asks for it."""
+    if experiment.choices is None or all(is_whole(out, name) for name in CHOICES_FILES):
+        return
+    stores = [Store(folder) for folder in folders]
+    table = specifications(*stores, plan=experiment.choices.plan(), seed=experiment.seed)
+    record_results(out, table.files())
 
 
 def _chosen(source: BenchmarkChoice, experiment: Experiment) -> SampleSet:
@@ -160,6 +171,18 @@ def measure_run(store: Store, experiment: Experiment) -> GapTable:
     )
     projection.save(store.root)
     return table
+
+
+def runs_in(folder: str | Path) -> list[Path]:
+    """List the run folders of a study in the order of its file, or the one run that a folder is.
+
+    Raises:
+        UserError: the folder holds neither, or its study is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / STUDY).is_file():
+        return [folder]
+    return folders_of(read_experiment(folder / STUDY), folder)
 
 
 def summary_of(folders: Iterable[str | Path]) -> pd.DataFrame:

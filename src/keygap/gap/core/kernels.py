@@ -98,17 +98,20 @@ def gaussian_means(
     bandwidths: Sequence[float],
     device: str | torch.device | None = None,
     block: int | None = None,
+    *,
+    biased: bool = False,
 ) -> tuple[Float[np.ndarray, "cells cells"], Float[np.ndarray, " bandwidths"]]:
-    """Mean Gaussian kernel between every two cells, and the unbiased MMD^2 of each bandwidth.
+    """Mean Gaussian kernel between every two cells, and the MMD^2 of each bandwidth.
 
-    The kernel is k(a, b) = exp(-|a - b|^2 / (2 sigma^2)). O((n + m)^2 d / 2) time and
-    O(cells^2 + block^2) memory.
+    The kernel is k(a, b) = exp(-|a - b|^2 / (2 sigma^2)). Its mean within a cell includes every
+    vector with itself, which is exactly 1. O((n + m)^2 d / 2) time and O(cells^2 + block^2) memory.
 
     Args:
         sides: Both sides.
         bandwidths: Values of sigma in descending order, in units of the vectors.
         device: Where the kernel is evaluated; None: a GPU if there is one.
         block: Rows of a block; None: a size that suits the device.
+        biased: Keep pairs of one sample in the MMD^2 of each bandwidth; the matrix has them anyway.
 
     Returns:
         The matrix over cells, averaged over the bandwidths, and one MMD^2 per bandwidth.
@@ -117,11 +120,13 @@ def gaussian_means(
     order = np.argsort(sides.cells, kind="stable")
     left, right = _extended(sides, order, bandwidths[0], target)
     scales = [(bandwidths[0] / bandwidth) ** 2 for bandwidth in bandwidths]
-    weights = _StatisticWeights.of(sides, target)
+    weights = _StatisticWeights.of(sides, target, biased)
     means = torch.zeros(sides.n_cells, sides.n_cells, dtype=torch.float64, device=target)
     mmd2 = torch.zeros(len(bandwidths), dtype=torch.float64, device=target)
     for row, column in _block_pairs(sides.cells[order], block, target):
         exponent = (left[row.rows] @ right[column.rows].T).clamp_(max=0.0)
+        if row is column:
+            exponent.fill_diagonal_(0.0)  # a vector and itself, without the rounding of the product
         weight = weights.between(row, column)
         total = torch.zeros_like(weight)
         for b, kernel in enumerate(_gaussians(exponent, scales)):
@@ -160,7 +165,7 @@ def energy_means(
         block: Rows of a block; None: a size that suits the device.
 
     Returns:
-        The matrix over cells, in units of the vectors.
+        The matrix over cells, in units of the vectors. A vector and itself count as 0 exactly.
     """
     target = _target(device)
     order = np.argsort(sides.cells, kind="stable")
@@ -168,6 +173,8 @@ def energy_means(
     means = torch.zeros(sides.n_cells, sides.n_cells, dtype=torch.float64, device=target)
     for row, column in _block_pairs(sides.cells[order], block, target):
         kernel = -torch.cdist(points[row.rows], points[column.rows])
+        if row is column:
+            kernel.fill_diagonal_(0.0)  # as above
         _add(means, row, column, _cell_means(kernel, row, column))
     return means.cpu().numpy()
 
@@ -184,27 +191,32 @@ class _Block:
 
 @dataclass(frozen=True)
 class _StatisticWeights:
-    """Coefficient of the mean kernel of two cells in the unbiased MMD^2; 0 within one sample."""
+    """Coefficient of the mean kernel of two cells in MMD^2; unbiased: 0 within one sample."""
 
     by_side: Float[torch.Tensor, "2 2"]
     side: Int[torch.Tensor, " cells"]
     sample: Int[torch.Tensor, " cells"]
+    biased: bool
 
     @classmethod
-    def of(cls, sides: CheckedSides, target: torch.device) -> _StatisticWeights:
+    def of(cls, sides: CheckedSides, target: torch.device, biased: bool) -> _StatisticWeights:
         s, t = sides.n_samples_x, sides.n_samples_y
-        cross = -1.0 / (s * (s - 1)) if sides.paired else -1.0 / (s * t)
-        by_side = np.array([[1.0 / (s * (s - 1)), cross], [cross, 1.0 / (t * (t - 1))]])
+        pairs_x, pairs_y = (s * s, t * t) if biased else (s * (s - 1), t * (t - 1))
+        cross = -1.0 / (pairs_x if sides.paired else s * t)
+        by_side = np.array([[1.0 / pairs_x, cross], [cross, 1.0 / pairs_y]])
         cells = torch.arange(sides.n_cells, device=target)
         return cls(
             by_side=torch.from_numpy(by_side).to(target),
             side=(cells >= s).long(),
             sample=cells % s if sides.paired else cells,
+            biased=biased,
         )
 
     def between(self, row: _Block, column: _Block) -> Float[torch.Tensor, "a b"]:
-        other_sample = self.sample[row.cells, None] != self.sample[column.cells]
-        return self.by_side[self.side[row.cells]][:, self.side[column.cells]] * other_sample
+        weights = self.by_side[self.side[row.cells]][:, self.side[column.cells]]
+        if self.biased:
+            return weights
+        return weights * (self.sample[row.cells, None] != self.sample[column.cells])
 
 
 def _gaussians(

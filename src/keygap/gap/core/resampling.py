@@ -4,8 +4,9 @@ Vectors of one sample are not independent, so a resample keeps or drops whole sa
 then a vector over samples (signs, labels or multiplicities), the statistic of it is a quadratic
 form in a small matrix over samples, and a thousand resamples are one matrix product.
 
-``PairSums`` holds those matrices without pairs of one sample: a vector paired with another of its
-own sample, or in a bootstrap with a copy of its own sample, would bias a squared distance upward.
+``PairSums`` holds those matrices. The unbiased estimator leaves out pairs of one sample: a vector
+paired with another of its own sample, or in a bootstrap with a copy of its own sample, would bias a
+squared distance upward. The biased estimator, the V-statistic, keeps them.
 """
 
 from __future__ import annotations
@@ -25,39 +26,51 @@ _CHUNK = 2**22  # signs or labels held at a time: 34 MB
 
 @dataclass(frozen=True)
 class PairSums:
-    """Unbiased squared distance of two sides, as sums over pairs of samples.
+    """Squared distance of two sides, as sums over pairs of samples.
 
     Attributes:
-        within_x: Mean kernel between every two samples of x; its diagonal is zero.
+        within_x: Mean kernel between every two samples of x; unbiased: its diagonal is zero.
         within_y: The same for y.
-        cross: Mean kernel between samples of x and of y; for paired sides its diagonal is zero.
+        cross: Mean kernel between samples of x and of y; for paired sides and unbiased its diagonal
+            is zero.
         paired: Whether sample s is the same on both sides.
+        biased: Whether pairs of one sample are kept, which makes it the V-statistic: the squared
+            distance of the two means of the samples' mean embeddings.
     """
 
     within_x: Float[np.ndarray, "s s"]
     within_y: Float[np.ndarray, "t t"]
     cross: Float[np.ndarray, "s t"]
     paired: bool
+    biased: bool = False
 
     @classmethod
-    def from_cells(cls, means: Float[np.ndarray, "cells cells"], sides: CheckedSides) -> PairSums:
+    def from_cells(
+        cls, means: Float[np.ndarray, "cells cells"], sides: CheckedSides, *, biased: bool = False
+    ) -> PairSums:
         """Split the matrix over (side, sample) cells into its parts.
 
         Args:
             means: Mean kernel between every two cells, samples of x first.
             sides: The sides it was computed from.
+            biased: Keep pairs of one sample.
 
         Returns:
-            The sums, without pairs of one sample.
+            The sums, without pairs of one sample unless they are kept.
         """
         s = sides.n_samples_x
         within_x, within_y = means[:s, :s].copy(), means[s:, s:].copy()
         cross = means[:s, s:].copy()
-        np.fill_diagonal(within_x, 0.0)
-        np.fill_diagonal(within_y, 0.0)
-        if sides.paired:
-            np.fill_diagonal(cross, 0.0)
-        return cls(within_x, within_y, cross, sides.paired)
+        if not biased:
+            np.fill_diagonal(within_x, 0.0)
+            np.fill_diagonal(within_y, 0.0)
+            if sides.paired:
+                np.fill_diagonal(cross, 0.0)
+        return cls(within_x, within_y, cross, sides.paired, biased)
+
+    def _pairs(self, n: int) -> int:
+        """Number of ordered pairs of n samples, with or without those of a sample with itself."""
+        return n * n if self.biased else n * (n - 1)
 
     @property
     def difference(self) -> Float[np.ndarray, "s s"]:
@@ -65,13 +78,13 @@ class PairSums:
         return self.within_x + self.within_y - self.cross - self.cross.T
 
     def statistic(self) -> float:
-        """The unbiased squared distance."""
+        """The squared distance."""
         s, t = len(self.within_x), len(self.within_y)
         if self.paired:
-            return float(self.difference.sum() / (s * (s - 1)))
+            return float(self.difference.sum() / self._pairs(s))
         return float(
-            self.within_x.sum() / (s * (s - 1))
-            + self.within_y.sum() / (t * (t - 1))
+            self.within_x.sum() / self._pairs(s)
+            + self.within_y.sum() / self._pairs(t)
             - 2.0 * self.cross.mean()
         )
 
@@ -95,18 +108,20 @@ class PairSums:
         s, t = len(self.within_x), len(self.within_y)
         if self.paired:
             signs = random_signs(n_permutations, s, rng)
-            return _quadratic(signs, self.difference) / (s * (s - 1))
+            return _quadratic(signs, self.difference) / self._pairs(s)
         pooled = np.block([[self.within_x, self.cross], [self.cross.T, self.within_y]])
         on_x = dealt(np.repeat([1.0, 0.0], [s, t]), n_permutations, rng)
         xx = _quadratic(on_x, pooled)
         to_all = on_x @ pooled.sum(1)
         xy = to_all - xx
         yy = pooled.sum() - to_all - xy
-        return xx / (s * (s - 1)) + yy / (t * (t - 1)) - 2.0 * xy / (s * t)
+        return xx / self._pairs(s) + yy / self._pairs(t) - 2.0 * xy / (s * t)
 
     def bootstraps(self, n_bootstraps: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
-        """The statistic over samples drawn with replacement, without pairs of copies. O(B S^2).
+        """The statistic over samples drawn with replacement. O(B S^2).
 
+        The unbiased estimator leaves out pairs of copies. The biased one keeps them, so its
+        bootstraps exceed the statistic by about as much as the statistic exceeds the distance.
         Two contrasts over the same samples draw the same samples from equal generators, so their
         bootstraps are joint draws.
 
@@ -119,16 +134,20 @@ class PairSums:
         """
         s, t = len(self.within_x), len(self.within_y)
         draws_x = multiplicities(s, n_bootstraps, rng)
-        pairs_x = s * s - (draws_x**2).sum(1)
+        pairs_x = self._drawn_pairs(draws_x)
         if self.paired:
             return _quadratic(draws_x, self.difference) / pairs_x
         draws_y = multiplicities(t, n_bootstraps, rng)
-        pairs_y = t * t - (draws_y**2).sum(1)
+        pairs_y = self._drawn_pairs(draws_y)
         return (
             _quadratic(draws_x, self.within_x) / pairs_x
             + _quadratic(draws_y, self.within_y) / pairs_y
             - 2.0 * ((draws_x @ self.cross) * draws_y).sum(1) / (s * t)
         )
+
+    def _drawn_pairs(self, draws: Float[np.ndarray, "B n"]) -> Float[np.ndarray, " B"]:
+        """Number of ordered pairs in each bootstrap, with or without those of copies."""
+        return draws.sum(1) ** 2 - (0.0 if self.biased else (draws**2).sum(1))
 
     def without(self) -> tuple[Float[np.ndarray, " s"], ...]:
         """The statistic without each sample. O(S^2).
@@ -139,10 +158,9 @@ class PairSums:
         """
         s, t = len(self.within_x), len(self.within_y)
         if self.paired:
-            total, rows = self.difference.sum(), self.difference.sum(1)
-            return ((total - 2 * rows) / ((s - 1) * (s - 2)),)
-        without_x = (self.within_x.sum() - 2 * self.within_x.sum(1)) / ((s - 1) * (s - 2))
-        without_y = (self.within_y.sum() - 2 * self.within_y.sum(1)) / ((t - 1) * (t - 2))
+            return (_sums_without(self.difference) / self._pairs(s - 1),)
+        without_x = _sums_without(self.within_x) / self._pairs(s - 1)
+        without_y = _sums_without(self.within_y) / self._pairs(t - 1)
         cross_x = (self.cross.sum() - self.cross.sum(1)) / ((s - 1) * t)
         cross_y = (self.cross.sum() - self.cross.sum(0)) / (s * (t - 1))
         return without_x - 2 * cross_x, without_y - 2 * cross_y
@@ -156,6 +174,10 @@ class PairSums:
         the part of a U-statistic's variance that remains there, so its interval is too wide;
         without that surplus its coverage fell to 0.91. Unpaired sides use Welch's degrees of
         freedom.
+
+        The interval of the biased estimator is centred on it and holds its expected value, which is
+        the squared distance plus the bias. It does not hold the squared distance where the bias
+        exceeds the standard error.
 
         Args:
             level: Share of intervals that hold the truth.
@@ -254,6 +276,11 @@ def _quadratic(
     vectors: Float[np.ndarray, "B s"], matrix: Float[np.ndarray, "s s"]
 ) -> Float[np.ndarray, " B"]:
     return ((vectors @ matrix) * vectors).sum(1)
+
+
+def _sums_without(matrix: Float[np.ndarray, "s s"]) -> Float[np.ndarray, " s"]:
+    """Sum of a symmetric matrix without row and column s, for each s."""
+    return matrix.sum() - 2 * matrix.sum(1) + np.diagonal(matrix)
 
 
 def _welch_degrees(variances: list[float], counts: list[int]) -> float:

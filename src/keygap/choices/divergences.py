@@ -1,0 +1,140 @@
+"""Every estimate of the JSD of one set of coordinates, observed and without each group of samples.
+
+Each estimate is a function of histograms or of one term for each token, so it is computed without
+some samples and is not fitted again. The observed values are those of ``gap.jsd_marginals``,
+``gap.jsd_histogram``, ``gap.jsd_neighbours`` and ``gap.jsd``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from keygap import gap, random_streams
+from keygap.choices.left_out import histogram_divergence, mean_terms
+from keygap.choices.levels import JOINTS, MARGINALS, NEIGHBOURS, SAMPLE
+from keygap.choices.selection import Selection
+from keygap.errors import UserError
+from keygap.gap.core.calibration import LN2, bound_terms
+from keygap.gap.core.components import pooled_components
+from keygap.gap.core.held_out import held_out, named_critics
+from keygap.gap.core.inputs import CheckedSides, two_sides
+from keygap.gap.jsd_histogram import joint_bins
+
+CRITICS = ("linear", "quadratic")  # the network would take most of the time of all choices
+Draws = Float[np.ndarray, "B S"]
+Note = Callable[[str], None]
+
+
+def divergences(
+    selection: Selection,
+    points: Float[np.ndarray, "n+m d"],
+    contrast: str,
+    unit: str,
+    estimators: Sequence[str],
+    draws: Draws,
+    seed: int,
+    note: Note,
+) -> Iterator[tuple[str, Float[np.ndarray, " B"]]]:
+    """Estimate the JSD of one contrast by several estimators, in nats.
+
+    Args:
+        selection: the tokens.
+        points: their vectors in some coordinates, image tokens first.
+        contrast: one of ``selection.CONTRASTS``.
+        unit: ``sample`` or ``token``: what weighs the same, what is split in halves, and what the
+            folds of the classifier keep together.
+        estimators: names of ``levels.DIVERGENCES``.
+        draws: multiplicities of the samples; row 0 counts each sample once.
+        seed: of the classifier's folds and of the tokens that ``neighbours`` leaves out.
+        note: called with a line for an estimate that these vectors do not have.
+
+    Yields:
+        The name of an estimator, and its values.
+    """
+    rows = selection.rows(contrast, unit)
+    x, y = (points[own] for own in rows)
+    groups = [selection.groups(own, unit) for own in rows]
+    sides = two_sides(x, y, groups[0], groups[1])
+    samples = tuple(selection.samples[own] for own in rows)
+    by_sample = unit == SAMPLE
+    components = {}
+    for name in estimators:
+        try:
+            if name in MARGINALS:
+                n_bins = int(name.rpartition("_")[2])
+                bins = _marginal_bins(x, y, n_bins)
+                values = histogram_divergence(bins, n_bins, samples, draws, by_sample)
+            elif name in JOINTS:
+                dims, n_bins = JOINTS[name]
+                if dims not in components:
+                    components[dims] = pooled_components(sides, dims, allow_fewer=True)
+                if components[dims].available < dims:
+                    raise UserError(f"these vectors vary in fewer than {dims} directions")
+                index, occupied = joint_bins(components[dims].scores, n_bins)
+                split = index[: len(x), None], index[len(x) :, None]
+                values = histogram_divergence(split, occupied, samples, draws, by_sample)
+            elif name == NEIGHBOURS:
+                values = _by_neighbours(x, y, groups, samples, draws, by_sample, seed)
+            else:
+                values = _by_classifier(sides, samples, draws, by_sample, seed)
+        except UserError as reason:
+            note(f"no {name} of {contrast}: {reason}")
+            continue
+        yield name, values
+
+
+def _marginal_bins(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], n_bins: int
+) -> tuple[Int[np.ndarray, "n d"], Int[np.ndarray, "m d"]]:
+    """Bin of every value between the smallest and the largest value of its column."""
+    pooled = np.concatenate([x, y]).astype(np.float64)
+    low, width = pooled.min(0), np.ptp(pooled, axis=0)
+    shares = np.divide(pooled - low, width, out=np.zeros_like(pooled), where=width > 0)
+    bins = np.minimum((n_bins * shares).astype(np.int64), n_bins - 1)
+    return bins[: len(x)], bins[len(x) :]
+
+
+def _by_neighbours(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "m d"],
+    groups: Sequence[list[int] | None],
+    samples: tuple[np.ndarray, ...],
+    draws: Draws,
+    by_sample: bool,
+    seed: int,
+) -> Float[np.ndarray, " B"]:
+    found = gap.jsd_neighbours(x, y, *groups, n_permutations=0, seed=seed)
+    each = len(found.kept_x)
+    sides = [
+        mean_terms(terms, own[kept], draws, by_sample)
+        for terms, own, kept in zip(
+            (found.terms[:each], found.terms[each:]),
+            samples,
+            (found.kept_x, found.kept_y),
+            strict=True,
+        )
+    ]
+    return np.clip(0.5 * (sides[0] + sides[1]), 0.0, LN2)
+
+
+def _by_classifier(
+    sides: CheckedSides,
+    samples: tuple[np.ndarray, ...],
+    draws: Draws,
+    by_sample: bool,
+    seed: int,
+) -> Float[np.ndarray, " B"]:
+    """The bound of ``gap.jsd``, with its held-out terms averaged."""
+    found = pooled_components(sides, None)
+    rng = random_streams.generator(seed, "jsd", "folds and label swaps")
+    logits = held_out(sides, found.scores, named_critics(CRITICS), 0, rng, seed).logits
+    terms = bound_terms(logits, sides.is_x)
+    n = len(sides.x)
+    means = [
+        mean_terms(own, sample, draws, by_sample)
+        for own, sample in zip((terms[:n], terms[n:]), samples, strict=True)
+    ]
+    return np.clip(0.5 * (means[0] + means[1]), 0.0, LN2)

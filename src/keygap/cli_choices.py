@@ -1,0 +1,88 @@
+"""``keygap choices``: one gap under every choice that a paper leaves open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keygap.cli_options import Seed, listed
+from keygap.errors import UserError
+from keygap.terminal import print_table
+
+if TYPE_CHECKING:
+    from keygap.choices.direct import DirectRow
+
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder or a study folder.")]
+Row = Annotated[str | None, typer.Option(help="Compute this row again, directly.")]
+Levels = Annotated[str | None, typer.Option(help="Default: all.")]
+Tokens = Annotated[str, typer.Option(help="Image tokens, with as many text tokens.")]
+Sites = Annotated[str | None, typer.Option(help="Sites of the run. Default: all it has.")]
+
+
+def choices(
+    folder: Folder,
+    row: Row = None,
+    layers: Levels = None,
+    heads: Levels = None,
+    text: Levels = None,
+    outliers: Levels = None,
+    tokens: Tokens = "200,1000,5000",
+    units: Levels = None,
+    spaces: Levels = None,
+    estimators: Levels = None,
+    sites: Sites = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure the gap under every choice: what holds whatever is chosen?"""
+    from keygap.choices.direct import again
+    from keygap.choices.levels import Plan
+    from keygap.choices.running import specifications
+    from keygap.choices.tables import read_choices
+    from keygap.store import Store
+    from keygap.store.lock import refuse_unwritable
+    from keygap.study.run import runs_in
+
+    place = Path(folder)
+    stores = [Store(run) for run in runs_in(place)]
+    if row is not None:
+        _print_row(again(read_choices(place), stores, row))
+        return
+    given = {
+        "layers": layers, "heads": heads, "text": text, "outliers": outliers, "units": units,
+        "spaces": spaces, "estimators": estimators,
+    }  # fmt: skip
+    levels: dict[str, Any] = {
+        name: listed(value) for name, value in given.items() if value is not None
+    }
+    plan = Plan(tokens=[_count(item) for item in listed(tokens)], **levels)
+    refuse_unwritable(place)
+    table = specifications(
+        *stores, plan=plan, sites=None if sites is None else listed(sites), seed=seed
+    )
+    table.save(place)
+    print_table(table.summary(), table.settings["notes"])
+    typer.echo(f"{len(table.frame)} choices, every one in {place / 'choices.parquet'}")
+
+
+def _count(item: str) -> int:
+    try:
+        return int(item)
+    except ValueError as error:
+        raise UserError(f"--tokens has {item!r}: give numbers, such as 200,1000") from error
+
+
+def _print_row(found: DirectRow) -> None:
+    """Print a row of the table beside the same choice made directly."""
+    from keygap.choices.levels import FACTORS
+
+    for name in ("model", "benchmark", "site", "measure", *FACTORS):
+        if found.row[name] != "":
+            typer.echo(f"{name:<12}{found.row[name]}")
+    typer.echo("\nfirst layer and head, after selection and coordinates:")
+    for call in found.calls:
+        typer.echo(f"  {call}")
+    typer.echo(f"\n{'':<12}{'in the table':>16}{'directly':>16}")
+    for name, value in found.values.items():
+        typer.echo(f"{name:<12}{found.row[name]:>16.8g}{value:>16.8g}")

@@ -1,0 +1,191 @@
+"""The verdict of a report: for each model one plain sentence, and what does not follow from it.
+
+A reader takes away the first sentence, so it has the range over layers, the interval, what the gap
+is compared with, the number of samples and the accuracy. Everything in it is read from the tables
+by the rules below; nothing is worded by hand for a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keygap.gap.core.calibration import LN2, SATURATION
+from keygap.measurement.views import JSD_DIM
+from keygap.reporting.run import Run
+
+FEW = 30  # samples below which an interval is rough
+NOT_CAUSE = (
+    "A distance does not say that the model overlooks its image: that needs its answers when image "
+    "and text disagree."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a report says first about one run, site and contrast.
+
+    Attributes:
+        title: model, benchmark, site and, if there are several, contrast.
+        sentence: the result.
+        not_said: what does not follow.
+        cautions: doubts about the numbers, by rule.
+    """
+
+    title: str
+    sentence: str
+    not_said: str
+    cautions: list[str]
+
+
+def verdicts(runs: Sequence[Run], probed: Sequence[bool]) -> list[Verdict]:
+    """The verdict of every run, site and contrast between modalities.
+
+    Args:
+        runs: measured runs.
+        probed: for each, whether text bias was measured too.
+    """
+    return [
+        _verdict(run, str(site), str(contrast), rows, bias)
+        for run, bias in zip(runs, probed, strict=True)
+        for (site, contrast), rows in _between(run).groupby(["site", "contrast"], sort=False)
+    ]
+
+
+def _between(run: Run) -> pd.DataFrame:
+    frame = run.table.main
+    return frame[(frame["head"] == "all") & (frame["rung"] == "between")]
+
+
+def _verdict(run: Run, site: str, contrast: str, rows: pd.DataFrame, probed: bool) -> Verdict:
+    several = _between(run)["contrast"].nunique() > 1
+    title = f"{run.model} on {run.manifest['benchmark']}, {site}"
+    return Verdict(
+        title=f"{title}, {contrast}" if several else title,
+        sentence=" ".join([_size(rows), _sample_text(run, rows)]),
+        not_said=_not_said(probed),
+        cautions=list(_cautions(run, rows)),
+    )
+
+
+def _size(rows: pd.DataFrame) -> str:
+    """How the gap compares with the largest distance inside one modality, over layers."""
+    compared = rows[rows["ratio"].notna()]
+    layers = _layers(rows["layer"])
+    if compared.empty:
+        low, high = rows["mmd2"].min(), rows["mmd2"].max()
+        return (
+            f"Image and text are {_range(low, high, 3)} apart in MMD² at {layers}; nothing inside "
+            "one modality was measured beside it, so this size cannot be judged."
+        )
+    low, high = compared["ratio"].min(), compared["ratio"].max()
+    least, most = compared["ratio_ci_low"].min(), compared["ratio_ci_high"].max()
+    highest = ", ".join(dict.fromkeys(compared["highest"]))
+    span = f"{_range(low, high, 2)} times (95 % intervals from {least:.2f} to {most:.2f})"
+    above = (compared["ratio_ci_low"] > 1).sum()
+    below = (compared["ratio_ci_high"] < 1).sum()
+    n = len(compared)
+    if above == n:
+        claim = "farther apart than"
+    elif below == n:
+        claim = "nearer to each other than"
+    elif above + below == 0:
+        claim = "not told apart more than"
+    else:
+        claim = f"farther apart at {above} of {n} layers than"
+    return (
+        f"Image and text are {claim} the two most distant kinds of token inside one modality "
+        f"({highest}): their MMD² is {span} as large, at {layers}."
+    )
+
+
+def _layers(layers: pd.Series) -> str:
+    found = sorted({int(layer) for layer in layers})
+    if len(found) == 1:
+        return f"layer {found[0]}"
+    if len(found) <= 4:
+        return f"layers {', '.join(map(str, found))}"
+    return f"{len(found)} layers from {found[0]} to {found[-1]}"
+
+
+def _sample_text(run: Run, rows: pd.DataFrame) -> str:
+    n = int(rows["n_samples"].max())
+    samples = f"{n} samples"
+    if run.accuracy is None or not len(run.accuracy):
+        return f"Measured on {samples}; answers were not scored."
+    accuracy = float(run.accuracy["accuracy"].iloc[0])
+    if math.isnan(accuracy):
+        return f"Measured on {samples}; no answer could be scored."
+    return f"Measured on {samples}, of whose kind the model answers {accuracy:.0%} correctly."
+
+
+def _not_said(probed: bool) -> str:
+    if probed:
+        return f"{NOT_CAUSE} Text bias was measured too: see its section."
+    return f"{NOT_CAUSE} Text bias was not measured here (keygap bias)."
+
+
+def _cautions(run: Run, rows: pd.DataFrame) -> list[str]:
+    """Doubts about the numbers of one contrast, by rule."""
+    found = []
+    n = int(rows["n_samples"].max())
+    if n < FEW:
+        found.append(f"{n} samples are few: below {FEW}, intervals are rough.")
+    if run.identical_prompts:
+        found.append("All prompts have the same text, so text tokens are copies of each other.")
+    spans = rows[(rows["ratio_ci_low"] <= 1) & (rows["ratio_ci_high"] >= 1)]
+    if len(spans):
+        found.append(
+            f"At {_layers(spans['layer'])} the interval of the ratio includes 1: there the gap is "
+            "not told from a distance inside one modality."
+        )
+    if rows["ratio"].isna().any() and rows["ratio"].notna().any():
+        missing = rows[rows["ratio"].isna()]
+        found.append(f"At {_layers(missing['layer'])} there is nothing to compare the gap with.")
+    saturated = rows[rows["jsd_nats"] >= SATURATION * LN2]
+    if len(saturated):
+        found.append(
+            f"At {_layers(saturated['layer'])} the JSD is saturated in {JSD_DIM} components: it "
+            "says that the sides can be told apart, and not how far apart they are."
+        )
+    return found
+
+
+def _range(low: float, high: float, digits: int) -> str:
+    first, last = f"{low:.{digits}f}", f"{high:.{digits}f}"
+    return first if first == last else f"{first} to {last}"
+
+
+def headline(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Rows of the first table: at most seven columns, one row per run, site, layer and contrast."""
+    rows = []
+    for run in runs:
+        summary = run.summary()
+        several = summary["contrast"].nunique() > 1
+        sizes = _between(run).set_index(["site", "layer", "contrast"])
+        for row in summary.to_dict("records"):
+            own = sizes.loc[(row["site"], row["layer"], row["contrast"])]
+            what = f"{row['contrast']}, " if several else ""
+            kind = row["highest"] and f"{row['highest']} {row['kind']:.3f}"
+            rows.append({
+                "model": f"{run.model} on {run.manifest['benchmark']}",
+                "place": f"{what}{row['site']}, layer {row['layer']}",
+                "gap": _with_interval(own["mmd2"], own["mmd2_ci_low"], own["mmd2_ci_high"], 3),
+                "highest": kind or "nothing measured",
+                "ratio": _with_interval(row["ratio_kind"], own["ratio_ci_low"],
+                                        own["ratio_ci_high"], 2),
+                "samples": int(own["n_samples"]),
+                "accuracy": row["accuracy"],
+            })  # fmt: skip
+    return rows
+
+
+def _with_interval(value: float, low: float, high: float, digits: int) -> str:
+    if np.isnan(value):
+        return ""
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
