@@ -121,7 +121,7 @@ def test_the_study_has_sentences_curves_tables_and_files(page, table):
         for kind in ("png", "svg", "pdf"):
             assert (study / "figures" / f"choices-{measure}.{kind}").stat().st_size > 20_000
     assert not list((study / "run" / "figures").glob("choices*"))
-    assert plain.count('<svg role="img" aria-label="Specification curve of ') == 2
+    assert plain.count('<svg role="group" aria-label="Specification curve of ') == 2
     for rule in RULES:
         assert f"<li>{rule['rule']}: {rule['reason']}</li>" in plain
     assert f"<li>{NOTES[0]}</li>" in plain
@@ -185,7 +185,7 @@ def test_statements_and_variance_are_those_of_the_table(page, table):
     ):
         assert row["what"] == expected["what"]
         assert row["model"] == expected["model"]
-        assert row["choices"] == str(expected["n_choices"])
+        assert row["choices"] == f"{expected['n_choices']:,}"
         cell = re.fullmatch(
             r"(\S+ ?\d*) % \((.+) to (.+)\)", row["% of the choices (95 % interval)"]
         )

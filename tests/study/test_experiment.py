@@ -108,6 +108,17 @@ def test_a_folder_with_another_study_is_refused(tmp_path):
         run_study(read_experiment(tmp_path / "mine.yaml"), out)
 
 
+def test_the_choices_of_a_study_belong_to_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".parquet", "_statements.csv", "_variance.csv", ".yaml"):
+        (out / f"choices{name}").write_text("")
+    (out / "study.yaml").write_text("name: other\n")
+    with pytest.raises(UserError, match="holds another study"):  # and not something else
+        run_study(read_experiment(tmp_path / "mine.yaml"), out)
+
+
 def test_a_study_of_an_earlier_version_is_refused_in_one_line(tmp_path):
     (tmp_path / "mine.yaml").write_text(GOOD)
     out = tmp_path / "out"

@@ -29,7 +29,7 @@ from keygap.choices.tables import (
     read_choices,
     share_cell,
 )
-from keygap.reporting.choices_curve import Curve, curve_of, in_words, short
+from keygap.reporting.choices_curve import PLACES, Curve, curve_of, in_words, short
 from keygap.reporting.choices_figure import specification_curve
 from keygap.store.results import is_recorded
 from keygap.store.run import CHOICES
@@ -219,7 +219,7 @@ def inline(drawing: str, alt: str, prefix: str) -> str:
     for pattern, other in _INLINE:
         drawing = pattern.sub(other, drawing)
     drawing = _NAMES.sub(rf"\g<1>{prefix}", drawing)
-    return drawing.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    return drawing.replace("<svg ", f'<svg role="group" aria-label="{escape(alt)}" ', 1)
 
 
 def _curve(
@@ -260,7 +260,8 @@ def lines_of(curve: Curve) -> list[tuple[str, list[str]]]:
     lines = [(what, [_cell(row, name) for row in rows]) for name, what in numbers.items()]
     for name, what in (("image_image", "within image"), ("text_text", "within text")):
         lines.append((what, [short(row[name]) for row in rows]))
-    for name in curve.varied():
+    places = [name for name in curve.varied() if name in PLACES]
+    for name in (*places, *(name for name in FACTORS if any(row[name] for row in rows))):
         lines.append((name, [in_words(name, str(row[name])) for row in rows]))
     for name in ("samples", "image", "text"):
         what = name if name == "samples" else f"{name} tokens"
