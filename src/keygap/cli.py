@@ -41,6 +41,7 @@ from keygap.cli_options import (
     Seed,
     Split,
     TextRoles,
+    Thumbnails,
     listed,
 )
 from keygap.errors import UserError
@@ -108,6 +109,7 @@ def extract(
     captions: Annotated[
         bool, typer.Option("--captions", help="Say in the prompt what the images show.")
     ] = False,
+    thumbnails: Thumbnails = True,
     seed: Seed = 0,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
@@ -127,6 +129,7 @@ def extract(
         layers=asked_layers,
         sites=asked_sites,
         batch_size=batch_size,
+        thumbnails=thumbnails,
     )
     typer.echo(printable(store))
 
