@@ -25,14 +25,13 @@ RANGES = {
     "position": "position",
     "row": "row of the patch",
     "column": "column of the patch",
-    "attention": "attention, times even share",
+    "attention": "attention received",
 }
 COLOURS = {
     "modality": "modality",
     "role": "role",
     "sample": "sample",
-    **{name: RANGES[name] for name in ("position", "row", "column")},
-    "attention": "attention received",
+    **RANGES,
     "sink": "attention sink",
 }
 

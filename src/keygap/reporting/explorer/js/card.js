@@ -45,7 +45,7 @@ function showCard(card, run, place, token, selected) {
     return;
   }
   const text = isText(run, token);
-  const title = make("h4");
+  const title = make("h3");
   title.append(make("bdi", text ? `“${visible(wordOf(run, token))}”` : kindOf(run, token)));
   card.append(title, facts(run, place, token), prompt(run, token), pictures(run, token, selected));
   if (run.places.length > 1) card.append(elsewhere(run, place, token));
@@ -85,7 +85,9 @@ function prompt(run, token) {
   const here = entryOf(run, token);
   const first = Math.max(run.start[sample], here - MOST_WORDS / 2);
   const last = Math.min(run.start[sample + 1], first + MOST_WORDS);
-  const box = make("div", undefined, { class: "prompt", role: "group", "aria-label": "The prompt" });
+  const box = make("div", undefined, {
+    class: "prompt", role: "group", "aria-label": "The prompt", tabindex: 0, // it may scroll
+  });
   if (first > run.start[sample]) box.append(make("span", "… "));
   let group = null;
   let known = null;
