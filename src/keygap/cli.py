@@ -32,6 +32,7 @@ from keygap.cli_options import (
     BatchSize,
     BenchmarkName,
     Bootstraps,
+    Captions,
     Connector,
     Data,
     Folder,
@@ -106,9 +107,7 @@ def extract(
     ] = SITES,
     samples: Samples = defaults.SAMPLES,
     batch_size: BatchSize = defaults.BATCH_SIZE,
-    captions: Annotated[
-        bool, typer.Option("--captions", help="Say in the prompt what the images show.")
-    ] = False,
+    captions: Captions = False,
     thumbnails: Thumbnails = True,
     seed: Seed = 0,
 ) -> None:

@@ -12,6 +12,10 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 
 import keygap as kg
+from keygap.benchmarks import Piece, Sample
+from keygap.models.load import wrap
+from made import bench_of
+from models.zoo import BY_FAMILY
 
 from .explored import BROWSER, Looker, looked_at, opened, reported
 
@@ -63,7 +67,7 @@ def looker(browser, report):
 def alone(points: np.ndarray, rows: pd.Index) -> int:
     """The row, among some, that is farthest from its neighbour on the screen."""
     gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag([np.inf] * len(points))
-    return int(rows[np.argmax(gaps.min(1)[rows])])
+    return int(rows[int(gaps.min(1)[rows].argmax())])
 
 
 def test_pointing_at_a_word_shows_it_in_its_prompt(looker, there, run):
@@ -112,6 +116,92 @@ def test_pointing_at_a_patch_outlines_it_on_its_image(looker, there, run):
         "height": whole["height"] / 3,
     }
     assert patch == pytest.approx(expected, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("family", "box"),
+    [
+        # 64 x 48 pixels at the top of two rows of tiles: four rows of patches are 64 pixels high
+        ("llama4", (1 / 4, 1 / 3)),
+        # 64 pixels wide in patches of 8
+        ("llava_next", (1 / 8, 1 / 6)),
+    ],
+)
+def test_a_patch_of_a_padded_image_is_outlined_where_it_is(browser, tmp_path, family, box):
+    page = reported(looked_at(family, tmp_path / "run"))
+    frame = pd.read_parquet(tmp_path / "run" / "projection.parquet").query("layer == 1")
+    shown = frame[(frame["modality"] == "image") & (frame["role"] == "")]
+    with opened(browser, page) as opening:
+        looker = Looker(opening)
+        looker.page.click("text=More filters")
+        looker.choose("role", "patch")
+        looker.page.focus('[data-part="plot"]')
+        seen = set()
+        for key in ["Home", *["Shift+ArrowRight"] * 12]:
+            looker.press(key)
+            facts = looker.facts()
+            row, column = (int(word.strip(",")) for word in facts["patch"].split()[1:4:2])
+            known = shown.query(
+                "sample_id == @facts['sample'] and position == " + facts["position"]
+            )
+            assert set(known["patch_row"]) == {row}
+            assert set(known["patch_column"]) == {column}
+            whole = looker.page.locator(".pictures img").bounding_box()
+            patch = looker.page.locator(".patch").bounding_box()
+            expected = {
+                "x": whole["x"] + whole["width"] * box[0] * column,
+                "y": whole["y"] + whole["height"] * box[1] * row,
+                "width": whole["width"] * box[0],
+                "height": whole["height"] * box[1],
+            }
+            assert patch == pytest.approx(expected, abs=0.6)
+            seen.add((row, column))
+        assert len(seen) > 3
+
+
+def test_a_token_of_a_video_shows_its_frame(browser, tmp_path):
+    """Two pictures of the film are one frame of the model: the first of them is shown."""
+    vlm = wrap(*BY_FAMILY["qwen2_vl"].build(), name="tiny")
+    colours = ((200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90))
+    film = tuple(Image.new("RGB", (64, 48), colour) for colour in colours)
+    prompt = (Piece("video"), Piece("text", text="what moves here?"))
+    samples = [Sample(f"s{n:02}", (), "what?", prompt, videos=(film,)) for n in range(8)]
+    store = kg.extract(vlm, bench_of(samples), tmp_path / "run", layers=[1])
+    kg.measure(store, contrasts=["image_text"], n_permutations=9, n_bootstraps=9).save(store.root)
+    kg.project(store, tokens=60, perplexity=5).save(store.root)
+    with opened(browser, reported(store.root)) as page:
+        looker = Looker(page)
+        page.click("text=More filters")
+        looker.choose("modality", "video")
+        page.focus('[data-part="plot"]')
+        found = {}
+        for key in ["Home", *["Shift+ArrowRight"] * 12]:
+            looker.press(key)
+            facts = looker.facts()
+            data = page.locator(".pictures img").get_attribute("src").partition(",")[2]
+            picture = Image.open(io.BytesIO(base64.b64decode(data)))
+            found[facts["frame"]] = np.asarray(picture).reshape(-1, 3).mean(0)
+            assert facts["title"] == "video patch"
+        assert set(found) == {"0", "1"}
+        np.testing.assert_allclose(found["0"], colours[0], atol=12)
+        np.testing.assert_allclose(found["1"], colours[2], atol=12)
+
+
+def test_the_wheel_scrolls_the_page_until_the_plot_has_the_focus(looker):
+    box = looker.canvas.bounding_box()
+    looker.page.mouse.move(box["x"] + 200, box["y"] + 100)
+    before, shot = looker.page.evaluate("scrollY"), looker.canvas.screenshot()
+    looker.page.mouse.wheel(0, 40)
+    looker.page.wait_for_function(f"scrollY > {before}")
+    assert looker.canvas.screenshot() == shot
+    looker.canvas.focus()
+    looker.page.wait_for_timeout(100)
+    before, shot = looker.page.evaluate("scrollY"), looker.canvas.screenshot()
+    looker.page.mouse.wheel(0, -200)
+    looker.page.wait_for_timeout(200)
+    assert looker.page.evaluate("scrollY") == before
+    assert looker.canvas.screenshot() != shot
+    looker.page.click('[data-part="whole"]')
 
 
 def test_pointing_beside_every_point_shows_nothing(looker, there):

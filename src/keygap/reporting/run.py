@@ -31,6 +31,7 @@ class Run:
         table: the measurement.
         projection: the rows of ``projection.parquet``; None if nothing was projected.
         accuracy: the rows of ``accuracy.csv``; None if no answers were scored.
+        store: the extraction; None for tables without one.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Run:
     table: GapTable
     projection: pd.DataFrame | None
     accuracy: pd.DataFrame | None
+    store: Store | None = None
 
     @property
     def model(self) -> str:
@@ -80,7 +82,8 @@ def read_run(folder: str | Path, verify: bool = False) -> Run:
     manifest, table = store.manifest, GapTable.read(store.root)
     if missing := {"model", "benchmark", "connector", "n_layers", "versions"} - manifest.keys():
         raise UserError(f"{store.root / MANIFEST} is damaged (no {min(missing)}): {REPAIR}")
-    run = Run(store.root, manifest, table, _projection(store.root), _accuracy(store.root))
+    projection, accuracy = _projection(store.root), _accuracy(store.root)
+    run = Run(store.root, manifest, table, projection, accuracy, store)
     if verify:
         store.verify()
     return run

@@ -47,9 +47,9 @@ def data_of(runs: Sequence[Run]) -> dict[str, Any] | None:
     """What the explorer shows of some runs; None if none of them was projected."""
     pictures = Pictures()
     found = [
-        _run(run, run.projection, pictures)
+        _run(run, run.store, run.projection, pictures)
         for run in runs
-        if run.projection is not None and not run.projection.empty
+        if run.store is not None and run.projection is not None and not run.projection.empty
     ]
     if not found:
         return None
@@ -61,8 +61,7 @@ def data_of(runs: Sequence[Run]) -> dict[str, Any] | None:
     }
 
 
-def _run(run: Run, projection: pd.DataFrame, pictures: Pictures) -> dict[str, Any]:
-    store = Store(run.root)
+def _run(run: Run, store: Store, projection: pd.DataFrame, pictures: Pictures) -> dict[str, Any]:
     frame = projection.astype({"sample_id": str})
     tokens = store.tokens.astype({"sample_id": str})
     tokens = tokens.assign(**{name: -1 for name in PLACE if name not in tokens})
