@@ -54,5 +54,5 @@ def run_folder(two_sites: Path, tmp_path: Path) -> Path:
 def not_drawn(monkeypatch):
     """Make figures without drawing them, which takes most of the time of a report."""
     monkeypatch.setattr(
-        page, "_saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
+        page, "saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
     )

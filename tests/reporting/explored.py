@@ -56,7 +56,9 @@ def looked_at(family: str, folder: Path, **options: Any) -> Path:
 def reported(*folders: Path, out: Path | None = None) -> Path:
     """The page of some runs, without the figures, whose drawing takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporting, "_saved", lambda figure, root, name: {"name": name, "data": ""})
+        patch.setattr(
+            reporting, "saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
+        )
         return kg.report(*folders, out=out)
 
 

@@ -34,7 +34,7 @@ def table() -> ChoicesTable:
 @pytest.fixture(scope="module", autouse=True)
 def others_not_drawn():
     """Draw the figures of this section only: the others take most of the time of a report."""
-    drawn = report._saved
+    drawn = report.saved
 
     def saved(figure, root, name):
         if name.startswith("choices"):
@@ -42,7 +42,7 @@ def others_not_drawn():
         return {"name": name, "data": "", "svg": ""}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_saved", saved)
+        patch.setattr(report, "saved", saved)
         patch.setattr(report, "_figures", lambda run, site: {})
         yield
 

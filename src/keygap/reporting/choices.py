@@ -7,11 +7,9 @@ row is in ``choices.parquet``.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +47,6 @@ MEANINGS = {
     "scale": "MMD or its square; JSD in nats or bits, or its square root",
 }
 WHAT = {"mmd": "Maximum mean discrepancy (MMD)", "jsd": "Jensen-Shannon divergence (JSD)"}
-_INLINE = (  # what a drawing on its own has and a page does not need
-    (re.compile(r"^.*?(?=<svg\b)", re.DOTALL), ""),
-    (re.compile(r"<metadata>.*?</metadata>", re.DOTALL), ""),
-    (re.compile(r' target="_blank"'), ""),
-)
-_NAMES = re.compile(r'(\bid="|\bxlink:href="#(?!row-)|\burl\(#)(?=[^"()]+[")])')
 
 
 @dataclass(frozen=True)
@@ -206,20 +198,6 @@ def alternative_text(curve: Curve) -> str:
         f"below {middle}, and nine in ten from {low} to {high}"
     )
     return text + (f"; {curve.infinite:,} are infinite" if curve.infinite else "")
-
-
-def inline(drawing: str, alt: str, prefix: str) -> str:
-    """An SVG file as a part of an HTML page, whose links lead to rows of the page.
-
-    Args:
-        drawing: an SVG that matplotlib wrote, so that all text in it is escaped.
-        alt: what it shows.
-        prefix: of every name in it, so that no two drawings of a page share one.
-    """
-    for pattern, other in _INLINE:
-        drawing = pattern.sub(other, drawing)
-    drawing = _NAMES.sub(rf"\g<1>{prefix}", drawing)
-    return drawing.replace("<svg ", f'<svg role="group" aria-label="{escape(alt)}" ', 1)
 
 
 def _curve(

@@ -7,6 +7,7 @@ sites, the second is listed as a variant of the first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Any
 
@@ -19,8 +20,9 @@ def rows(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """Rows of the table, from ``gap.csv``.
 
     For each site, layer and contrast between modalities: the contrast as it is, after RoPE, and
-    with each confound. The added key ``variant`` says which. A site after RoPE also has rows of its
-    own.
+    with each confound. The added key ``variant`` says which, ``difference`` is MMD squared less
+    that of the gap as it is, and ``relative`` the same as a share of it. A site after RoPE also has
+    rows of its own.
     """
     whole = frame[(frame["head"] == "all") & (frame["rung"] == "between")]
     plain = whole[whole["confound"] == ""]
@@ -38,4 +40,13 @@ def rows(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
         found += after.assign(site=str(site), variant=variant).to_dict("records")
         without = table[table["confound"] != ""]
         found += without.assign(variant=without["confound"]).to_dict("records")
+        _compare(found[-1 - len(after) - len(without) :])
     return found
+
+
+def _compare(rows: list[dict[Hashable, Any]]) -> None:
+    """Add to every row its difference from the first, which is the gap as it is, in place."""
+    base = rows[0]["mmd2"]
+    for row in rows:
+        row["difference"] = row["mmd2"] - base
+        row["relative"] = row["difference"] / base if base > 0 else math.nan

@@ -7,7 +7,6 @@ from a dataset or a model is escaped.
 from __future__ import annotations
 
 import base64
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import pandas as pd
 from jinja2 import Environment, PackageLoader, Template
 from matplotlib.figure import Figure
 
@@ -27,20 +25,22 @@ from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import bias, causes, choices, confounds, figures, shape
 from keygap.reporting.comparison import comparison
+from keygap.reporting.drawing import inline, saved
 from keygap.reporting.explorer import explorer
+from keygap.reporting.forest import FOREST_CAPTION, forest, forest_in_words
+from keygap.reporting.headline import headline, verdicts
+from keygap.reporting.notes import notes_of
+from keygap.reporting.numbers import least_p, near_zero, p_value
+from keygap.reporting.provenance import provenance
 from keygap.reporting.run import Run, contrasts_of, read_run
-from keygap.store import write_bytes, write_text
+from keygap.store import write_text
 from keygap.store.lock import refuse_unwritable
-from keygap.store.run import FIGURES, REPORT
+from keygap.store.run import REPORT
 
-DPI = 150
-PRINT_DPI = 300  # of those parts of a drawing that are pixels
-# Without the date and the name of a program in it, equal tables give equal files.
-_FORMATS: dict[str, dict[str, Any]] = {
-    "png": {"dpi": DPI, "metadata": {"Software": None}},
-    "svg": {"dpi": PRINT_DPI, "metadata": {"Date": None}},
-    "pdf": {"dpi": PRINT_DPI, "metadata": {"CreationDate": None}},
-}
+LADDER = (
+    "MMD squared of every contrast with its 95 % interval over samples, all heads together, one "
+    "scale for all panels. A contrast that is hatched has one word on one side and is no reference."
+)
 
 
 @mpl.rc_context(figures.STYLE)
@@ -83,7 +83,10 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         between=contrasts_of(runs, "between"),
         jsd_dim=JSD_DIM,
         single=figures.SINGLE,
-        summary=pd.concat([run.summary() for run in runs], ignore_index=True),
+        verdicts=verdicts(runs, [files.answers is not None for files in of_bias]),
+        headline=headline(runs),
+        notes=notes_of(runs),
+        provenance=provenance(runs, out),
         comparison=comparison(runs),
         overview=_overview(runs, of_causes, out),
         explorer=explorer(runs),
@@ -152,24 +155,38 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fixed": fixed, "at_least": at_least, "jsd": jsd_in_words}
+    environment.filters |= {
+        "fixed": fixed,
+        "at_least": at_least,
+        "jsd": jsd_in_words,
+        "p_value": p_value,
+        "near_zero": near_zero,
+    }
     return environment.get_template("report.html")
 
 
 def _overview(
     runs: Sequence[Run], of_causes: Sequence[CausesTable | None], out: Path
 ) -> list[dict[str, str]]:
-    """Figures of all runs together, for each site."""
-    saved = []
-    for site in dict.fromkeys(site for run in runs for site in run.table.frame["site"]):
+    """Figures of all runs together, for each site: what carries the verdict first."""
+    drawn = []
+    for number, site in enumerate(
+        dict.fromkeys(site for run in runs for site in run.table.frame["site"])
+    ):
         measured = [run for run in runs if site in set(run.table.frame["site"])]
-        saved.append(_saved(figures.ladder(measured, site), out, f"ladder-{site}"))
+        if (plot := forest(measured, site)) is not None:
+            files = saved(plot, out, f"ratio-{site}")
+            drawing = inline(files["svg"], forest_in_words(measured, site), f"ratio-{number}-")
+            drawn.append({**files, "drawing": drawing, "caption": FOREST_CAPTION})
+        drawn.append(
+            {**saved(figures.ladder(measured, site), out, f"ladder-{site}"), "caption": LADDER}
+        )
         if projected := [run for run in measured if not run.projected(site).empty]:
-            saved.append(_saved(figures.projections(projected, site), out, f"tsne-{site}"))
+            drawn.append(saved(figures.projections(projected, site), out, f"tsne-{site}"))
     if len(steered := causes.drawable(of_causes)) > 1:
-        figure = _saved(causes.dose_response(steered), out, causes.FIGURE)
-        saved.append({**figure, "alt": causes.alternative_text(steered)})
-    return saved
+        figure = saved(causes.dose_response(steered), out, causes.FIGURE)
+        drawn.append({**figure, "alt": causes.alternative_text(steered)})
+    return drawn
 
 
 def _section(run: Run, files: bias.BiasFiles, table: CausesTable | None) -> dict[str, Any]:
@@ -179,11 +196,14 @@ def _section(run: Run, files: bias.BiasFiles, table: CausesTable | None) -> dict
     return {
         "run": run,
         "figures": [
-            _saved(figure, run.root, f"{name}-{site}")
+            saved(figure, run.root, f"{name}-{site}")
             for site in frame["site"].unique()
             for name, figure in _figures(run, site).items()
         ],
         "rows": whole.to_dict("records"),
+        "least_p": least_p(run.table.statistics),
+        "csv": base64.b64encode(frame.to_csv(index=False).encode()).decode(),
+        "download": re.sub(r"[^\w.-]+", "-", f"{run.model}-{run.manifest['benchmark']}-gap.csv"),
         "confounds": confounds.rows(frame),
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
@@ -197,7 +217,7 @@ def _bias(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
     answers = files.answers
     return {
         "figures": [
-            _saved(figure, run.root, name) for name, figure in bias.drawn(run, files).items()
+            saved(figure, run.root, name) for name, figure in bias.drawn(run, files).items()
         ],
         "rows": [] if answers is None else answers.frame.to_dict("records"),
         "columns": bias.COLUMNS,
@@ -210,7 +230,7 @@ def _causes(run: Run, table: CausesTable | None) -> dict[str, Any] | None:
     if table is None:
         return None
     found = causes.section(run, table)
-    drawn = [] if found.figure is None else [_saved(found.figure, run.root, causes.FIGURE)]
+    drawn = [] if found.figure is None else [saved(found.figure, run.root, causes.FIGURE)]
     return {**vars(found), "figures": drawn}
 
 
@@ -230,8 +250,8 @@ def _choices(
     found = choices.section(table, root, anchors)
     curves = []
     for curve in found.curves:
-        saved = _saved(curve.figure, root, f"{choices.FIGURE}-{curve.measure}")
-        drawing = choices.inline(saved["svg"], curve.alt, f"{curve.measure}-{place}-")
+        files = saved(curve.figure, root, f"{choices.FIGURE}-{curve.measure}")
+        drawing = inline(files["svg"], curve.alt, f"{curve.measure}-{place}-")
         curves.append({**vars(curve), "svg": drawing})
     return {**vars(found), "curves": curves}
 
@@ -249,15 +269,3 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
         name = "shape" if len(contrasts) == 1 else re.sub(r"[^\w-]+", "-", f"shape-{contrast}")
         drawn[name] = shape.figure(run, site, contrast)
     return drawn
-
-
-def _saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
-    """Save a figure as PNG, SVG and PDF; returns its name, the PNG as a data URL, and the SVG."""
-    found = {}
-    for kind, options in _FORMATS.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, **options)
-        found[kind] = buffer.getvalue()
-        write_bytes(root / FIGURES / f"{name}.{kind}", found[kind])
-    data = base64.b64encode(found["png"]).decode()
-    return {"name": name, "data": f"data:image/png;base64,{data}", "svg": found["svg"].decode()}

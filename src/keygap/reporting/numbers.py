@@ -1,0 +1,54 @@
+"""How numbers are written in a report, so that none claims more than it is."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+
+
+def least_p(statistics: pd.DataFrame) -> dict[tuple[str, int], int]:
+    """The number of label swaps behind the p-values of MMD, by site and layer.
+
+    Args:
+        statistics: rows of ``statistics.parquet``.
+
+    Returns:
+        Swaps of the test of all heads together; empty for a run that did not record them.
+    """
+    rows = statistics[(statistics["statistic"] == "mmd2") & (statistics["head"] == "all")]
+    found: dict[tuple[str, int], int] = {}
+    for row in rows.to_dict("records"):
+        settings = json.loads(row["settings"] or "{}")
+        if "n_permutations" in settings:
+            found[str(row["site"]), int(row["layer"])] = int(settings["n_permutations"])
+    return found
+
+
+def p_value(p: float, swaps: int | None = None) -> str:
+    """A permutation p-value; one that no swap reached is written as the bound that it is.
+
+    Args:
+        p: the p-value.
+        swaps: number of label swaps, if it is known.
+    """
+    if math.isnan(p):
+        return ""
+    if swaps is not None and p <= 1.0000001 / (1 + swaps):
+        return f"\u2264 {1 / (1 + swaps):.2g}"
+    return f"{p:.3g}"
+
+
+def near_zero(value: float, null_low: float, null_high: float, digits: int = 4) -> str:
+    """A number, or that it is 0 within the band that label swaps give.
+
+    Args:
+        value: an unbiased estimate, which is as often below 0 as above where the truth is 0.
+        null_low: low end of the band.
+        null_high: high end of the band.
+        digits: decimals.
+    """
+    if null_low <= value <= null_high:
+        return f"0 \u00b1 {max(abs(null_low), abs(null_high)):.{digits}f}"
+    return f"{value:.{digits}f}"
