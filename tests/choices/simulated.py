@@ -83,7 +83,7 @@ def choices_table(
     frame.insert(0, "row", row_ids(frame))
     settings = {
         "levels": {name: list(levels) for name, levels in SHARED.items()},
-        "n_bootstraps": 200, "seed": seed,
+        "n_groups": 50, "seed": seed,
         "sources": [f"{model.replace(':', '-')}-easy-vqa" for model in models],
         "rules": RULES, "notes": NOTES, "published": published and dict(published),
     }  # fmt: skip
@@ -105,6 +105,8 @@ def _measured(
     frame["connector"] = frame["model"].str.rpartition(":")[2]
     values = _values(measure, total, frame["bias"].to_numpy() == "unbiased", rng)
     frame = frame.assign(n_samples=200, n_image=frame["tokens"], n_text=frame["tokens"])
+    each = ~frame["heads"].isin(["together", "mean"])
+    frame["weight"] = np.where(each, 1 / 3, 1.0)
     return pd.concat([frame, pd.DataFrame(values)], axis=1)
 
 
@@ -157,7 +159,8 @@ def statements_of(frame: pd.DataFrame, half_width: float = 0.02) -> pd.DataFrame
                 continue
             share = float(holds(own).mean())
             ends = (max(0.0, share - half_width), min(1.0, share + half_width))
-            rows.append((statement, what, measure, model, "easy-vqa", share, *ends, len(own)))
+            where = (model, "easy-vqa", "k_proj")
+            rows.append((statement, what, measure, *where, share, *ends, len(own)))
     return pd.DataFrame(rows, columns=list(STATEMENT_COLUMNS))
 
 

@@ -21,7 +21,7 @@ NAN = math.nan
 def table(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
     """Statements of MMD: what, model, share and its interval."""
     made = [
-        (what[:12], what, "mmd", model, "easy-vqa", share, low, high, 500)
+        (what[:12], what, "mmd", model, "easy-vqa", "k_proj", share, low, high, 500)
         for what, model, share, low, high in rows
     ]
     return pd.DataFrame(made, columns=list(STATEMENT_COLUMNS))
@@ -111,6 +111,23 @@ def test_sentences(name):
 def test_without_a_source_none_is_named():
     (first,) = sentences(GOLDEN["robust"][0])
     assert first.startswith("Of 1 statement, 1 holds whatever is chosen: ")
+
+
+def test_what_two_measures_say_is_told_apart():
+    mmd = table((SEPARATED, "a", 1.0, 1.0, 1.0), (ORDER, "a > b", 0.5, 0.4, 0.6))
+    both = pd.concat([mmd, mmd.assign(measure="jsd", share=0.99)])
+    assert sentences(both) == [
+        f"Of 4 statements, 2 hold whatever is chosen: {SEPARATED}, by MMD (in 100 % of the "
+        f"choices) and {SEPARATED}, by JSD (in 99 %).",
+        f"Whether the other 2 hold was a choice: {ORDER} (a > b), by MMD (in 50 % of the choices) "
+        f"and {ORDER} (a > b), by JSD (in 99 %).",
+    ]
+
+
+def test_comparisons_of_layers_are_left_to_the_table():
+    layers = table(("the last layer is above the first layer", "a", 1.0, 1.0, 1.0))
+    layers["statement"] = "last > first"
+    assert sentences(pd.concat([layers, GOLDEN["robust"][0]]), SOURCE) == GOLDEN["robust"][1]
 
 
 def test_a_long_list_is_cut():

@@ -2,7 +2,8 @@
 
 A statement is *robust* if the 95 % interval of its share lies above 95 % of the choices for every
 model and benchmark, and *fails* if it lies below 5 % for every one. In between, whether it holds
-depends on what was chosen. Without an interval nothing is called either.
+depends on what was chosen. Without an interval nothing is called either. Comparisons of layers are
+in the table of statements and not in the sentences: they are no statements about modalities.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from keygap.text import one_line
 HOLDS, FAILS, CHOICE, BY_MODEL, NO_INTERVAL = (
     "robust", "fails", "a choice", "by model", "no interval",
 )  # fmt: skip
+ABOVE = " > "  # in a statement about two layers, and in the names of two models
 MOST_LISTED = 6  # statements of one kind that a sentence lists
 LONGEST = 200  # characters of one statement
 _IDENTITY = ["statement", "measure", "what", "pair"]
@@ -138,9 +140,10 @@ def _decided(groups: Mapping[str, Sequence[_Statement]]) -> str:
 def _over_models(statements: pd.DataFrame) -> list[_Statement]:
     """Every statement once, in the order of the table."""
     known = statements.dropna(subset="share")
-    pair = known["model"].where(known["model"].str.contains(" > ", regex=False), "")
+    known = known[~known["statement"].str.contains(ABOVE, regex=False)]
+    pair = known["model"].where(known["model"].str.contains(ABOVE, regex=False), "")
     found = []
-    for (_, _, what, names), own in known.assign(pair=pair).groupby(_IDENTITY, sort=False):
+    for (_, measure, what, names), own in known.assign(pair=pair).groupby(_IDENTITY, sort=False):
         verdicts = {verdict_of(row) for row in own.to_dict("records")}
         verdict = CHOICE
         if len(verdicts) == 1:
@@ -151,6 +154,9 @@ def _over_models(statements: pd.DataFrame) -> list[_Statement]:
             verdict = BY_MODEL
         text, both = one_line(what, LONGEST), one_line(names, LONGEST)
         text += f" ({both})" if both not in text else ""
+        same = (known["what"] == what) & (pair == names)
+        if known.loc[same, "measure"].nunique() > 1:
+            text += f", by {str(measure).upper()}"
         found.append(_Statement(text, _range(own["share"]), verdict))
     return found
 

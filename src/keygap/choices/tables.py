@@ -78,7 +78,7 @@ ROBUST = 0.95  # a statement is robust if the interval of its share lies above
 MOST_SHOWN = 20  # rows of a summary
 _IDENTITY = ("model", "benchmark", "site", "measure", *FACTORS)  # what the id of a row is made of
 _STATEMENT_TEXT = ("statement", "what", "measure", "model", "benchmark", "site")
-_VARIANCE_TEXT = ("number", "measure", "model", "benchmark", "site", "factor")
+_VARIANCE_TEXT = ("number", "measure", "factor")
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,10 +14,9 @@ import pandas as pd
 from keygap.choices.levels import FACTORS, GAUSSIANS
 
 VARIANCE_COLUMNS = (
-    "number", "measure", "model", "benchmark", "site", "factor", "alone", "with_interactions",
-    "n_choices",
+    "number", "measure", "factor", "alone", "with_interactions", "n_choices",
 )  # fmt: skip
-ALL_MODELS = "all"
+MEASURED = ("model", "benchmark", "site")  # factors too, where there are several
 
 
 def variance_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -30,8 +29,8 @@ def variance_of(frame: pd.DataFrame) -> pd.DataFrame:
         frame: rows of ``choices.parquet``.
 
     Returns:
-        Rows of ``VARIANCE_COLUMNS``, the largest share first within a number. Several models are
-        decomposed together, the model being one more factor.
+        Rows of ``VARIANCE_COLUMNS``, the largest share first within a number. Several models,
+        benchmarks and sites are factors too.
     """
     is_mmd = frame["measure"] == "mmd"
     usable = is_mmd & (frame["ratio"] > 0) & np.isfinite(frame["ratio"])
@@ -42,19 +41,16 @@ def variance_of(frame: pd.DataFrame) -> pd.DataFrame:
         ("JSD", "jsd"): frame["cross"].where(frame["measure"] == "jsd"),
     }
     rows = []
-    for (benchmark, site), part in frame.groupby(["benchmark", "site"], sort=False):
-        models = part["model"].unique()
-        for (number, measure), values in numbers.items():
-            own = values[part.index].dropna()
-            if len(own) < 2 or own.var() == 0:
-                continue
-            shares = _shares(part.loc[own.index], own, ["model", *FACTORS])
-            for factor, (alone, total) in shares.items():
-                rows.append({
-                    "number": number, "measure": measure, "benchmark": benchmark, "site": site,
-                    "model": ALL_MODELS if len(models) > 1 else models[0], "factor": factor,
-                    "alone": alone, "with_interactions": total, "n_choices": len(own),
-                })  # fmt: skip
+    for (number, measure), values in numbers.items():
+        own = values.dropna()
+        if len(own) < 2 or own.var() == 0:
+            continue
+        shares = _shares(frame.loc[own.index], own, [*MEASURED, *FACTORS])
+        for factor, (alone, total) in shares.items():
+            rows.append({
+                "number": number, "measure": measure, "factor": factor, "alone": alone,
+                "with_interactions": total, "n_choices": len(own),
+            })  # fmt: skip
     return pd.DataFrame(rows, columns=list(VARIANCE_COLUMNS))
 
 

@@ -15,7 +15,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -29,7 +28,7 @@ from keygap.choices.tables import (
     read_choices,
     share_cell,
 )
-from keygap.reporting.choices_curve import PLACES, Curve, curve_of, in_words, short
+from keygap.reporting.choices_curve import PLACES, Curve, curve_of, in_words, quantile, short
 from keygap.reporting.choices_figure import specification_curve
 from keygap.store.results import is_recorded
 from keygap.store.run import CHOICES
@@ -94,7 +93,7 @@ class ChoicesSection:
         moved: which choice moves each number most, in a sentence.
         factors: what was varied: ``name``, ``what``, ``levels``.
         n_choices: how many choices the table has.
-        n_bootstraps: how often samples were drawn anew.
+        n_groups: groups of samples that were left out in turn.
         rules: combinations that were left out: ``rule``, ``reason``.
         notes: what the stores could not serve.
     """
@@ -107,7 +106,7 @@ class ChoicesSection:
     moved: str
     factors: list[dict[str, str]]
     n_choices: int
-    n_bootstraps: int
+    n_groups: int
     rules: list[Mapping[str, Any]]
     notes: list[str]
 
@@ -145,7 +144,7 @@ def section(table: ChoicesTable, root: Path, anchors: set[str]) -> ChoicesSectio
         moved=moved_most(table.variance),
         factors=factors_of(table.frame),
         n_choices=len(table.frame),
-        n_bootstraps=int(table.settings["n_bootstraps"]),
+        n_groups=int(table.settings["n_groups"]),
         rules=list(table.settings["rules"]),
         notes=[str(note) for note in table.settings["notes"]],
     )
@@ -199,13 +198,12 @@ def alternative_text(curve: Curve) -> str:
         curve: the sorted choices.
     """
     what = "ratio of MMD between and within modalities" if curve.measure == "mmd" else "JSD"
-    ends = np.quantile(curve.values, [0.05, 0.5, 0.95], method="nearest")
-    low, middle, high = (short(float(end)) for end in ends)
+    low, middle, high = (short(quantile(curve.values, curve.weights, q)) for q in (0.05, 0.5, 0.95))
     text = (
         f"Specification curve of {len(curve.values):,} choices sorted by {what}: half of them are "
         f"below {middle}, and nine in ten from {low} to {high}"
     )
-    return text + (f"; {curve.infinite:,} are infinite" if curve.infinite else "")
+    return text + (f"; {curve.is_infinite.sum():,} are infinite" if curve.is_infinite.any() else "")
 
 
 def inline(drawing: str, alt: str, prefix: str) -> str:
@@ -226,12 +224,12 @@ def _curve(
     curve: Curve, published: Mapping[str, Any], root: Path, anchors: set[str]
 ) -> CurveSection:
     marked = []
-    for position, quantile in curve.marked().items():
+    for position, percent_below in curve.marked().items():
         row = curve.rows["row"].iloc[position]
         anchor = f"row-{row}"
         marked.append(
             {
-                "quantile": quantile,
+                "quantile": percent_below,
                 "anchor": "" if anchor in anchors else anchor,
                 "command": f"keygap choices {shlex.quote(str(root))} --row {row}",
             }
