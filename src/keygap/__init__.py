@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
     from keygap import align as align
     from keygap import bias as bias
+    from keygap import choices as choices
     from keygap import gap as gap
     from keygap.align.causes.running import causes as causes
     from keygap.benchmarks import benchmark as benchmark
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.bias.reading import ReadingTable as ReadingTable
     from keygap.bias.reading import reading_layers as reading_layers
     from keygap.bias.table import BiasTable as BiasTable
+    from keygap.choices.running import specifications as specifications
+    from keygap.choices.tables import ChoicesTable as ChoicesTable
     from keygap.engines.extract import extract as extract
     from keygap.errors import UserError as UserError
     from keygap.measurement.measure import measure as measure
@@ -56,18 +59,21 @@ _PUBLIC = {
     "attention_map": "keygap.bias.attention_map:attention_map",
     "link": "keygap.bias.link:link",
     "causes": "keygap.align.causes.running:causes",
+    "specifications": "keygap.choices.running:specifications",
     "reading_layers": "keygap.bias.reading:reading_layers",
     "report": "keygap.reporting.page:report",
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
     "align": "keygap.align",
     "bias": "keygap.bias",
+    "choices": "keygap.choices",
     "VLM": "keygap.models:VLM",
     "Store": "keygap.store:Store",
     "GapTable": "keygap.measurement.tables:GapTable",
     "Projection": "keygap.projection.project:Projection",
     "BiasTable": "keygap.bias.table:BiasTable",
     "LinkTable": "keygap.bias.link_table:LinkTable",
+    "ChoicesTable": "keygap.choices.tables:ChoicesTable",
     "ReadingTable": "keygap.bias.reading:ReadingTable",
     "Answers": "keygap.bias.answers:Answers",
     "AttentionMap": "keygap.bias.attention_map:AttentionMap",

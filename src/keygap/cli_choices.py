@@ -44,11 +44,6 @@ def choices(
     from keygap.store.lock import refuse_unwritable
     from keygap.study.run import runs_in
 
-    place = Path(folder)
-    stores = [Store(run) for run in runs_in(place)]
-    if row is not None:
-        _print_row(again(read_choices(place), stores, row))
-        return
     given = {
         "layers": layers, "heads": heads, "text": text, "outliers": outliers, "units": units,
         "spaces": spaces, "estimators": estimators,
@@ -57,6 +52,11 @@ def choices(
         name: listed(value) for name, value in given.items() if value is not None
     }
     plan = Plan(tokens=[_count(item) for item in listed(tokens)], **levels)
+    place = Path(folder)
+    stores = [Store(run) for run in runs_in(place)]
+    if row is not None:
+        _print_row(again(read_choices(place), stores, row))
+        return
     refuse_unwritable(place)
     table = specifications(
         *stores, plan=plan, sites=None if sites is None else listed(sites), seed=seed

@@ -16,6 +16,7 @@ RUN = "run {here}/good.yaml"
 BIAS = "bias micro:linear --out {out}"
 CAUSES = "causes micro:linear --out {out}"
 FIT = "align micro:linear --out {out}.safetensors"
+CHOICES = "choices {here}"
 SEARCH = "align micro:linear --search --out {out}"
 GOOD = "name: mine\nmodels: [{name: micro:linear}]\nbenchmarks: [{name: easy-vqa}]\n"
 ROW = {"image": "a.png", "question": "What is it?"}
@@ -57,6 +58,12 @@ COMMANDS = [
     ("no such option", f"{EXTRACT} --smaples 3", "No such option: --smaples"),
     ("an argument is missing", "extract --out {out}", "Missing argument 'MODEL'"),
     ("an option is missing", "extract micro:linear", "Missing option '--out'"),
+    ("choices of no run", CHOICES, "holds no run"),
+    ("no such kernel", f"{CHOICES} --estimators gausian_median", "did you mean"),
+    ("tokens are words", f"{CHOICES} --tokens many", "--tokens has 'many'"),
+    ("too few tokens", f"{CHOICES} --tokens 3", "at least 20"),
+    ("a level twice", f"{CHOICES} --units token,token", "token"),
+    ("an empty list of spaces", f"{CHOICES} --spaces ''", "space"),
     ("no such probe", f"{BIAS} --probes hnit", "did you mean 'hint'"),
     ("a probe twice", f"{BIAS} --probes hint,hint", "twice"),
     ("an empty probe", f"{BIAS} --probes hint,", "unknown probe ''"),

@@ -7,6 +7,7 @@ written again here.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,15 +59,24 @@ def sides_of(row, store, layer: int, head: int | None):
     return flat, samples, halves
 
 
-def number(row, x, y, groups, sigma) -> float:
+def number(row: dict[str, Any], x: Any, y: Any, groups: Any, sigma: Any) -> float:
     """MMD squared or JSD of two sides by the public functions."""
-    name, ids = row["estimator"], groups if row["unit"] == "sample" else (None, None)
-    none = {"n_permutations": 0}
+    name = row["estimator"]
+    ids: Any = groups if row["unit"] == "sample" else (None, None)
+    none: Any = {"n_permutations": 0}
     if name in KERNELS:
-        kernel = name.partition("_")[0]
-        options = {} if kernel != "gaussian" else {"bandwidth": sigma}
+        kernel: Any = name.partition("_")[0]
+        options: Any = {} if kernel != "gaussian" else {"bandwidth": sigma}
         return gap.mmd(
-            x, y, *ids, kernel=kernel, estimator=row["bias"], n_bootstraps=0, **none, **options
+            x,
+            y,
+            ids[0],
+            ids[1],
+            kernel=kernel,
+            estimator=row["bias"],
+            n_bootstraps=0,
+            **none,
+            **options,
         ).mmd2
     kind, *numbers = name.split("_")
     if kind == "histogram":
@@ -81,7 +91,8 @@ def number(row, x, y, groups, sigma) -> float:
 
 
 def sigma_of(row, flat):
-    median = float(np.median(pdist(np.concatenate(flat))))
+    distances = np.sort(pdist(np.concatenate(flat)))
+    median = float(distances[(len(distances) - 1) // 2])  # the lower one of two
     d = flat[0].shape[1]
     return {
         "gaussian_median": median,
@@ -94,8 +105,8 @@ def sigma_of(row, flat):
 def directly(row, store) -> np.ndarray:
     """``cross``, ``image_image`` and ``text_text`` of a row."""
     layers = {"first": [0], "middle": [1], "last": [2], "mean": [0, 1, 2]}[row["layer"]]
-    heads = {"together": [None], "mean": [0, 1]}.get(row["heads"])
-    heads = [int(row["heads"])] if heads is None else heads
+    of_level: dict[str, list[int | None]] = {"together": [None], "mean": [0, 1]}
+    heads = of_level[row["heads"]] if row["heads"] in of_level else [int(row["heads"])]
     values = []
     for layer in layers:
         for head in heads:
@@ -106,7 +117,7 @@ def directly(row, store) -> np.ndarray:
                 a, b = half == 0, half == 1
                 found.append(number(row, side[a], side[b], (ids[a], ids[b]), sigma))
             values.append(found)
-    of_scale = {
+    of_scale: Any = {
         "mmd": lambda v: np.sqrt(np.maximum(v, 0)),
         "root": np.sqrt,
         "bits": lambda v: v / np.log(2),
@@ -138,8 +149,10 @@ def test_rows_equal_the_public_functions(table, store):
     for row in cheap[~(fitted & cheap["space"].eq("pca_50"))].to_dict("records"):
         found = directly(row, store)
         expected = [row["cross"], row["image_image"], row["text_text"]]
-        tolerance = 2e-4 if row["space"] == "pca_50" and row["measure"] == "jsd" else 1e-6
-        assert agree(found, expected, row, tolerance), row
+        # coordinates are float64 here and float32 there; a vector may then change its bin
+        rounded = row["space"] != "raw"
+        tolerance = (2e-3 if row["measure"] == "jsd" else 2e-5) if rounded else 1e-6
+        assert agree(found, expected, row, tolerance), [row, found]
 
 
 def test_every_kind_of_row_is_rerun_to_a_millionth(table, store):
@@ -171,12 +184,9 @@ def test_values_without_a_group_are_those_of_the_other_samples(store):
                 found = sums.mmd2(contrast, unit, draws)
                 for bias in ("unbiased", "biased"):
                     for place, name in enumerate(kernels):
-                        options = {"bandwidth": sigmas[name]} if name in sigmas else {}
-                        expected = gap.mmd(
-                            *(points[own] for own in rows), *ids,
-                            kernel=name.partition("_")[0], estimator=bias,
-                            n_permutations=0, n_bootstraps=0, **options,
-                        ).mmd2  # fmt: skip
+                        row = {"estimator": name, "bias": bias, "unit": "sample"}
+                        x, y = (points[own] for own in rows)
+                        expected = number(row, x, y, ids, sigmas.get(name))
                         assert found[bias][place, group] == pytest.approx(expected, abs=1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,9 +111,10 @@ def test_cost_grows_with_coordinates_and_kernels_and_not_with_choices(monkeypatc
 
     monkeypatch.setattr(measuring, "kernel_sums", counted)
 
-    def run(**levels: object) -> tuple[int, int, int]:
+    def run(**levels: Any) -> tuple[int, int, int]:
         calls.clear()
-        plan = Plan(**{"tokens": [100], "estimators": ["linear"], "spaces": ["raw"], **levels})
+        fixed: dict[str, Any] = {"tokens": [100], "estimators": ["linear"], "spaces": ["raw"]}
+        plan = Plan(**{**fixed, **levels})
         table = specifications(planted(), plan=plan)
         assert table.settings["coordinates"] == len(calls)
         return len(calls), sum(calls), len(table.frame)

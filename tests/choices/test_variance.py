@@ -28,7 +28,10 @@ def design(value) -> pd.DataFrame:
 
 def shares(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     found = variance_of(frame)
-    return {row.factor: (row.alone, row.with_interactions) for row in found.itertuples()}
+    return {
+        str(row["factor"]): (float(row["alone"]), float(row["with_interactions"]))
+        for row in found.to_dict("records")
+    }
 
 
 def test_an_additive_number_is_split_by_the_variances_of_its_terms():

@@ -9,10 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keygap.choices.direct import again as again
+    from keygap.choices.levels import Plan as Plan
+    from keygap.choices.running import specifications as specifications
     from keygap.choices.tables import ChoicesTable as ChoicesTable
     from keygap.choices.tables import read_choices as read_choices
 
 _PUBLIC = {
+    "specifications": "running",
+    "Plan": "levels",
+    "again": "direct",
     "ChoicesTable": "tables",
     "read_choices": "tables",
 }

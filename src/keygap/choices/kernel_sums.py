@@ -187,7 +187,6 @@ def kernel_sums(
     centred = (points - points.mean(0, dtype=np.float64))[order]
     target = torch.device(device)
     rows = torch.from_numpy(centred).to(target)
-    single = rows.float()
     index = torch.from_numpy(cells[order]).to(target)
     sums = torch.zeros(len(kernels), 4 * n_samples, 4 * n_samples, dtype=torch.float64)
     sums = sums.to(target)
@@ -195,7 +194,7 @@ def kernel_sums(
     for first in range(0, len(rows), size):
         for second in range(first, len(rows), size):
             a, b = slice(first, first + size), slice(second, second + size)
-            found = _block((rows[a], rows[b]), (single[a], single[b]), kernels, sigmas)
+            found = _block(rows[a], rows[b], kernels, sigmas, same=first == second)
             for number, block in enumerate(found):
                 _add(sums[number], block, index[a], index[b], mirrored=first != second)
     counts = np.bincount(cells, minlength=4 * n_samples).astype(np.float64)
@@ -234,26 +233,32 @@ def bandwidths(
 
 
 def _block(
-    exact: tuple[Float[Tensor, "rows d"], Float[Tensor, "columns d"]],
-    single: tuple[Float[Tensor, "rows d"], Float[Tensor, "columns d"]],
+    a: Float[Tensor, "rows d"],
+    b: Float[Tensor, "columns d"],
     kernels: Sequence[str],
     sigmas: dict[str, tuple[float, ...]],
+    same: bool,
 ) -> Iterator[Float[Tensor, "rows columns"]]:
-    """Every kernel between the rows of two blocks, in turn.
+    """Every kernel between the rows of two blocks, in turn; ``same`` says that they are one.
 
-    Gaussian kernels are evaluated in float32. The others are not: rounding a squared distance of
-    nearly equal vectors changes its root considerably.
+    Squared distances are computed in float64: rounding those of equal vectors changes their root,
+    and a narrow Gaussian kernel, considerably. Exponentials are evaluated in float32.
     """
-    squares = torch.cdist(*single).square_() if sigmas else torch.empty(0)
+    products = a @ b.T
+    squares = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * products
+    squares.clamp_(min=0.0)
+    if same:
+        squares.fill_diagonal_(0.0)
+    single = squares.float()
     gaussians: dict[float, Tensor] = {}
     for name in kernels:
         if name == "linear":
-            yield exact[0] @ exact[1].T
+            yield products
         elif name == "energy":
-            yield -torch.cdist(*exact)
+            yield -squares.sqrt()
         else:
             for sigma in set(sigmas[name]) - set(gaussians):
-                gaussians[sigma] = torch.exp(squares * (-0.5 / sigma**2))
+                gaussians[sigma] = torch.exp(single * (-0.5 / sigma**2))
             of_grid = [gaussians[sigma] for sigma in sigmas[name]]
             yield torch.stack(of_grid).mean(0) if len(of_grid) > 1 else of_grid[0]
 

@@ -167,9 +167,12 @@ def headline(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         summary = run.summary()
         several = summary["contrast"].nunique() > 1
-        sizes = _between(run).set_index(["site", "layer", "contrast"])
+        sizes = {
+            (own["site"], own["layer"], own["contrast"]): own
+            for own in _between(run).to_dict("records")
+        }
         for row in summary.to_dict("records"):
-            own = sizes.loc[(row["site"], row["layer"], row["contrast"])]
+            own = sizes[row["site"], row["layer"], row["contrast"]]
             what = f"{row['contrast']}, " if several else ""
             kind = row["highest"] and f"{row['highest']} {row['kind']:.3f}"
             rows.append({

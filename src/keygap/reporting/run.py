@@ -31,6 +31,7 @@ class Run:
         table: the measurement.
         projection: the rows of ``projection.parquet``; None if nothing was projected.
         accuracy: the rows of ``accuracy.csv``; None if no answers were scored.
+        identical_prompts: whether the text that counts is the same in all prompts.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Run:
     table: GapTable
     projection: pd.DataFrame | None
     accuracy: pd.DataFrame | None
+    identical_prompts: bool = False
 
     @property
     def model(self) -> str:
@@ -80,10 +82,24 @@ def read_run(folder: str | Path, verify: bool = False) -> Run:
     manifest, table = store.manifest, GapTable.read(store.root)
     if missing := {"model", "benchmark", "connector", "n_layers", "versions"} - manifest.keys():
         raise UserError(f"{store.root / MANIFEST} is damaged (no {min(missing)}): {REPAIR}")
-    run = Run(store.root, manifest, table, _projection(store.root), _accuracy(store.root))
+    run = Run(
+        store.root,
+        manifest,
+        table,
+        _projection(store.root),
+        _accuracy(store.root),
+        _identical(store.tokens, table.settings["text_roles"]),
+    )
     if verify:
         store.verify()
     return run
+
+
+def _identical(tokens: pd.DataFrame, roles: Sequence[str]) -> bool:
+    """Whether the text tokens of these roles are the same in every sample of several."""
+    text = tokens[(tokens["modality"] == "text") & tokens["role"].isin(list(roles))]
+    prompts = text.groupby("sample_id", observed=True)["token"].agg(tuple)
+    return len(prompts) > 1 and prompts.nunique() == 1
 
 
 def _projection(root: Path) -> pd.DataFrame | None:

@@ -30,6 +30,7 @@ from keygap.gap.core.weights import mean_by_sample
 _GRID = (2.0, math.sqrt(2.0), 1.0, math.sqrt(0.5), 0.5)  # times the median; squares halve
 MEDIAN_ROWS = 1000  # rows of each side that the median distance is taken from
 MAX_CELLS = 10_000  # the matrix over cells then takes 0.8 GB
+_LONG = 8.0  # mean squared length over 2 sigma^2 from which float32 rounds an exponent by 1e-6
 _BLOCK = {"cpu": 512, "cuda": 8192}  # rows; a block of 512 x 512 float32 takes 1 MB
 
 
@@ -118,13 +119,13 @@ def gaussian_means(
     """
     target = _target(device)
     order = np.argsort(sides.cells, kind="stable")
-    left, right = _extended(sides, order, bandwidths[0], target)
+    left, right = _extended(sides, order, bandwidths, target)
     scales = [(bandwidths[0] / bandwidth) ** 2 for bandwidth in bandwidths]
     weights = _StatisticWeights.of(sides, target, biased)
     means = torch.zeros(sides.n_cells, sides.n_cells, dtype=torch.float64, device=target)
     mmd2 = torch.zeros(len(bandwidths), dtype=torch.float64, device=target)
     for row, column in _block_pairs(sides.cells[order], block, target):
-        exponent = (left[row.rows] @ right[column.rows].T).clamp_(max=0.0)
+        exponent = (left[row.rows] @ right[column.rows].T).float().clamp_(max=0.0)
         if row is column:
             exponent.fill_diagonal_(0.0)  # a vector and itself, without the rounding of the product
         weight = weights.between(row, column)
@@ -235,12 +236,21 @@ def _gaussians(
 
 
 def _extended(
-    sides: CheckedSides, order: Int[np.ndarray, " n+m"], bandwidth: float, target: torch.device
+    sides: CheckedSides,
+    order: Int[np.ndarray, " n+m"],
+    bandwidths: Sequence[float],
+    target: torch.device,
 ) -> tuple[Float[torch.Tensor, "n+m d+2"], Float[torch.Tensor, "n+m d+2"]]:
-    """(2a, -|a|^2, 1) and (b, 1, -|b|^2): their product is -|a - b|^2 / (2 sigma^2)."""
+    """(2a, -|a|^2, 1) and (b, 1, -|b|^2): their product is -|a - b|^2 / (2 sigma^2).
+
+    They are float64 where vectors are long beside the narrowest bandwidth. In float32 the kernel of
+    two equal vectors would then not be 1.
+    """
     mean = sides.weights @ sides.pooled  # centred vectors have small norms, which round less
-    pooled = (sides.pooled - mean) / (math.sqrt(2.0) * bandwidth)
-    points = torch.from_numpy(pooled[order].astype(np.float32)).to(target)
+    pooled = (sides.pooled - mean) / (math.sqrt(2.0) * bandwidths[0])
+    length = float((pooled**2).sum(1).mean()) * (bandwidths[0] / bandwidths[-1]) ** 2
+    dtype = np.float32 if length < _LONG else np.float64
+    points = torch.from_numpy(pooled[order].astype(dtype)).to(target)
     squares = (points * points).sum(1, keepdim=True)
     ones = torch.ones_like(squares)
     return torch.cat([2 * points, -squares, ones], 1), torch.cat([points, ones, -squares], 1)
