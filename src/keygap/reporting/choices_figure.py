@@ -32,6 +32,7 @@ PIXELS, GAP = 12, 5  # of a line of the matrix, and of the gap between factors
 MOST_POINTS = 900
 MOST_CHARACTERS = 22  # of the name of a level
 NORM = PowerNorm(0.6, vmin=0, vmax=1)  # shades: small shares are still told apart
+MOST_RANGE = 3e4  # from the smallest to the largest value that is drawn
 MOST_NAMED = 4  # models that the title names
 _BARS = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles that are drawn for each model
 NAMES = {"mmd": "ratio", "jsd": "JSD"}
@@ -180,7 +181,8 @@ def draw_values(axes: Axes, curve: Curve, published: Mapping[str, Any]) -> None:
     shown = [*np.concatenate(known), *marks]
     if not np.isfinite(shown).any():
         shown = [0.1, 1.0]
-    _scale(axes, 0.6 * np.nanmin(shown), np.nanmax(shown), log=True)
+    top = np.nanmax(shown)  # a kernel that is too narrow gives values that are 0 but for noise
+    _scale(axes, max(0.6 * np.nanmin(shown), top / MOST_RANGE), top, log=True)
     for values, label, style, colour in drawn:
         low, middle, high = (curve.by_column(values, q) for q in (0.05, 0.5, 0.95))
         floor = axes.get_ylim()[0]
@@ -250,7 +252,9 @@ def draw_levels(axes: Axes, curve: Curve, lanes: Sequence[Lane]) -> None:
         axes.text(-0.02, y + PIXELS / 2, fit(lane.label), ha="right", **style)
         axes.text(1.03, y + PIXELS / 2, short(lane.median), **style)
         y += PIXELS
-    axes.imshow(np.concatenate(parts), extent=(0, 100, y, 0), aspect="auto")
+    axes.imshow(
+        np.concatenate(parts), extent=(0, 100, y, 0), aspect="auto", interpolation="nearest"
+    )
     axes.set_ylim(y, 0)
     axes.set_yticks([])
     axes.text(
