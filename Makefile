@@ -33,6 +33,11 @@ demo: $(STAMP)  ## run the study on the embedded model, a few minutes -> runs/de
 test: $(STAMP)  ## run the tests, under ten minutes on two cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
+# The tests of the report are skipped where there is none.
+.PHONY: browser
+browser:  ## install Debian's Chromium, in which the report is tested; needs root
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+
 .PHONY: test-slow
 test-slow: $(STAMP)  ## run the slow tests: simulations, a killed run, the whole demo
 	$(BIN)/python -m pytest -m slow

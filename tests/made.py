@@ -106,6 +106,7 @@ def made_vectors(
                     "token": "<image>" if image else "ass" if last else spelled[word],
                     "token_id": 50 if image else word,
                     "image": 0 if image else -1,
+                    "frame": -1,
                     "patch_row": position // 3 if image else -1,
                     "patch_column": position % 3 if image else -1,
                     "attention": 1.0,

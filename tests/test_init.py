@@ -12,8 +12,10 @@ import pytest
 import keygap as kg
 
 NAMES = {
-    "Answers", "AttentionMap", "AttentionTable", "BiasTable", "GapTable", "LinkTable",
+    "Answers", "AttentionMap", "AttentionTable", "BiasTable", "ChoicesTable", "GapTable",
+    "LinkTable",
     "Projection", "ReadingTable", "Store", "UserError", "VLM", "align", "answer",
+    "choices", "specifications",
     "attention_indices", "attention_map",
     "benchmark", "bias", "causes", "extract", "gap", "link", "load", "mask", "measure",
     "measure_attention",
@@ -42,7 +44,7 @@ def test_type_checkers_see_the_same_objects():
                 assert name.asname == name.name  # a re-export, to a type checker
                 imported[name.name] = f"{node.module}:{name.name}"
     public = dict(kg._PUBLIC)
-    for module in ("align", "bias", "gap"):
+    for module in ("align", "bias", "choices", "gap"):
         assert imported.pop(module) == f"keygap:{module}"
         assert public.pop(module) == f"keygap.{module}"
     assert imported == public

@@ -33,6 +33,7 @@ from keygap.cli_options import (
     BatchSize,
     BenchmarkName,
     Bootstraps,
+    Captions,
     Connector,
     Data,
     Folder,
@@ -42,6 +43,7 @@ from keygap.cli_options import (
     Seed,
     Split,
     TextRoles,
+    Thumbnails,
     listed,
 )
 from keygap.errors import UserError
@@ -107,9 +109,8 @@ def extract(
     ] = SITES,
     samples: Samples = defaults.SAMPLES,
     batch_size: BatchSize = defaults.BATCH_SIZE,
-    captions: Annotated[
-        bool, typer.Option("--captions", help="Say in the prompt what the images show.")
-    ] = False,
+    captions: Captions = False,
+    thumbnails: Thumbnails = True,
     seed: Seed = 0,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
@@ -129,6 +130,7 @@ def extract(
         layers=asked_layers,
         sites=asked_sites,
         batch_size=batch_size,
+        thumbnails=thumbnails,
     )
     typer.echo(printable(store))
 

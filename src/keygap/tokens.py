@@ -7,7 +7,7 @@ and so is a learned row end (``image_newline``), which is of modality image but 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +55,31 @@ def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list
 
 
 @dataclass(frozen=True)
+class PatchGrid:
+    """The grid that the rows and columns of an image's patches count through.
+
+    Its edges are given as fractions of the image's height and width. They are those of the image,
+    0 and 1, unless a processor puts padding around it, which moves them outwards, or the model
+    leaves out part of the image, which moves them inwards.
+
+    Attributes:
+        rows: rows of patches.
+        columns: columns of patches.
+        top: upper edge.
+        bottom: lower edge.
+        left: left edge.
+        right: right edge.
+    """
+
+    rows: int
+    columns: int
+    top: float = 0.0
+    bottom: float = 1.0
+    left: float = 0.0
+    right: float = 1.0
+
+
+@dataclass(frozen=True)
 class TokenLabels:
     """The label of every token of one sample's prompt, padding left out.
 
@@ -65,6 +90,9 @@ class TokenLabels:
     connector mixes patches (Q-Former, resampler), so that no position is a patch. ``frame`` counts
     the pictures of a video in time, as the model sees them (it may join two). Rows and columns
     of tiles count through the whole image.
+
+    ``grids`` has the grid of each image and video by the role of its patches, empty or
+    ``thumbnail``. A role without a known grid is left out.
     """
 
     token_id: np.ndarray  # int64
@@ -75,6 +103,7 @@ class TokenLabels:
     frame: np.ndarray  # int32, -1 outside videos
     patch_row: np.ndarray  # int32
     patch_column: np.ndarray  # int32
+    grids: tuple[Mapping[str, PatchGrid], ...] = ()  # by the number in ``image``
 
     def __len__(self) -> int:
         return len(self.token_id)

@@ -31,7 +31,7 @@ def test_parts_are_on_disk_when_they_are_handed_on(plan, tmp_path):
             folder = tmp_path / f"vectors/site={site}/layer={layer}"
             assert pq.read_table(folder / name, partitioning=None).equals(table)
         files = files_of(tmp_path)
-        assert len(files) == 3 * len(seen)  # and nothing else
+        assert len(files) == 4 * len(seen)  # its thumbnails, and nothing else
         assert written.checksums == {
             path: hashlib.sha256(data).hexdigest() for path, data in files.items() if name in path
         }

@@ -15,6 +15,7 @@ EXTRACTED = (
     "manifest.json",
     "samples.parquet",
     "tokens/part-00001.parquet",
+    "thumbnails/part-00001.parquet",
     "vectors/site=k_proj/layer=0/part-00000.parquet",
 )
 COMPUTED = (
@@ -122,7 +123,7 @@ def _schema(name: str) -> Damage:
 
 def _zeroed_vectors(root: Path) -> None:
     """The same rows and schema with other numbers, written as keygap writes them."""
-    path = root / EXTRACTED[4]
+    path = root / "vectors/site=k_proj/layer=0/part-00000.parquet"
     table = pq.read_table(path, partitioning=None)
     zero = pa.array([[0.0] * 16] * len(table), table.schema.field("vector").type)
     changed = table.set_column(table.schema.get_field_index("vector"), "vector", zero)

@@ -9,7 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from keygap.store import LabelledVectors, PartTables, StoreWriter, write_part
-from keygap.store.schema import SAMPLES_SCHEMA, TOKENS_SCHEMA, vectors_schema
+from keygap.store.schema import (
+    SAMPLES_SCHEMA,
+    THUMBNAILS_SCHEMA,
+    TOKENS_SCHEMA,
+    vectors_schema,
+)
 
 IDENTITY = {"model": "made", "seed": 0, "layers": [0, 3], "interventions": []}
 PLACES = (("k_proj", 0), ("k_proj", 3), ("hidden", 3))
@@ -60,7 +65,21 @@ def part(samples: range, failed: tuple[int, ...] = ()) -> PartTables:
         samples=pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA),
         tokens=_table(tokens, TOKENS_SCHEMA) if good else None,
         vectors=vectors if good else {},
+        thumbnails=_thumbnails([f"s{n}" for n in good]) if good else None,
     )
+
+
+def _thumbnails(names: Sequence[str]) -> pa.Table:
+    """Bytes in the place of a picture for each sample, and a grid of one patch."""
+    rows = [
+        dict.fromkeys(THUMBNAILS_SCHEMA.names)
+        | {"sample_id": name, "image": 0, "frame": -1, "picture": f"picture of {name}".encode()}
+        | {"width": 1, "height": 1, "image_width": 1, "image_height": 1}
+        | {"grid_rows": 1, "grid_columns": 1, "grid_top": 0.0, "grid_bottom": 1.0}
+        | {"grid_left": 0.0, "grid_right": 1.0}
+        for name in names
+    ]
+    return pa.Table.from_pylist(rows, schema=THUMBNAILS_SCHEMA)
 
 
 def _table(columns: dict, schema: pa.Schema) -> pa.Table:
@@ -108,4 +127,5 @@ def _part_of(vectors: LabelledVectors, names: list[str], layers: Sequence[int]) 
             )
             for layer in layers
         },
+        thumbnails=_thumbnails(names),
     )

@@ -69,7 +69,8 @@ def everything(root: Path) -> dict[str, Any]:
     vectors = store.vectors("k_proj", 0)
     return {
         "identity": store.identity, "manifest": run.manifest, "samples": store.samples,
-        "tokens": store.tokens, "array": pd.DataFrame(vectors.array.reshape(len(vectors), -1)),
+        "tokens": store.tokens, "thumbnails": store.thumbnails,
+        "array": pd.DataFrame(vectors.array.reshape(len(vectors), -1)),
         "labels": vectors.labels, "statistics": run.table.statistics, "gap": run.table.frame,
         "profile": run.table.profile, "notes": run.table.notes, "settings": run.table.settings,
         "shape": run.table.shape.frame, "dimensions": run.table.shape.dimensions,
@@ -131,7 +132,7 @@ MANY = settings(max_examples=1000, deadline=None, suppress_health_check=list(Hea
 
 def test_the_run_that_is_damaged_is_whole(whole, expected):
     assert (whole / "run/accuracy.csv").is_file()
-    assert len(files_of(whole / "run")) == 18
+    assert len(files_of(whole / "run")) == 20
     found = everything(whole / "run")
     assert all(same(found[key], value) for key, value in expected.items())
 

@@ -41,6 +41,7 @@ def test_the_files_of_a_run(tmp_path):
             f"{folder}/part-0000{number}.parquet"
             for folder in (
                 "tokens",
+                "thumbnails",
                 "vectors/site=k_proj/layer=0",
                 "vectors/site=k_proj/layer=3",
                 "vectors/site=hidden/layer=3",

@@ -21,6 +21,7 @@ from keygap.benchmarks import Entry, Sample
 from keygap.capture.features import feature_labels, visible_features
 from keygap.capture.hooks import Key
 from keygap.capture.sites import SITES
+from keygap.capture.thumbnails import thumbnail_table
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 from keygap.store.schema import TOKENS_SCHEMA, vectors_schema
@@ -104,6 +105,11 @@ class CapturedBatch:
             yield token_table(name, labels)
             if row in self.features:
                 yield token_table(name, self.features[row], start=len(labels))
+
+    def thumbnail_tables(self) -> Iterator[pa.Table]:
+        """What the prompt of every good sample shows."""
+        for row in self.good:
+            yield thumbnail_table(self.samples[row], self.batch.labels[row])
 
     def vector_tables(self) -> Iterator[tuple[Key, pa.Table]]:
         """One table per site and layer, with the good samples' vectors."""

@@ -44,6 +44,7 @@ def extract(
     sites: Sequence[str] = defaults.SITES,
     samples: int | Unset | None = UNSET,
     batch_size: int = defaults.BATCH_SIZE,
+    thumbnails: bool = True,
     seed: int | Unset = UNSET,
 ) -> Store:
     """Read the vectors of a benchmark's samples at some sites and layers of a model.
@@ -57,6 +58,8 @@ def extract(
         samples: how many, chosen by ``seed`` and stratified by subject; None means all. By default
             200.
         batch_size: samples in one forward pass.
+        thumbnails: whether to keep a copy of each image of at most 96 pixels, which the report's
+            explorer shows. False for images that may not be shown.
         seed: of the choice of samples. By default 0.
 
     Returns:
@@ -74,7 +77,7 @@ def extract(
     names, note = sites_to_read(vlm, names, indices)
     first = first_usable(vlm, chosen)
     size = part_size(vlm, names, indices, batch_size, first)
-    plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size)
+    plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size, thumbnails=thumbnails)
     identity = identity_of(plan)
     with StoreWriter(out, identity) as writer:
         findings = checked_in_extraction(vlm, first, batch_size)

@@ -37,6 +37,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "sites": list(plan.sites),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "batch_size": plan.batch_size,
+        "thumbnails": plan.thumbnails,
         "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
     }
 

@@ -28,6 +28,7 @@ def run_part(plan: Plan, number: int) -> PartTables:
     part = plan.part(number)
     rows: dict[str, dict[str, Any]] = {}
     tokens: list[pa.Table] = []
+    thumbnails: list[pa.Table] = []
     vectors: dict[Key, list[pa.Table]] = {}
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
         for samples in part.batches(1 if plan.alone else plan.batch_size):
@@ -37,12 +38,15 @@ def run_part(plan: Plan, number: int) -> PartTables:
                 continue
             rows |= captured.sample_rows()
             tokens += captured.token_tables()
+            if plan.thumbnails:
+                thumbnails += captured.thumbnail_tables()
             for key, table in captured.vector_tables():
                 vectors.setdefault(key, []).append(table)
     return PartTables(
         samples=pa.Table.from_pylist([rows[e.id] for e in part.entries], schema=SAMPLES_SCHEMA),
         tokens=_joined(tokens) if tokens else None,
         vectors={key: _joined(tables) for key, tables in vectors.items()},
+        thumbnails=_joined(thumbnails) if thumbnails else None,
     )
 
 

@@ -35,6 +35,7 @@ class Plan:
         batch_size: samples in one forward pass.
         part_size: samples in one part, a multiple of ``batch_size``.
         alone: whether each sample has a forward pass of its own, whatever ``batch_size`` says.
+        thumbnails: whether small copies of the images are kept.
     """
 
     vlm: VLM
@@ -44,6 +45,7 @@ class Plan:
     batch_size: int
     part_size: int
     alone: bool = False
+    thumbnails: bool = True
 
     def __len__(self) -> int:
         """The number of parts."""

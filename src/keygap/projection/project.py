@@ -1,8 +1,9 @@
 """``kg.project``: two coordinates for the image and text tokens of each site and layer.
 
-Tokens are standardised, reduced to 50 principal components and then to two dimensions by t-SNE. A
-projection is for looking: t-SNE keeps neighbours and not distances, so separation in it is no
-measure of the gap. The figures say so, and ``gap.csv`` has the numbers.
+Tokens are standardised, reduced to 50 principal components and then to two dimensions by t-SNE. The
+first two components are kept too. A projection is for looking: t-SNE keeps neighbours and not
+distances, and two components leave out most of the variance, so separation in it is no measure of
+the gap. The figures say so, and ``gap.csv`` has the numbers.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from keygap.store.run import PROJECTION
 from keygap.tokens import known_roles
 
 PCA_DIM = 50
-LABELS = ("modality", "role", "token", "sample_id", "position", "patch_row", "patch_column")
-COLUMNS = (*LABELS, "site", "layer", "x", "y")
+LABELS = (
+    *("modality", "role", "token", "sample_id", "position", "image", "frame"),
+    *("patch_row", "patch_column", "attention"),
+)
+COLUMNS = (*LABELS, "site", "layer", "x", "y", "pc_1", "pc_2")
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class Projection:
     """Two coordinates of every projected token, with its labels.
 
     Attributes:
-        frame: one row per site, layer and token (``COLUMNS``). Coordinates of different sites or
-            layers are not comparable.
+        frame: one row per site, layer and token (``COLUMNS``): ``x`` and ``y`` of t-SNE, the first
+            two principal components, and the attention that the token receives there, divided by
+            its even share. Coordinates of different sites or layers are not comparable.
     """
 
     frame: pd.DataFrame
@@ -112,6 +117,9 @@ def _projected(
         drawn.append(np.sort(rng.choice(rows, min(tokens, len(rows)), replace=False)))
     sides = [vectors.array[rows].reshape(len(rows), -1) for rows in drawn]
     scaled = np.concatenate(standardise(sides[0], sides[1]))
-    coordinates = tsne(principal_components(scaled, PCA_DIM, seed), perplexity, seed)
+    components = principal_components(scaled, PCA_DIM, seed)
+    coordinates = tsne(components, perplexity, seed)
     labels = vectors.labels.iloc[np.concatenate(drawn)].reset_index(drop=True)
-    return labels[list(LABELS)].assign(x=coordinates[:, 0], y=coordinates[:, 1])
+    return labels[list(LABELS)].assign(
+        x=coordinates[:, 0], y=coordinates[:, 1], pc_1=components[:, 0], pc_2=components[:, 1]
+    )

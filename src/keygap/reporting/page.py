@@ -1,6 +1,7 @@
 """``kg.report``: figures, and one HTML file that needs no other file.
 
-The page has no script and loads nothing. Every text from a dataset or a model is escaped.
+The page loads nothing, and the only scripts that it may run are those of the explorer. Every text
+from a dataset or a model is escaped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting import bias, causes, choices, confounds, figures, shape
 from keygap.reporting.comparison import comparison
+from keygap.reporting.explorer import explorer
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.store import write_bytes, write_text
 from keygap.store.lock import refuse_unwritable
@@ -84,6 +86,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         summary=pd.concat([run.summary() for run in runs], ignore_index=True),
         comparison=comparison(runs),
         overview=_overview(runs, of_causes, out),
+        explorer=explorer(runs),
         choices=_choices(of_all, out, anchors, "all"),
         runs=[
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Run:
         table: the measurement.
         projection: the rows of ``projection.parquet``; None if nothing was projected.
         accuracy: the rows of ``accuracy.csv``; None if no answers were scored.
-        identical_prompts: whether the text that counts is the same in all prompts.
+        store: the extraction; None for tables without one.
     """
 
     root: Path
@@ -39,12 +40,22 @@ class Run:
     table: GapTable
     projection: pd.DataFrame | None
     accuracy: pd.DataFrame | None
-    identical_prompts: bool = False
+    store: Store | None = None
 
     @property
     def model(self) -> str:
         """The model's name."""
         return printable(self.manifest["model"])
+
+    @cached_property
+    def identical_prompts(self) -> bool:
+        """Whether the text that counts is the same in each of several prompts."""
+        if self.store is None:
+            return False
+        tokens, roles = self.store.tokens, list(self.table.settings["text_roles"])
+        text = tokens[(tokens["modality"] == "text") & tokens["role"].isin(roles)]
+        prompts = text.groupby("sample_id", observed=True)["token"].agg(tuple)
+        return bool(len(prompts) > 1 and prompts.nunique() == 1)
 
     def saturates_at(self) -> dict[tuple[str, int, str], int]:
         """Map (site, layer, contrast) to the first number of dimensions where its JSD saturates."""
@@ -82,24 +93,11 @@ def read_run(folder: str | Path, verify: bool = False) -> Run:
     manifest, table = store.manifest, GapTable.read(store.root)
     if missing := {"model", "benchmark", "connector", "n_layers", "versions"} - manifest.keys():
         raise UserError(f"{store.root / MANIFEST} is damaged (no {min(missing)}): {REPAIR}")
-    run = Run(
-        store.root,
-        manifest,
-        table,
-        _projection(store.root),
-        _accuracy(store.root),
-        _identical(store.tokens, table.settings["text_roles"]),
-    )
+    projection, accuracy = _projection(store.root), _accuracy(store.root)
+    run = Run(store.root, manifest, table, projection, accuracy, store)
     if verify:
         store.verify()
     return run
-
-
-def _identical(tokens: pd.DataFrame, roles: Sequence[str]) -> bool:
-    """Whether the text tokens of these roles are the same in every sample of several."""
-    text = tokens[(tokens["modality"] == "text") & tokens["role"].isin(list(roles))]
-    prompts = text.groupby("sample_id", observed=True)["token"].agg(tuple)
-    return len(prompts) > 1 and prompts.nunique() == 1
 
 
 def _projection(root: Path) -> pd.DataFrame | None:

@@ -28,6 +28,7 @@ from keygap.store.run import (
     EXTRACTION,
     MANIFEST,
     SAMPLES,
+    THUMBNAILS,
     TOKENS,
     extraction_file,
     part_files,
@@ -41,6 +42,7 @@ logger = logging.getLogger("keygap")
 UNFINISHED = "holds an extraction that did not finish: repeat its command, it continues"
 TOKEN_COLUMNS = ("sample_id", "position", "token", "modality", "role")
 VECTOR_COLUMNS = ("sample_id", "position", "attention", "vector")
+THUMBNAIL_COLUMNS = ("sample_id", "image", "frame", "picture")
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,16 @@ class Store:
         return tokens.assign(
             subject=names.map(samples["subject"]), language=names.map(samples["language"])
         )
+
+    @cached_property
+    def thumbnails(self) -> pd.DataFrame | None:
+        """One row per image and per frame of a video; None if the run keeps none.
+
+        See ``keygap.store.schema``.
+        """
+        if not any(name.startswith(f"{THUMBNAILS}/") for name in self._files):
+            return None
+        return self._read(self._parts_in(THUMBNAILS), THUMBNAIL_COLUMNS).to_pandas()
 
     @cached_property
     def sites(self) -> list[str]:

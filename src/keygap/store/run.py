@@ -17,7 +17,8 @@ MANIFEST = "manifest.json"  # what was done; written last, so it marks a finishe
 SAMPLES = "samples.parquet"
 TOKENS = "tokens"
 VECTORS = "vectors"
-PARTS = "part-*.parquet"  # in tokens and in every folder of vectors
+THUMBNAILS = "thumbnails"  # missing if none were kept, and in runs of keygap 0.1
+PARTS = "part-*.parquet"  # in tokens, thumbnails and every folder of vectors
 CHECKSUMS = "checksums.sha256"  # of every file here and below, except figures and the report
 LOCK = ".lock"  # exists while a process writes in the folder
 
@@ -91,12 +92,12 @@ def part_name(number: int) -> str:
 
 
 def part_files(root: Path) -> set[str]:
-    """Every file below ``tokens`` and ``vectors``, by its path in the run folder.
+    """Every file below ``tokens``, ``vectors`` and ``thumbnails``, by its path in the run folder.
 
     As other parquet readers do, names that begin with a dot or an underscore are passed over.
     """
     found = set()
-    for top in (TOKENS, VECTORS):
+    for top in (TOKENS, VECTORS, THUMBNAILS):
         for folder, folders, files in os.walk(root / top):
             folders[:] = [name for name in folders if name[0] not in "._"]
             place = Path(folder).relative_to(root).as_posix()

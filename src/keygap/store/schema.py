@@ -4,6 +4,13 @@ The rows of ``tokens`` and of every layer's vectors are in the same order: sampl
 the run, then ascending positions, without padding. Image features that are not in the prompt (the
 keys of cross-attention layers) follow the tokens of their prompt. Each layer has only the rows of
 the tokens that are read there.
+
+``thumbnails`` has one row per image of a sample's prompt, and one per frame of a video. ``image``
+and ``frame`` are those of ``tokens``. ``picture`` is the image as WebP. The rows and columns of
+patches count through a grid: the one of the columns that begin with ``grid_``, and for patches of
+the role ``thumbnail``, which show the whole image more coarsely, the one of ``coarse_``. The edges
+of a grid are fractions of the image's height and width (``keygap.tokens.PatchGrid``). A grid that
+there is not, or whose place is not known, is null.
 """
 
 from __future__ import annotations
@@ -36,6 +43,24 @@ TOKENS_SCHEMA = pa.schema(
         ("frame", pa.int32()),  # -1 for a token of no video
         ("patch_row", pa.int32()),  # -1 for a token that is no patch
         ("patch_column", pa.int32()),
+    ]
+)
+GRID = (
+    *(("rows", pa.int32()), ("columns", pa.int32())),
+    *((edge, pa.float32()) for edge in ("top", "bottom", "left", "right")),
+)
+THUMBNAILS_SCHEMA = pa.schema(
+    [
+        ("sample_id", LABEL),
+        ("image", pa.int32()),
+        ("frame", pa.int32()),  # -1 for an image, and for a video whose frames are not known
+        ("picture", pa.binary()),
+        ("width", pa.int32()),  # of the picture
+        ("height", pa.int32()),
+        ("image_width", pa.int32()),  # of the image that it was made of
+        ("image_height", pa.int32()),
+        *((f"grid_{name}", kind) for name, kind in GRID),
+        *((f"coarse_{name}", kind) for name, kind in GRID),
     ]
 )
 

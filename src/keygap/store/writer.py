@@ -39,6 +39,7 @@ from keygap.store.run import (
     MANIFEST,
     PARTS,
     SAMPLES,
+    THUMBNAILS,
     TOKENS,
     VECTORS,
     extraction_file,
@@ -50,6 +51,8 @@ from keygap.store.schema import SAMPLES_SCHEMA
 
 OWN_FILES = (EXTRACTION, MANIFEST, SAMPLES, CHECKSUMS)
 SHOWN = 3  # damaged files that a message names
+# What an identity of an earlier keygap, which does not say it, stands for.
+EARLIER = {"thumbnails": False}
 
 logger = logging.getLogger("keygap")
 
@@ -62,11 +65,13 @@ class PartTables:
         samples: one row per sample, failed ones with their reason (``SAMPLES_SCHEMA``).
         tokens: one row per token (``TOKENS_SCHEMA``); None if every sample failed.
         vectors: one table per site and layer (``vectors_schema``).
+        thumbnails: one row per image (``THUMBNAILS_SCHEMA``); None if none are kept.
     """
 
     samples: pa.Table
     tokens: pa.Table | None
     vectors: Mapping[tuple[str, int], pa.Table]
+    thumbnails: pa.Table | None = None
 
 
 def write_part(root: Path, number: int, part: PartTables) -> dict[str, str]:
@@ -87,8 +92,9 @@ def write_part(root: Path, number: int, part: PartTables) -> dict[str, str]:
         vectors_folder(root, site, layer) / part_name(number): table
         for (site, layer), table in part.vectors.items()
     }
-    if part.tokens is not None:
-        files[root / TOKENS / part_name(number)] = part.tokens
+    for folder, table in ((TOKENS, part.tokens), (THUMBNAILS, part.thumbnails)):
+        if table is not None:
+            files[root / folder / part_name(number)] = table
     return {
         path.relative_to(root).as_posix(): write_table(path, table) for path, table in files.items()
     }
@@ -204,9 +210,9 @@ class StoreWriter:
                     f"{self.root} is not empty and holds no run: name another folder with --out"
                 )
             return
-        found = self._found_identity()
+        found = {**EARLIER, **self._found_identity()}
         for key in dict.fromkeys((*self.identity, *found)):  # in the order of what was asked
-            if self.identity.get(key) != found.get(key):
+            if self.identity.get(key, EARLIER.get(key)) != found.get(key):
                 raise UserError(
                     f"{self.root} holds another extraction: its {key} is {found.get(key)!r}, not "
                     f"{self.identity.get(key)!r}; name another folder with --out"
@@ -263,7 +269,8 @@ class StoreWriter:
     def _remove_misplaced(self) -> None:
         """Remove folders in the place of files, and files in the place of folders."""
         for name, is_wrong in (
-            (CHECKSUMS, Path.is_dir), (TOKENS, Path.is_file), (VECTORS, Path.is_file)
+            (CHECKSUMS, Path.is_dir), (TOKENS, Path.is_file), (VECTORS, Path.is_file),
+            (THUMBNAILS, Path.is_file),
         ):  # fmt: skip
             if is_wrong(self.root / name):
                 remove(self.root / name)
@@ -274,14 +281,15 @@ class StoreWriter:
 
     def _remove_temporary(self) -> None:
         left = [path for name in OWN_FILES for path in temporary_files(self.root, name)]
-        for folder in (self.root / TOKENS, *(self.root / VECTORS).glob("site=*/layer=*")):
+        folders = [self.root / TOKENS, self.root / THUMBNAILS]
+        for folder in (*folders, *(self.root / VECTORS).glob("site=*/layer=*")):
             left += temporary_files(folder, PARTS)
         for path in left:
             remove(path)
 
     def _remove_uncommitted(self) -> None:
         """Leave nothing of a run that committed nothing, unless something else is there."""
-        ours = (EXTRACTION, CHECKSUMS, TOKENS, VECTORS)
+        ours = (EXTRACTION, CHECKSUMS, TOKENS, VECTORS, THUMBNAILS)
         with suppress(OSError, UserError):
             if not {path.name for path in self.root.iterdir()} - {*ours, LOCK}:
                 for name in ours:

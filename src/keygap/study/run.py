@@ -126,6 +126,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
         layers=extraction.layers,
         sites=extraction.sites,
         batch_size=extraction.batch_size,
+        thumbnails=extraction.thumbnails,
     )
     measure_run(store, experiment)
     if experiment.answers and not all(is_whole(folder, name) for name in (ANSWERS, ACCURACY)):

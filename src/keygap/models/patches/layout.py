@@ -10,14 +10,16 @@ column.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isqrt, sqrt
 
 import numpy as np
 
 from keygap.benchmarks.sample import BadSample
+from keygap.models.patches.grids import around, centred
 from keygap.models.patches.views import View, tile_grid
+from keygap.tokens import PatchGrid
 
 PATCH, SEPARATOR, THUMBNAIL, PADDING = "", "separator", "thumbnail", "padding"
 _NO_ROWS = "the ends of an image's rows cannot be told from its patches"
@@ -26,11 +28,15 @@ _TILE = re.compile(r"row_(\d+)_col_(\d+)")
 
 @dataclass(frozen=True)
 class Places:
-    """Role, row and column of an image's positions, in the order of the prompt."""
+    """Role, row and column of an image's positions, in the order of the prompt.
+
+    ``grids`` says what rows and columns count through, by role.
+    """
 
     role: np.ndarray
     row: np.ndarray
     column: np.ndarray
+    grids: Mapping[str, PatchGrid] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def _laid_out(runs: Sequence[int], between: Sequence[str], facts: ImageFacts) ->
     if facts.row_ends:
         return _with_row_ends(count, facts)
     if facts.pixels and (size := _with_end_tokens(count, facts.pixels)):
-        return _rows(*size)
+        return _through(PatchGrid(*size), _rows(*size))
     return _of_views(runs, facts.views) if facts.views else _unknown(count)
 
 
@@ -126,6 +132,7 @@ def _joined(blocks: Sequence[Places]) -> Places:
         np.concatenate([block.role for block in blocks]),
         np.concatenate([block.row for block in blocks]),
         np.concatenate([block.column for block in blocks]),
+        {role: grid for block in blocks for role, grid in block.grids.items()},
     )
 
 
@@ -138,9 +145,9 @@ def _native(grid: tuple[int, int, int], runs: Sequence[int], row_ends: bool) -> 
             continue
         size = frames * rows // merge, columns // merge
         if count == size[0] * size[1]:
-            return _grid(*size)
+            return _through(PatchGrid(*size), _grid(*size))
         if row_ends and count == size[0] * (size[1] + 1):
-            return _rows(*size)
+            return _through(PatchGrid(*size), _rows(*size))
     if row_ends:
         raise BadSample(_NO_ROWS)
     return _unknown(count)
@@ -148,16 +155,18 @@ def _native(grid: tuple[int, int, int], runs: Sequence[int], row_ends: bool) -> 
 
 def _named_tiles(runs: Sequence[int], tiles: Sequence[re.Match[str] | None]) -> Places:
     blocks = []
+    rows = columns = 0
     for length, tile in zip(runs, tiles, strict=True):
         side = square_side(length)
         if not side:
             blocks.append(_unknown(length))
         elif tile is None:
-            blocks.append(_grid(side, side, THUMBNAIL))
+            blocks.append(_through(PatchGrid(side, side), _grid(side, side, THUMBNAIL), THUMBNAIL))
         else:
             top, left = ((int(number) - 1) * side for number in tile.groups())
             blocks.append(_grid(side, side, PATCH, top, left))
-    return _joined(blocks)
+            rows, columns = max(rows, top + side), max(columns, left + side)
+    return _through(PatchGrid(rows, columns), _joined(blocks)) if rows else _joined(blocks)
 
 
 def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
@@ -170,7 +179,7 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
     if all(view.whole for view in views):  # the whole image, at one or several sizes
         size = _patches(views[0], count)
         if size and (len(runs) == 1 or list(runs) == [size[1]] * size[0]):
-            return _without_padding(_grid(*size), views[0], size)
+            return _whole_view(views[0], size)
         return _unknown(count)
     each, rest = divmod(count, len(views))
     size = None if rest else _patches(views[0], each)
@@ -184,12 +193,23 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
     blocks = []
     for view in views:
         if view.whole:
-            block = _grid(rows, columns, THUMBNAIL)
+            blocks.append(_whole_view(view, size, THUMBNAIL))
         else:
             row, column = next(remaining)
             block = _grid(rows, columns, PATCH, row * rows, column * columns)
-        blocks.append(_without_padding(block, view, size))
-    return _joined(blocks)
+            blocks.append(_without_padding(block, view, size))
+    return _through(around(tiles, cells, size), _joined(blocks))
+
+
+def _whole_view(view: View, size: tuple[int, int], role: str = PATCH) -> Places:
+    """The places of a view of the whole image, and their grid."""
+    places = _without_padding(_grid(*size, role), view, size)
+    return _through(around([view], [(0, 0)], size), places, role)
+
+
+def _through(grid: PatchGrid, places: Places, role: str = PATCH) -> Places:
+    """The same places, whose rows and columns of a role count through a grid."""
+    return replace(places, grids={**places.grids, role: grid})
 
 
 def _without_padding(block: Places, view: View, size: tuple[int, int]) -> Places:
@@ -236,10 +256,9 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     if len(views) == 1:  # the base view alone: with at most one separator, or one after each row
         for ends in (0, 1):
             if size := _patches(views[0], count - ends):
-                base = _without_padding(_grid(*size), views[0], size)
-                return _joined([base, _separators(ends)])
+                return _joined([_whole_view(views[0], size), _separators(ends)])
         if size := _patches(views[0], count - isqrt(count)):
-            return _rows(*size)
+            return _through(around(views, [(0, 0)], size), _rows(*size))
     tiles = _tiles(views)
     if tiles is None:
         raise BadSample(_NO_ROWS)
@@ -256,7 +275,10 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
     if len(found) != 1 or not found[0][1] * found[0][2]:  # a thin image may leave no grid
         raise BadSample(_NO_ROWS)
     side, rows, columns = found[0]
-    return _joined([_grid(side, side, THUMBNAIL), _rows(rows, columns)])
+    base = _through(PatchGrid(side, side), _grid(side, side, THUMBNAIL), THUMBNAIL)
+    canvas = tiles[0] * side, tiles[1] * side
+    grid = centred((rows, columns), _unpadded(*canvas, shape), canvas, shape)
+    return _joined([base, _through(grid, _rows(rows, columns))])
 
 
 def _tiles(views: Sequence[View]) -> tuple[int, int] | None:

@@ -105,9 +105,9 @@ def _with_answer(
         "modality": np.full(count, "text"),
         "role": np.full(count, "answer"),
     }
-    return TokenLabels(
-        **{
-            name: np.concatenate([value, added.get(name, none)])
-            for name, value in vars(labels).items()
-        }
-    )
+    longer: dict[str, Any] = {
+        name: np.concatenate([value, added.get(name, none)])
+        for name, value in vars(labels).items()
+        if name != "grids"
+    }
+    return replace(labels, **longer)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keygap.models.patches.layout import ImageFacts, Places, places_of, square_side
 from keygap.models.prompting.image_inputs import image_of
-from keygap.tokens import TokenLabels
+from keygap.tokens import PatchGrid, TokenLabels
 
 SEPARATOR = "separator"
 
@@ -63,6 +63,7 @@ def label_prompt(
     role = np.where(is_visual, "", np.where(span >= 0, SEPARATOR, role)).astype(object)
     modality = np.full(size, "text", dtype=object)
     row, column, frame = (np.full(size, -1, np.int32) for _ in range(3))
+    grids = []
     for number, known in enumerate(facts):
         positions = np.flatnonzero(is_visual & (image == number))
         if isinstance(known, VideoFacts):
@@ -74,6 +75,7 @@ def label_prompt(
             places = places_of(runs, between, known)
         role[positions] = places.role
         row[positions], column[positions] = places.row, places.column
+        grids.append(places.grids)
     return TokenLabels(
         token_id=token_id,
         token=spelled.astype(str),
@@ -83,6 +85,7 @@ def label_prompt(
         frame=frame,
         patch_row=row,
         patch_column=column,
+        grids=tuple(grids),
     )
 
 
@@ -127,7 +130,7 @@ def frames_of(count: int, facts: VideoFacts) -> tuple[Places, np.ndarray]:
         values = [order // (rows * columns), place // columns, place % columns]
         frame, row, column = (np.append(value, [-1] * ends).astype(np.int32) for value in values)
         role[count - ends :] = SEPARATOR
-        return Places(role, row, column), frame
+        return Places(role, row, column, {"": PatchGrid(rows, columns)}), frame
     return Places(role, unknown, unknown.copy()), unknown.copy()
 
 
