@@ -258,8 +258,8 @@ def test_hostile_text_is_shown_and_not_run(page, run_folder):
     made.save(folder)
     text = kg.report(run_folder, out=folder).read_text()
     assert set(parsed(text).tags) == set(parsed(usual).tags)
-    assert "script" not in parsed(text).tags
-    assert parsed(text).tags.count("img") == parsed(usual).tags.count("img")
+    for tag in ("script", "img"):
+        assert parsed(text).tags.count(tag) == parsed(usual).tags.count(tag)
     shown = table_with(parsed(text), "statement", "verdict")
     assert set(shown["what"]) == {HOSTILE}
     for command in rows_table(parsed(text), "ratio")["command"]:
