@@ -48,7 +48,7 @@ GOLDEN = {
             f"Of 5 statements of {SOURCE}, 1 holds whatever is chosen: {SEPARATED} (in 100 % of "
             f"the choices); 1 fails whatever is chosen: {HUNDRED} (in < 1 % of the choices).",
             f"Whether the other 3 hold was a choice: {TENFOLD} (in 60 to 97 % of the choices), "
-            f"{ORDER} (a > b) (in 99 %) and {ORDER} (b > c) (in 40 %).",
+            "a above b (in 99 %) and b above c (in 40 %).",
         ],
     ),
     "none holds": (
@@ -113,9 +113,31 @@ def test_without_a_source_none_is_named():
     assert first.startswith("Of 1 statement, 1 holds whatever is chosen: ")
 
 
+def test_what_two_measures_say_is_told_apart():
+    mmd = table((SEPARATED, "a", 1.0, 1.0, 1.0), (ORDER, "a > b", 0.5, 0.4, 0.6))
+    both = pd.concat([mmd, mmd.assign(measure="jsd", share=0.99)])
+    assert sentences(both) == [
+        f"Of 4 statements, 2 hold whatever is chosen: {SEPARATED} (by MMD in 100 % and by JSD in "
+        "99 % of the choices).",
+        "Whether the other 2 hold was a choice: a above b (by MMD in 50 % and by JSD in "
+        "99 % of the choices).",
+    ]
+    both.loc[both["measure"] == "jsd", ["share", "share_low", "share_high"]] = 0.5
+    assert sentences(both)[0] == (
+        f"Of 4 statements, 1 holds whatever is chosen: {SEPARATED} (by MMD in 100 % of the "
+        "choices)."
+    )
+
+
+def test_comparisons_of_layers_are_left_to_the_table():
+    layers = table(("the last layer is above the first layer", "a", 1.0, 1.0, 1.0))
+    layers["statement"] = "last > first"
+    assert sentences(pd.concat([layers, GOLDEN["robust"][0]]), SOURCE) == GOLDEN["robust"][1]
+
+
 def test_a_long_list_is_cut():
-    many = table(*((f"clause {n}", "a", 0.5, 0.4, 0.6) for n in range(9)))
-    assert sentences(many)[1].endswith("clause 5 (in 50 %) and 3 others.")
+    many = table(*((f"clause {n}", "a", 0.5, 0.4, 0.6) for n in range(11)))
+    assert sentences(many)[1].endswith("clause 7 (in 50 %) and 3 others.")
 
 
 def test_text_from_outside_stays_on_one_line():

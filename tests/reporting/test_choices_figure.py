@@ -18,8 +18,8 @@ from matplotlib.text import Text
 from choices.simulated import PUBLISHED, choices_table
 from keygap.choices.tables import FACTORS
 from keygap.reporting import figures
-from keygap.reporting.choices_curve import Curve, curve_of, in_words, short
-from keygap.reporting.choices_figure import colours_of, fit, shaded, specification_curve
+from keygap.reporting.choices_curve import Curve, curve_of, short
+from keygap.reporting.choices_figure import colours_of, shaded, specification_curve
 
 HOSTILE = "org/<script>alert(1)</script>\"'&$x$\n\u202e-7b"
 
@@ -31,8 +31,14 @@ def style():
 
 
 @pytest.fixture(scope="module")
-def frame() -> pd.DataFrame:
+def weighted() -> pd.DataFrame:
+    """Three single heads count as one choice."""
     return choices_table().frame
+
+
+@pytest.fixture(scope="module")
+def frame(weighted) -> pd.DataFrame:
+    return weighted.assign(weight=1.0)
 
 
 def curve(frame: pd.DataFrame, measure: str = "mmd") -> Curve:
@@ -76,7 +82,7 @@ def test_points_are_the_sorted_numbers_of_the_table(frame, measure, number):
     expected = np.sort(own[number].to_numpy())
     at = (points[:, 0] / 100 * len(own) - 0.5).round().astype(int)
     assert (at[0], at[-1]) == (0, len(own) - 1)
-    assert np.diff(at).max() <= len(own) // 900 + 1
+    assert np.diff(at).max() <= len(own) // 900 + 2
     known = np.isfinite(expected[at])
     assert points[known, 1] == pytest.approx(expected[at][known])
     assert (points[~known, 1] == axes.get_ylim()[1]).all()
@@ -166,7 +172,7 @@ def test_shades_reach_from_white_to_the_colour():
 
 def test_marks_are_the_quantiles_and_link_to_their_rows(frame, drawn):
     own = frame[frame["measure"] == "mmd"].sort_values(["ratio", "row"])
-    ids = [own["row"].iloc[round(q * 5999)] for q in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)]
+    ids = [own["row"].iloc[n] for n in (0, 299, 1499, 2999, 4499, 5699, 5999)]
     buffer = io.StringIO()
     drawn.savefig(buffer, format="svg")
     assert re.findall(r'<a xlink:href="([^"]*)"', buffer.getvalue()) == [f"#row-{i}" for i in ids]
@@ -233,7 +239,7 @@ def tables() -> dict[str, tuple[pd.DataFrame, str]]:
     many = choices_table(
         {"mmd": 900}, models={f"organisation/model-{n}-7b": n / 9 for n in range(9)}
     )
-    wide = many.frame.assign(heads=[str(n % 32) for n in range(900)])
+    wide = many.frame.assign(heads=[str(n % 32) for n in range(900)], weight=1.0)
     hostile = choices_table({"mmd": 90, "jsd": 60}, models={HOSTILE: 0.1}).frame
     usual = choices_table({"mmd": 300, "jsd": 200}).frame
     return {
@@ -287,6 +293,50 @@ def test_names_of_levels_do_not_overlap():
         assert not any(one.overlaps(other) for other in boxes[number + 1 :])
 
 
+@pytest.mark.parametrize(("measure", "number"), [("mmd", "ratio"), ("jsd", "cross")])
+def test_heads_count_as_one_choice_as_if_others_were_there_three_times(weighted, measure, number):
+    own = weighted[weighted["measure"] == measure]
+    times = (3 * own["weight"]).round().astype(int)
+    assert set(times) == {1, 3}
+    copied = own.loc[own.index.repeat(times)].assign(weight=1.0)
+    one, other = curve(own, measure), curve(copied, measure)
+    for lane, same in zip(one.lanes(), other.lanes(), strict=True):
+        assert (lane.factor, lane.label) == (same.factor, same.label)
+        assert lane.shares == pytest.approx(same.shares)
+        assert lane.median == same.median
+    for q in (0.05, 0.5, 0.95):
+        for name in (f"{number}_low", "cross"):
+            assert one.by_column(one.rows[name], q) == pytest.approx(
+                other.by_column(other.rows[name], q), nan_ok=True
+            )
+    rows = [[c.rows["row"].iloc[at] for at in c.marked()] for c in (one, other)]
+    assert rows[0] == rows[1]
+    texts_of = [texts(specification_curve(each, PUBLISHED)) for each in (one, other)]
+    notes = [
+        "Single heads of a model count as one" in " ".join(t).replace("\n", " ") for t in texts_of
+    ]
+    assert notes == [True, False]
+
+
+def test_shares_of_infinite_ratios_count_single_heads_together(weighted):
+    own = weighted[weighted["measure"] == "mmd"]
+    infinite = own[np.isinf(own["ratio"])]
+    share = 100 * infinite["weight"].sum() / own["weight"].sum()
+    shown = texts(specification_curve(curve(own), PUBLISHED))
+    assert f"infinite: {len(infinite)} ({share:.1f} %)" in shown
+
+
+def test_a_few_rows_of_different_weight_are_as_wide_as_they_count(weighted):
+    own = weighted[(weighted["measure"] == "mmd") & np.isfinite(weighted["ratio"])].head(2)
+    own = own.assign(weight=[1.0, 0.25], heads=["mean", "1"], ratio=[5.0, 2.0])
+    found = curve(own)
+    (mean,) = [lane for lane in found.lanes() if lane.label == "mean of heads"]
+    assert len(mean.shares) == 150
+    assert mean.shares[:30] == pytest.approx(0)  # a fifth of the width
+    assert mean.shares[30:] == pytest.approx(1)
+    assert found.middles == pytest.approx([10, 60])
+
+
 def test_many_heads_share_a_line():
     table, _ = tables()["many models and heads"]
     heads = [lane for lane in curve(table).lanes() if lane.factor == "heads"]
@@ -320,37 +370,3 @@ def test_equal_tables_give_equal_figures(frame):
 def test_a_measure_without_choices_has_no_curve(frame):
     assert curve_of(frame[frame["measure"] == "mmd"], "jsd") is None
     assert curve_of(frame.assign(ratio=np.nan), "mmd") is None
-
-
-@pytest.mark.parametrize(
-    ("factor", "level", "words"),
-    [
-        ("heads", "12", "head 12"),
-        ("layer", "12", "layer 12"),
-        ("layer", "mean", "mean of layers"),
-        ("heads", "mean", "mean of heads"),
-        ("estimator", "joint_50_10", "joint 50-d, 10 bins"),
-        ("estimator", "histogram_100", "histogram, 100 bins"),
-        ("tokens", "5000", "5,000"),
-        ("model", "without_sinks", "without_sinks"),
-        ("outliers", "a_new_level", "a new level"),
-    ],
-)
-def test_levels_are_named_in_words(factor, level, words):
-    assert in_words(factor, level) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0123, "0.012"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234"), (np.inf, "∞"),
-     (2e7, "2.0e+07"), (np.nan, ""), (0.0, "0.000"), (-3.2, "-3.20")],
-)  # fmt: skip
-def test_numbers_have_about_three_digits(value, text):
-    assert short(value) == text
-
-
-def test_long_names_keep_both_ends():
-    assert fit("micro:linear") == "micro:linear"
-    assert fit("llava-hf/llava-1.5-7b-hf") == "llava-1.5-7b-hf"
-    assert fit("org/" + "a" * 20 + "b" * 20) == "a" * 10 + "…" + "b" * 10
-    assert "\n" not in fit(HOSTILE)

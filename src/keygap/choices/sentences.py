@@ -2,7 +2,8 @@
 
 A statement is *robust* if the 95 % interval of its share lies above 95 % of the choices for every
 model and benchmark, and *fails* if it lies below 5 % for every one. In between, whether it holds
-depends on what was chosen. Without an interval nothing is called either.
+depends on what was chosen. Without an interval nothing is called either. Comparisons of layers are
+in the table of statements and not in the sentences: they are no statements about modalities.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from keygap.text import one_line
 HOLDS, FAILS, CHOICE, BY_MODEL, NO_INTERVAL = (
     "robust", "fails", "a choice", "by model", "no interval",
 )  # fmt: skip
-MOST_LISTED = 6  # statements of one kind that a sentence lists
+ABOVE = " > "  # in a statement about two layers, and in the names of two models
+MOST_LISTED = 8  # clauses of one kind that a sentence lists
 LONGEST = 200  # characters of one statement
 _IDENTITY = ["statement", "measure", "what", "pair"]
 
@@ -30,12 +32,14 @@ class _Statement:
     """One statement over all models and benchmarks.
 
     Attributes:
-        what: the statement as a clause.
+        what: the statement as a clause; of an order of two models, their names.
+        measure: ``MMD`` or ``JSD`` where both have this statement, or else empty.
         shares: from the smallest to the largest, in percent.
         verdict: one of the above.
     """
 
     what: str
+    measure: str
     shares: str
     verdict: str
 
@@ -138,9 +142,10 @@ def _decided(groups: Mapping[str, Sequence[_Statement]]) -> str:
 def _over_models(statements: pd.DataFrame) -> list[_Statement]:
     """Every statement once, in the order of the table."""
     known = statements.dropna(subset="share")
-    pair = known["model"].where(known["model"].str.contains(" > ", regex=False), "")
+    known = known[~known["statement"].str.contains(ABOVE, regex=False)]
+    pair = known["model"].where(known["model"].str.contains(ABOVE, regex=False), "")
     found = []
-    for (_, _, what, names), own in known.assign(pair=pair).groupby(_IDENTITY, sort=False):
+    for (_, measure, what, names), own in known.assign(pair=pair).groupby(_IDENTITY, sort=False):
         verdicts = {verdict_of(row) for row in own.to_dict("records")}
         verdict = CHOICE
         if len(verdicts) == 1:
@@ -149,9 +154,11 @@ def _over_models(statements: pd.DataFrame) -> list[_Statement]:
             verdict = NO_INTERVAL
         elif CHOICE not in verdicts:
             verdict = BY_MODEL
-        text, both = one_line(what, LONGEST), one_line(names, LONGEST)
-        text += f" ({both})" if both not in text else ""
-        found.append(_Statement(text, _range(own["share"]), verdict))
+        text = one_line(str(names).replace(ABOVE, " above ") or what, LONGEST)
+        same = (known["what"] == what) & (pair == names)
+        several = known.loc[same, "measure"].nunique() > 1
+        by = str(measure).upper() if several else ""
+        found.append(_Statement(text, by, _range(own["share"]), verdict))
     return found
 
 
@@ -161,10 +168,16 @@ def _range(shares: pd.Series) -> str:
 
 
 def _listed(statements: Sequence[_Statement]) -> str:
-    """Statements with their shares of the choices."""
-    listed = [f"{one.what} (in {one.shares})" for one in statements[:MOST_LISTED]]
-    listed[0] = f"{listed[0][:-1]} of the choices)"
-    if (others := len(statements) - MOST_LISTED) > 0:
+    """Statements with their shares of the choices, each clause once."""
+    clauses: dict[str, list[_Statement]] = {}
+    for one in statements:
+        clauses.setdefault(one.what, []).append(one)
+    listed: list[str] = []
+    for what, same in [*clauses.items()][:MOST_LISTED]:
+        shares = (f"by {one.measure} in" if one.measure else "in" for one in same)
+        text = _and([f"{how} {one.shares}" for how, one in zip(shares, same, strict=True)])
+        listed.append(f"{what} ({text}{'' if listed else ' of the choices'})")
+    if (others := sum(map(len, [*clauses.values()][MOST_LISTED:]))) > 0:
         listed.append(counted(others, "other"))
     return _and(listed)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -27,7 +26,7 @@ from keygap.choices.tables import (
     read_choices,
     share_cell,
 )
-from keygap.reporting.choices_curve import PLACES, Curve, curve_of, in_words, short
+from keygap.reporting.choices_curve import PLACES, Curve, curve_of, in_words, quantile, short
 from keygap.reporting.choices_figure import specification_curve
 from keygap.store.results import is_recorded
 from keygap.store.run import CHOICES
@@ -191,25 +190,24 @@ def alternative_text(curve: Curve) -> str:
         curve: the sorted choices.
     """
     what = "ratio of MMD between and within modalities" if curve.measure == "mmd" else "JSD"
-    ends = np.quantile(curve.values, [0.05, 0.5, 0.95], method="nearest")
-    low, middle, high = (short(float(end)) for end in ends)
+    low, middle, high = (short(quantile(curve.values, curve.weights, q)) for q in (0.05, 0.5, 0.95))
     text = (
         f"Specification curve of {len(curve.values):,} choices sorted by {what}: half of them are "
         f"below {middle}, and nine in ten from {low} to {high}"
     )
-    return text + (f"; {curve.infinite:,} are infinite" if curve.infinite else "")
+    return text + (f"; {curve.is_infinite.sum():,} are infinite" if curve.is_infinite.any() else "")
 
 
 def _curve(
     curve: Curve, published: Mapping[str, Any], root: Path, anchors: set[str]
 ) -> CurveSection:
     marked = []
-    for position, quantile in curve.marked().items():
+    for position, percent_below in curve.marked().items():
         row = curve.rows["row"].iloc[position]
         anchor = f"row-{row}"
         marked.append(
             {
-                "quantile": quantile,
+                "quantile": percent_below,
                 "anchor": "" if anchor in anchors else anchor,
                 "command": f"keygap choices {shlex.quote(str(root))} --row {row}",
             }

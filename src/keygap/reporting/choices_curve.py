@@ -14,13 +14,14 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from keygap.choices.tables import FACTORS, levels_of
 
 NUMBERS = {"mmd": "ratio", "jsd": "cross"}  # what the choices of a measure are sorted by
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)  # percent, of the choices that have marks and links
 COLUMNS = 150  # of the matrix
+ROUNDING = 1e-9  # percent
 MOST_LEVELS = 12  # of a factor that have a line each; of more, single heads and layers share one
 PLACES = ("model", "benchmark", "site")  # varied like factors if there are several
 WORDS = {
@@ -52,6 +53,9 @@ class Lane:
 class Curve:
     """The choices of one measure, sorted.
 
+    Every row is as wide as it counts in shares (``weight``), so that the single heads of a model
+    are together as wide as one choice.
+
     Attributes:
         measure: ``mmd`` or ``jsd``.
         rows: of the table of choices, sorted by ``number``, with a new index.
@@ -72,41 +76,70 @@ class Curve:
         """The sorted numbers."""
         return self.rows[self.number].to_numpy(float)
 
-    @property
-    def infinite(self) -> int:
-        """How many numbers are infinite; they are the last."""
-        return int(np.isposinf(self.values).sum())
+    @cached_property
+    def weights(self) -> Float[np.ndarray, " n"]:
+        """What each row counts, in percent of all."""
+        weights = self.rows["weight"].to_numpy(float)
+        return 100 * weights / weights.sum()
 
     @property
-    def not_positive(self) -> int:
-        """How many numbers are not above 0, so that they have no logarithm; they are the first."""
-        return int((self.values <= 0).sum())
+    def is_weighted(self) -> bool:
+        """Whether some rows count less than others."""
+        return bool(np.ptp(self.weights) > 1e-9 * self.weights.max())
 
     @cached_property
-    def edges(self) -> Int[np.ndarray, " columns+1"]:
-        """Where each column of the matrix begins, and where the last one ends."""
+    def ends(self) -> Float[np.ndarray, " n"]:
+        """Where each row ends, in percent of all choices."""
+        return np.cumsum(self.weights)
+
+    @cached_property
+    def middles(self) -> Float[np.ndarray, " n"]:
+        """Where each row is drawn, in percent of all choices."""
+        return self.ends - self.weights / 2
+
+    @cached_property
+    def edges(self) -> Float[np.ndarray, " columns+1"]:
+        """Where each column of the matrix begins, and where the last one ends, in percent."""
         n = len(self.rows)
-        return np.linspace(0, n, min(COLUMNS, n) + 1).round().astype(int)
+        return np.linspace(0, 100, (n if n <= COLUMNS and not self.is_weighted else COLUMNS) + 1)
 
-    @cached_property
-    def column(self) -> Int[np.ndarray, " n"]:
-        """The column of every row."""
-        return np.repeat(np.arange(len(self.edges) - 1), np.diff(self.edges))
+    @property
+    def is_infinite(self) -> Bool[np.ndarray, " n"]:
+        """Which numbers are infinite; they are the last."""
+        return np.isposinf(self.values)
 
-    def percent(self, position: Int[np.ndarray, " n"] | int) -> Float[np.ndarray, " n"]:
-        """Where rows are drawn: the middle of their share of all choices, in percent."""
-        return 100 * (np.asarray(position) + 0.5) / len(self.rows)
+    @property
+    def is_not_positive(self) -> Bool[np.ndarray, " n"]:
+        """Which numbers are not above 0, so that they have no logarithm; they are the first."""
+        return self.values <= 0
 
     def by_column(self, values: pd.Series, q: float = 0.5) -> Float[np.ndarray, " columns"]:
         """A quantile of the values of the rows of every column; missing values are left out."""
-        return values.groupby(self.column).quantile(q, interpolation="nearest").to_numpy(float)
+        numbers, starts = values.to_numpy(float), self.ends - self.weights
+        found = []
+        for left, right in zip(self.edges[:-1], self.edges[1:], strict=True):
+            first, last = np.searchsorted(self.ends, (left + ROUNDING, right - ROUNDING))
+            rows = slice(first, last + 1)
+            inside = np.minimum(self.ends[rows], right) - np.maximum(starts[rows], left)
+            found.append(quantile(numbers[rows], inside, q))
+        return np.array(found)
+
+    def shares(self, has: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " columns"]:
+        """The share of every column that is of some rows."""
+        covered = np.cumsum(np.where(has, self.weights, 0.0))
+        at_edges = np.interp(self.edges, np.append(0, self.ends), np.append(0, covered))
+        return np.clip(np.diff(at_edges) / np.diff(self.edges), 0, 1)
+
+    def at(self, percent: Float[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+        """The rows up to which these shares of the choices reach."""
+        found = np.searchsorted(self.ends, np.asarray(percent) - ROUNDING)
+        return np.minimum(found, len(self.ends) - 1)
 
     def marked(self) -> dict[int, str]:
         """The position of the row at every quantile, with its quantiles in words."""
         found: dict[int, list[str]] = {}
-        for quantile in QUANTILES:
-            position = round(quantile / 100 * (len(self.rows) - 1))
-            found.setdefault(position, []).append(f"{quantile}")
+        for position, percent in zip(self.at(np.array(QUANTILES)), QUANTILES, strict=True):
+            found.setdefault(int(position), []).append(f"{percent}")
         return {position: ", ".join(names) + " %" for position, names in found.items()}
 
     def varied(self) -> list[str]:
@@ -137,11 +170,27 @@ class Curve:
             groups[f"each of {len(single)} {'heads' if name == 'heads' else 'layers'}"] = single
         lanes = []
         for label, same in groups.items():
-            has = own.isin(same)
-            shares = has.groupby(self.column).mean().to_numpy(float)
-            median = np.quantile(self.values[has], 0.5, method="nearest")
-            lanes.append(Lane(name, label, shares, float(median)))
+            has = own.isin(same).to_numpy(bool)
+            median = quantile(self.values[has], self.weights[has], 0.5)
+            lanes.append(Lane(name, label, self.shares(has), median))
         return lanes
+
+
+def quantile(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"], q: float) -> float:
+    """The smallest value up to which the weights reach a share; NaN if no value is known.
+
+    Args:
+        values: in any order; those that are NaN are left out.
+        weights: of the values.
+        q: the share.
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return float("nan")
+    order = known[np.argsort(values[known], kind="stable")]
+    reached = np.cumsum(weights[order])
+    at = np.searchsorted(reached, q * reached[-1] * (1 - 1e-9))
+    return float(values[order[at]])
 
 
 def curve_of(frame: pd.DataFrame, measure: str) -> Curve | None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from keygap.choices.tables import counted
-from keygap.reporting.choices_curve import PLACES, Curve, Lane, short
+from keygap.reporting.choices_curve import PLACES, Curve, Lane, quantile, short
 from keygap.reporting.figures import fitted
 from keygap.text import printable
 
@@ -32,7 +32,9 @@ PIXELS, GAP = 12, 5  # of a line of the matrix, and of the gap between factors
 MOST_POINTS = 900
 MOST_CHARACTERS = 22  # of the name of a level
 NORM = PowerNorm(0.6, vmin=0, vmax=1)  # shades: small shares are still told apart
+MOST_RANGE = 3e4  # from the smallest to the largest value that is drawn
 MOST_NAMED = 4  # models that the title names
+_BARS = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles that are drawn for each model
 NAMES = {"mmd": "ratio", "jsd": "JSD"}
 
 
@@ -102,15 +104,17 @@ def draw_curve(axes: Axes, curve: Curve, published: Mapping[str, Any]) -> None:
     _scale(axes, min(shown), max(shown), log)
     bottom, top = axes.get_ylim()
     ends = [curve.by_column(curve.rows[f"{curve.number}_{end}"]) for end in ("low", "high")]
-    steps = 100 * curve.edges / len(values)
     low, high = (np.clip(np.append(end, end[-1]), bottom, top) for end in ends)
-    axes.fill_between(steps, low, high, step="post", color=BAND, alpha=0.6, lw=0, label="interval")
-    n = min(MOST_POINTS, len(values))
-    at = np.linspace(0, len(values) - 1, n).round().astype(int)
+    axes.fill_between(
+        curve.edges, low, high, step="post", color=BAND, alpha=0.6, lw=0, label="interval"
+    )
+    at = np.arange(len(values))
+    if len(values) > MOST_POINTS:
+        at = np.unique(curve.at(np.linspace(0, 100, MOST_POINTS)))
     models = curve.rows["model"]
     palette = colours_of(models_of(curve))
     axes.scatter(
-        curve.percent(at), np.clip(values[at], bottom, top), s=5, lw=0, clip_on=False, zorder=3,
+        curve.middles[at], np.clip(values[at], bottom, top), s=5, lw=0, clip_on=False, zorder=3,
         c=[palette[model] for model in models.iloc[at]], label="choices",
     )  # fmt: skip
     _marks(axes, curve)
@@ -132,7 +136,7 @@ def _marks(axes: Axes, curve: Curve) -> None:
     at = np.array(list(curve.marked()))
     bottom, top = axes.get_ylim()
     marks = axes.scatter(
-        curve.percent(at), np.clip(curve.values[at], bottom, top), s=26, marker="D", lw=0.9,
+        curve.middles[at], np.clip(curve.values[at], bottom, top), s=26, marker="D", lw=0.9,
         facecolors="#FFFFFF", edgecolors=INK, clip_on=False, zorder=5, label="marks",
     )  # fmt: skip
     marks.set_urls([f"#row-{row}" for row in curve.rows["row"].iloc[at]])
@@ -140,18 +144,17 @@ def _marks(axes: Axes, curve: Curve) -> None:
 
 def _edges(axes: Axes, curve: Curve) -> None:
     """Say how many ratios are infinite or have no logarithm, and where they are."""
-    n = len(curve.values)
     bottom, top = axes.get_ylim()
     sides = (
-        (curve.infinite, 100 * (1 - curve.infinite / n), 100, top, "right", "infinite"),
-        (curve.not_positive, 0, 100 * curve.not_positive / n, bottom, "left", "not above 0"),
+        (curve.is_infinite, 100, top, "right", "infinite"),
+        (curve.is_not_positive, 0, bottom, "left", "not above 0"),
     )
-    for count, start, end, y, side, what in sides:
-        if not count:
+    for rows, edge, y, side, what in sides:
+        if not rows.any():
             continue
-        axes.axvspan(start, end, color="#F0E442", alpha=0.35, lw=0, zorder=0)
-        share = 100 * count / n
-        text = f"{what}: {count:,} ({share:.1f} %)"
+        share = curve.weights[rows].sum()
+        axes.axvspan(abs(edge - share), edge, color="#F0E442", alpha=0.35, lw=0, zorder=0)
+        text = f"{what}: {rows.sum():,} ({share:.1f} %)"
         at = (98.5, 0.93) if y == top else (1.5, 0.03)
         box = {"facecolor": "#FFFFFF", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
         axes.text(
@@ -171,14 +174,15 @@ def draw_values(axes: Axes, curve: Curve, published: Mapping[str, Any]) -> None:
         published: as in ``specification_curve``.
     """
     within = curve.rows[["image_image", "text_text"]].mean(axis=1)
-    x = curve.percent((curve.edges[:-1] + curve.edges[1:] - 1) / 2)
+    x = (curve.edges[:-1] + curve.edges[1:]) / 2
     drawn = ((curve.rows["cross"], "between", "-", "#777777"), (within, "within", "--", "#CCCCCC"))
     known = [values[values > 0].quantile([0.01, 0.99]) for values, *_ in drawn]
     marks = [published[name] for name in ("cross", "intra") if published.get(name)]
     shown = [*np.concatenate(known), *marks]
     if not np.isfinite(shown).any():
         shown = [0.1, 1.0]
-    _scale(axes, 0.6 * np.nanmin(shown), np.nanmax(shown), log=True)
+    top = np.nanmax(shown)  # a kernel that is too narrow gives values that are 0 but for noise
+    _scale(axes, max(0.6 * np.nanmin(shown), top / MOST_RANGE), top, log=True)
     for values, label, style, colour in drawn:
         low, middle, high = (curve.by_column(values, q) for q in (0.05, 0.5, 0.95))
         floor = axes.get_ylim()[0]
@@ -205,9 +209,9 @@ def _models(axes: Axes, main: Axes, curve: Curve) -> None:
     axes.set_ylim(bottom, top)
     axes.set_xlim(-0.7, len(models) - 0.3)
     for number, (model, colour) in enumerate(colours_of(models).items()):
-        own = curve.values[curve.rows["model"].to_numpy() == model]
-        ends = np.quantile(own, [0.05, 0.25, 0.5, 0.75, 0.95], method="nearest")
-        ends = np.clip(ends, bottom, top)
+        own = curve.rows["model"].to_numpy() == model
+        shown = [quantile(curve.values[own], curve.weights[own], q) for q in _BARS]
+        ends = np.clip(shown, bottom, top)
         axes.plot([number] * 2, ends[[0, 4]], color=colour, lw=1, solid_capstyle="butt")
         axes.plot([number] * 2, ends[[1, 3]], color=colour, lw=3.5, solid_capstyle="butt")
         axes.plot([number], ends[[2]], "o", ms=3.2, mfc="#FFFFFF", mec=colour, mew=0.9, zorder=4)
@@ -248,7 +252,9 @@ def draw_levels(axes: Axes, curve: Curve, lanes: Sequence[Lane]) -> None:
         axes.text(-0.02, y + PIXELS / 2, fit(lane.label), ha="right", **style)
         axes.text(1.03, y + PIXELS / 2, short(lane.median), **style)
         y += PIXELS
-    axes.imshow(np.concatenate(parts), extent=(0, 100, y, 0), aspect="auto")
+    axes.imshow(
+        np.concatenate(parts), extent=(0, 100, y, 0), aspect="auto", interpolation="nearest"
+    )
     axes.set_ylim(y, 0)
     axes.set_yticks([])
     axes.text(
@@ -279,7 +285,7 @@ def _horizontal(axes: Axes, curve: Curve, labelled: bool) -> None:
     axes.set_xlim(0, 100)
     at = list(curve.marked())
     axes.set_xticks([])
-    for x in curve.percent(np.array(at)):
+    for x in curve.middles[at]:
         axes.axvline(x, color="#56B4E9" if labelled else "#BBBBBB", lw=0.5, zorder=1, alpha=0.8)
     if labelled:
         ticks = [0, 5, 25, 50, 75, 95, 100]
@@ -362,6 +368,8 @@ def _notes(curve: Curve) -> str:
     text = "Band: 95 % interval over samples, median of a column. Diamonds: rows of the table."
     if len(curve.values) > MOST_POINTS:
         text += f" Points: {MOST_POINTS} of the choices, evenly."
+    if curve.is_weighted:
+        text += " Single heads of a model count as one choice together."
     if len(models := models_of(curve)) > 1:
         text += " By model: median, quartiles, and from 5 to 95 %."
     if len(models) > MOST_NAMED:
