@@ -119,7 +119,7 @@ def test_text_in_a_column_of_numbers_is_refused(table, tmp_path):
 
 def test_ids_are_of_the_levels_and_of_nothing_else(table):
     frame = table.frame
-    assert frame["row"].str.fullmatch("[0-9a-f]{10}").all()
+    assert frame["row"].str.fullmatch("[0-9a-f]{12}").all()
     assert frame["row"].is_unique
     shuffled = frame.sample(frac=1, random_state=0).assign(cross=0.0, connector="?", n_image=1)
     assert row_ids(shuffled) == shuffled["row"].tolist()

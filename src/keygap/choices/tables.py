@@ -198,14 +198,14 @@ def share_cell(row: Mapping[Any, Any]) -> str:
 
 
 def row_ids(frame: pd.DataFrame) -> list[str]:
-    """The id of every row: 10 hex digits of a SHA-256 of what was measured and of every level.
+    """The id of every row: 12 hex digits of a SHA-256 of what was measured and of every level.
 
     Args:
         frame: with the columns model, benchmark, site, measure and ``FACTORS``.
     """
     columns = (frame[name].astype(str) for name in _IDENTITY)
     return [
-        hashlib.sha256(json.dumps(levels).encode()).hexdigest()[:10]
+        hashlib.sha256(json.dumps(levels).encode()).hexdigest()[:12]
         for levels in zip(*columns, strict=True)
     ]
 

@@ -121,7 +121,7 @@ def _sample_text(run: Run, rows: pd.DataFrame) -> str:
     accuracy = float(run.accuracy["accuracy"].iloc[0])
     if math.isnan(accuracy):
         return f"Measured on {samples}; no answer could be scored."
-    return f"Measured on {samples}, of whose kind the model answers {accuracy:.0%} correctly."
+    return f"Measured on {samples}, of which the model answers {100 * accuracy:.0f} % correctly."
 
 
 def _not_said(probed: bool) -> str:
