@@ -52,8 +52,8 @@ class Group:
         if n_models > 1:
             every = len(self.models) == n_models
             where.append("all models" if every else ", ".join(self.models))
-        parts = [", ".join(self.what), *where]
-        return f"{text} ({'; '.join(filter(None, parts))})"
+        parts = [part for part in (", ".join(self.what), *where) if part]
+        return f"{text} ({'; '.join(parts)})" if parts else text
 
 
 @dataclass(frozen=True)

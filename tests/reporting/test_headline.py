@@ -1,0 +1,169 @@
+"""The first screen of a report: golden sentences for every rule, numbers that claim no more."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from keygap.reporting.headline import headline, verdicts
+from keygap.reporting.notes import notes_of
+from keygap.reporting.numbers import least_p, near_zero, p_value
+from keygap.reporting.run import Run, read_run
+
+
+@pytest.fixture(scope="module")
+def measured(two_sites) -> Run:
+    return read_run(two_sites)
+
+
+def changed(run: Run, accuracy: float | None = 0.9, **values: Any) -> Run:
+    """A run with a single row at layer 3 of ``k_proj`` whose columns have given values."""
+    frame = run.table.frame
+    row = frame[(frame["rung"] == "between") & (frame["head"] == "all") & (frame["confound"] == "")]
+    fixed: dict[str, Any] = {
+        "model": "m", "site": "k_proj", "layer": 3, "contrast": "image_text", "n_samples": 200,
+        "mmd2": 0.3, "mmd2_ci_low": 0.28, "mmd2_ci_high": 0.32, "ratio": 2.0, "ratio_ci_low": 1.8,
+        "ratio_ci_high": 2.2, "highest": "text_vocabulary", "jsd_nats": 0.4,
+    }  # fmt: skip
+    own = row.head(1).assign(**{**fixed, **values})
+    kind = own.assign(contrast="text_vocabulary", rung="kind", mmd2=0.15, ratio=np.nan)
+    table = dataclasses.replace(run.table, frame=pd.concat([own, kind], ignore_index=True))
+    scored = None
+    if accuracy is not None:
+        scored = pd.DataFrame({"rule": ["all"], "correct": [9], "total": [10]})
+        scored["accuracy"] = accuracy
+    manifest = {**run.manifest, "model": "m", "benchmark": "b"}
+    return Run(run.root, manifest, table, None, scored)
+
+
+FAR = (
+    "Image and text are farther apart than the two most distant kinds of token inside one modality "
+    "(text_vocabulary): their MMD² is 2.00 times (95 % intervals from 1.80 to 2.20) as large, at "
+    "layer 3."
+)
+GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "far": ({}, f"{FAR} Measured on 200 samples, of which the model answers 90 % correctly.", []),
+    "few samples": (
+        {"n_samples": 20},
+        f"{FAR} Measured on 20 samples, of which the model answers 90 % correctly.",
+        ["20 samples are few: below 30, intervals are rough."],
+    ),
+    "an interval that spans 1": (
+        {"ratio": 1.1, "ratio_ci_low": 0.9, "ratio_ci_high": 1.3},
+        "Image and text are not told apart more than the two most distant kinds of token inside "
+        "one modality (text_vocabulary): their MMD² is 1.10 times (95 % intervals from 0.90 to "
+        "1.30) as large, at layer 3. Measured on 200 samples, of which the model answers 90 % "
+        "correctly.",
+        [
+            "At layer 3 the interval of the ratio includes 1: there the gap is not told from a "
+            "distance inside one modality."
+        ],
+    ),
+    "nearer": (
+        {"ratio": 0.5, "ratio_ci_low": 0.4, "ratio_ci_high": 0.6},
+        "Image and text are nearer to each other than the two most distant kinds of token inside "
+        "one modality (text_vocabulary): their MMD² is 0.50 times (95 % intervals from 0.40 to "
+        "0.60) as large, at layer 3. Measured on 200 samples, of which the model answers 90 % "
+        "correctly.",
+        [],
+    ),
+    "no comparator": (
+        {"ratio": math.nan, "ratio_ci_low": math.nan, "ratio_ci_high": math.nan},
+        "Image and text are 0.300 apart in MMD² at layer 3; nothing inside one modality was "
+        "measured beside it, so this size cannot be judged. Measured on 200 samples, of which the "
+        "model answers 90 % correctly.",
+        [],
+    ),
+    "saturated": (
+        {"jsd_nats": math.log(2)},
+        f"{FAR} Measured on 200 samples, of which the model answers 90 % correctly.",
+        [
+            "At layer 3 the JSD is saturated in 2 components: it says that the sides can be told "
+            "apart, and not how far apart they are."
+        ],
+    ),
+    "not scored": (
+        {"accuracy": None},
+        f"{FAR} Measured on 200 samples; answers were not scored.",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_sentences(measured, case):
+    values, sentence, cautions = GOLDEN[case]
+    found = verdicts([changed(measured, **values)], [False])
+    assert [(one.title, one.sentence, one.cautions) for one in found] == [
+        ("m on b, k_proj", sentence, cautions)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("probed", "said"),
+    [(True, "Text bias was measured too"), (False, "Text bias was not measured here")],
+)
+def test_what_does_not_follow_depends_on_whether_bias_was_measured(measured, probed, said):
+    (found,) = verdicts([changed(measured)], [probed])
+    assert found.not_said.startswith("A distance does not say that the model overlooks its image")
+    assert said in found.not_said
+
+
+def test_identical_prompts_are_a_caution(measured):
+    run = changed(measured)
+    run.__dict__["identical_prompts"] = True  # a cached property, as a store would give it
+    (found,) = verdicts([run], [False])
+    assert found.cautions == [
+        "All prompts have the same text, so text tokens are copies of each other."
+    ]
+    assert not measured.identical_prompts  # of real questions
+
+
+def test_the_first_table_has_at_most_seven_columns_and_the_numbers_of_gap_csv(measured):
+    rows = headline([measured])
+    assert len(rows) == 2 * 2
+    assert all(len(row) <= 7 for row in rows)
+    frame = measured.table.main
+    gaps = frame[(frame["rung"] == "between") & (frame["head"] == "all")]
+    for row, own in zip(rows, gaps.to_dict("records"), strict=True):
+        assert row["gap"].startswith(f"{own['mmd2']:.3f} ({own['mmd2_ci_low']:.3f} to")
+        assert row["ratio"].startswith(f"{own['ratio']:.2f} (")
+
+
+def test_notes_are_one_line_for_each_reason(measured):
+    notes = (
+        "m, k_proj, layer 0: no image_sink: no image token receives 5 times its share",
+        "m, k_proj, layer 3: no image_sink: no image token receives 5 times its share",
+        "m, k_proj, layer 0: caution, text_text: a: 100 samples, only 62 of them different: x",
+        "m, k_proj, layer 0: caution, text_text: b: 100 samples, only 61 of them different: x",
+        "something without a place {and} braces",
+    )
+    run = dataclasses.replace(measured, table=dataclasses.replace(measured.table, notes=notes))
+    found = notes_of([run])
+    assert found.skipped == [
+        "no image token receives 5 times its share (image_sink; k_proj at layers 0, 3)",
+        "something without a place {and} braces",
+    ]
+    assert found.cautions == [
+        "100 samples, only 61 to 62 of them different: x (text_text (a), text_text (b); k_proj at "
+        "layer 0)"
+    ]
+
+
+def test_a_p_value_that_no_swap_reached_is_a_bound():
+    assert p_value(1 / 1001, 1000) == "≤ 0.001"
+    assert p_value(2 / 1001, 1000) == "0.002"
+    assert p_value(0.04) == "0.04"
+    assert p_value(math.nan, 10) == ""
+
+
+def test_a_number_inside_its_null_band_is_0(measured):
+    assert near_zero(-0.0002, -0.0004, 0.0003) == "0 ± 0.0004"
+    assert near_zero(0.25, -0.0004, 0.0003) == "0.2500"
+    swaps = least_p(measured.table.statistics)
+    assert swaps[("k_proj", 0)] == max(20, 40 * 2)  # 40 for each of two layers
