@@ -86,7 +86,11 @@ def test_more_than_one_bad_row_in_twenty_stops_the_run(monkeypatch, capsys, tmp_
     assert line in said
     assert not (tmp_path / "run").exists()
     fixtures.write_bench_tsv(path, [*rows, fixtures.bench_row(19, "cn")])  # 1 of 20 is 5 %
-    assert keygap(monkeypatch, capsys, *arguments)[0] == 0
+    assert keygap(monkeypatch, capsys, *arguments, "--no-thumbnails")[0] == 0
+    assert not (tmp_path / "run/thumbnails").exists()
+    status, _, said = keygap(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert "its thumbnails is False, not True" in said
 
 
 @pytest.mark.parametrize("command", ["measure", "project"])

@@ -13,6 +13,8 @@ from keygap.contrasts.own import OwnContrast, Selection
 from keygap.reporting import page
 from made import as_of_keygap_0_1
 
+from .explored import looked_at
+
 SITES = ["k_proj", "key"]
 
 
@@ -40,6 +42,13 @@ def two_sites(vlm, easy_vqa, tmp_path_factory) -> Path:
     table.save(folder)
     kg.project(store, tokens=100, perplexity=5).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def explored(tmp_path_factory) -> Path:
+    """A run of two sites and layers that the explorer shows."""
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    return looked_at("qwen2_vl", folder, layers=[0, 1], sites=["k_proj", "key"])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ the test that opened it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,28 @@ def pictured(number: int, size: tuple[int, int] = (64, 48)) -> Sample:
     return Sample(f"s{number:02}", (image,), question, image_then_question(question), "yes")
 
 
-def looked_at(family: str, folder: Path, **options: Any) -> Path:
-    """A measured and projected run of a tiny model of a family, at two layers."""
+def looked_at(
+    family: str,
+    folder: Path,
+    layers: Sequence[int] = (1,),
+    sites: Sequence[str] = ("key",),
+    **options: Any,
+) -> Path:
+    """A measured and projected run of a tiny model of a family."""
     vlm = wrap(*BY_FAMILY[family].build(), name=f"tiny {family}")
     samples = [pictured(number) for number in range(24)]
-    store = kg.extract(
-        vlm, bench_of(samples), folder, layers=[0, 1], sites=["k_proj", "key"], **options
-    )
-    kg.measure(
-        store, sites=["key"], contrasts=["image_text"], n_permutations=9, n_bootstraps=9
-    ).save(folder)
-    kg.project(store, tokens=100, perplexity=8).save(folder)
+    store = kg.extract(vlm, bench_of(samples), folder, layers=layers, sites=sites, **options)
+    computed(store, tokens=100, perplexity=8)
     return folder
+
+
+def computed(store: kg.Store, **options: Any) -> None:
+    """Compute what a report needs and the tests do not look at in few steps, and the projection."""
+    few: dict[str, Any] = {"contrasts": ["image_text"], "n_permutations": 9, "n_bootstraps": 9}
+    site, layer = store.site_layers()[-1]
+    kg.measure(store, sites=[site], layers=[layer], **few).save(store.root)
+    if options:
+        kg.project(store, **options).save(store.root)
 
 
 def reported(*folders: Path, out: Path | None = None) -> Path:

@@ -17,7 +17,7 @@ from keygap.models.load import wrap
 from made import bench_of
 from models.zoo import BY_FAMILY
 
-from .explored import BROWSER, Looker, looked_at, opened, reported
+from .explored import BROWSER, Looker, computed, looked_at, opened, reported
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on PATH")
@@ -33,18 +33,13 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return looked_at("qwen2_vl", tmp_path_factory.mktemp("explored") / "run")
+def report(explored):
+    return reported(explored)
 
 
 @pytest.fixture(scope="module")
-def report(run):
-    return reported(run)
-
-
-@pytest.fixture(scope="module")
-def projection(run) -> pd.DataFrame:
-    frame = pd.read_parquet(run / "projection.parquet")
+def projection(explored) -> pd.DataFrame:
+    frame = pd.read_parquet(explored / "projection.parquet")
     return frame.astype(dict.fromkeys(("sample_id", "modality", "role"), str))
 
 
@@ -70,7 +65,7 @@ def alone(points: np.ndarray, rows: pd.Index) -> int:
     return int(rows[int(gaps.min(1)[rows].argmax())])
 
 
-def test_pointing_at_a_word_shows_it_in_its_prompt(looker, there, run):
+def test_pointing_at_a_word_shows_it_in_its_prompt(looker, there, explored):
     points = looker.screen(there)
     row = alone(points, there.index[there["modality"] == "text"])
     looker.page.mouse.move(*points[row])
@@ -80,7 +75,7 @@ def test_pointing_at_a_word_shows_it_in_its_prompt(looker, there, run):
     assert facts["position"] == str(token["position"])
     assert facts["kind"] == f"text token, role {token['role']}"
     assert facts["attention"].startswith(f"{token['attention']:.2f} × the even share")
-    prompt = kg.Store(run).tokens.query("sample_id == @token.sample_id")
+    prompt = kg.Store(explored).tokens.query("sample_id == @token.sample_id")
     words = looker.page.locator(".prompt .word").all_inner_texts()
     shown = prompt[prompt["modality"] == "text"]
     for spelled in set(shown["token"]) & {"thing", "number", "is"}:
@@ -93,7 +88,7 @@ def test_pointing_at_a_word_shows_it_in_its_prompt(looker, there, run):
     assert "image" in looker.page.locator(".prompt small").all_inner_texts()
 
 
-def test_pointing_at_a_patch_outlines_it_on_its_image(looker, there, run):
+def test_pointing_at_a_patch_outlines_it_on_its_image(looker, there, explored):
     points = looker.screen(there)
     row = alone(points, there.index[there["modality"] == "image"])
     looker.page.mouse.move(*points[row])
@@ -101,7 +96,7 @@ def test_pointing_at_a_patch_outlines_it_on_its_image(looker, there, run):
     assert looker.facts()["patch"] == (
         f"row {token['patch_row']}, column {token['patch_column']} (from 0)"
     )
-    kept = kg.Store(run).thumbnails.query("sample_id == @token.sample_id").iloc[0]
+    kept = kg.Store(explored).thumbnails.query("sample_id == @token.sample_id").iloc[0]
     image = looker.page.locator(".pictures img")
     shown = base64.b64decode(image.get_attribute("src").partition(",")[2])
     assert shown == kept["picture"]
@@ -167,8 +162,7 @@ def test_a_token_of_a_video_shows_its_frame(browser, tmp_path):
     prompt = (Piece("video"), Piece("text", text="what moves here?"))
     samples = [Sample(f"s{n:02}", (), "what?", prompt, videos=(film,)) for n in range(8)]
     store = kg.extract(vlm, bench_of(samples), tmp_path / "run", layers=[1])
-    kg.measure(store, contrasts=["image_text"], n_permutations=9, n_bootstraps=9).save(store.root)
-    kg.project(store, tokens=60, perplexity=5).save(store.root)
+    computed(store, tokens=60, perplexity=5)
     with opened(browser, reported(store.root)) as page:
         looker = Looker(page)
         page.click("text=More filters")

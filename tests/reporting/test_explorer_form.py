@@ -16,7 +16,7 @@ from keygap.store import save_results
 from made import made_vectors
 from store.made import run_of
 
-from .explored import BROWSER, Looker, looked_at, opened, reported
+from .explored import BROWSER, Looker, computed, looked_at, opened, reported
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on PATH")
@@ -42,13 +42,8 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return looked_at("qwen2_vl", tmp_path_factory.mktemp("explored") / "run")
-
-
-@pytest.fixture(scope="module")
-def report(run):
-    return reported(run)
+def report(explored):
+    return reported(explored)
 
 
 @pytest.fixture
@@ -83,9 +78,9 @@ def test_every_control_can_be_reached_with_the_tab_key(looker):
     assert wanted <= set(found)
 
 
-def test_keys_alone_find_select_and_export(looker, run):
+def test_keys_alone_find_select_and_export(looker, explored):
     """Without a pointer: a word is searched, a token looked at and selected, and a file saved."""
-    order = kg.Store(run).tokens
+    order = kg.Store(explored).tokens
     tab_to(looker, "place")
     looker.press("ArrowDown")  # to the second place
     assert looker.page.input_value("select[name=place]") == "1"
@@ -104,7 +99,7 @@ def test_keys_alone_find_select_and_export(looker, run):
     assert later > at
     looker.press("PageDown")
     third = looker.facts()
-    samples = kg.Store(run).samples["sample_id"].tolist()
+    samples = kg.Store(explored).samples["sample_id"].tolist()
     assert samples.index(third["sample"]) > samples.index(second["sample"])
     assert looker.page.locator('[data-part="status"]').inner_text().endswith("even share")
     looker.press("[")
@@ -125,8 +120,10 @@ def test_keys_alone_find_select_and_export(looker, run):
     assert "Point at a token" in looker.text("card")
 
 
-def test_arrows_move_in_their_direction(looker, run):
-    frame = pd.read_parquet(run / "projection.parquet").query("site == 'k_proj' and layer == 0")
+def test_arrows_move_in_their_direction(looker, explored):
+    frame = pd.read_parquet(explored / "projection.parquet").query(
+        "site == 'k_proj' and layer == 0"
+    )
     frame = frame.astype({"sample_id": str}).set_index(["sample_id", "position"])
 
     def here() -> pd.Series:
@@ -222,9 +219,9 @@ def test_a_run_without_thumbnails_says_so(browser, tmp_path):
         assert opening.locator(".pictures img").count() == 0
 
 
-def test_a_projection_of_an_earlier_keygap_is_shown_without_what_it_lacks(browser, run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    frame = pd.read_parquet(run / "projection.parquet")
+def test_a_projection_of_an_earlier_keygap_says_what_it_lacks(browser, explored, tmp_path):
+    shutil.copytree(explored, tmp_path / "run")
+    frame = pd.read_parquet(explored / "projection.parquet")
     old = frame.drop(columns=["pc_1", "pc_2", "attention", "image", "frame"])
     save_results(tmp_path / "run", {"projection.parquet": pa.Table.from_pandas(old)})
     with opened(browser, reported(tmp_path / "run")) as opening:
@@ -244,8 +241,7 @@ def test_hostile_text_changes_nothing_but_its_own_text(browser, tmp_path):
     vectors.labels.loc[text, "token"] = [HOSTILE[n % len(HOSTILE)] for n in range(text.sum())]
     run_of(vectors, tmp_path / "run", [0])
     store = kg.Store(tmp_path / "run")
-    kg.measure(store, contrasts=["image_text"], n_permutations=9, n_bootstraps=9).save(store.root)
-    kg.project(store, tokens=60, perplexity=5).save(store.root)
+    computed(store, tokens=60, perplexity=5)
     with opened(browser, reported(store.root)) as page:
         looker = Looker(page)
         title = page.title()
@@ -283,7 +279,7 @@ def test_many_points_are_panned_without_jerks(browser, tmp_path):
     vectors = made_vectors(samples=360, pictures=(49,), words=7)
     run_of(vectors, tmp_path / "run", [0])
     store = kg.Store(tmp_path / "run")
-    kg.measure(store, contrasts=["image_text"], n_permutations=9, n_bootstraps=9).save(store.root)
+    computed(store)
     labels = store.vectors("k_proj", 0).labels
     rng = np.random.default_rng(0)
     frame = labels.assign(site="k_proj", layer=0).drop(columns=["subject", "language"])

@@ -34,6 +34,9 @@ def test_defaults_are_filled_in(tmp_path):
     experiment = read_experiment(path)
     assert experiment.extraction.samples == 200
     assert experiment.extraction.layers == ["first", "middle", "last"]
+    assert experiment.extraction.thumbnails
+    path.write_text(GOOD + "extraction: {thumbnails: false}\n")
+    assert not read_experiment(path).extraction.thumbnails
 
 
 @pytest.mark.parametrize(
