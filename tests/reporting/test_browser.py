@@ -58,7 +58,7 @@ def report(run_folder: Path) -> Path:
 def test_the_page_writes_nothing_to_the_console(report: Path, tmp_path: Path) -> None:
     document, said = opened(report, tmp_path / "profile")
     assert said == []
-    assert "The gap and its ladder" in document
+    assert "In short" in document
 
 
 def test_a_message_of_the_browser_would_be_seen(report: Path, tmp_path: Path) -> None:

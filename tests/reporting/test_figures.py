@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from keygap.contrasts import CONTRASTS
 from keygap.measurement.tables import GapTable
-from keygap.reporting import Run, figures, read_run, shape
+from keygap.reporting import Run, figures, heads, read_run, shape
 from keygap.reporting.run import contrasts_of
 
 
@@ -30,7 +30,7 @@ def heading(figure: Figure) -> str:
 
 @pytest.mark.parametrize("site", ["k_proj", "key"])
 def test_every_figure_names_its_site(run: Run, site: str) -> None:
-    drawn = [f(run, site) for f in (figures.heads, figures.jsd_profile, figures.gap_by_layer)]
+    drawn = [f(run, site) for f in (heads.heads, figures.jsd_profile, figures.gap_by_layer)]
     for figure in (*drawn, shape.figure(run, site, "image_text")):
         assert heading(figure).endswith(f"micro:linear on easy-vqa, {site}")
     for draw_all in (figures.ladder, figures.projections):

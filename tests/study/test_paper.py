@@ -113,12 +113,14 @@ def test_the_experiment_of_the_repository_runs_whole(tmp_path: Path) -> None:
 def test_the_report_has_the_comparison(study: Path) -> None:
     page = (study / "report.html").read_text()
     section = page[page.index("Between modalities and within one modality") :]
-    section = section[: section.index("<figure>")]
+    section = section[: section.index('<section id="figures"')]
     table = pd.read_csv(study / "gap.csv", dtype={"head": str})
     table = table[(table["head"] == "all") & table["confound"].isna()]
     assert section.count("<td>0 of 30</td>") == 2
     for row in table.to_dict("records"):
         value, low, high = (fixed(row[key], 4) for key in ("mmd2", "mmd2_ci_low", "mmd2_ci_high"))
+        if row["mmd2_null_low"] <= row["mmd2"] <= row["mmd2_null_high"]:
+            value = f"0 ± {max(abs(row['mmd2_null_low']), abs(row['mmd2_null_high'])):.4f}"
         assert f"<td>{value} ({low} to {high})<br>{row['mmd']:.3f}</td>" in section
     for manifest in (Store(folder).manifest for folder in study.glob("micro-*")):
         assert manifest["connector"].replace(">", "&gt;") in section
@@ -140,12 +142,12 @@ def test_failures_and_unscored_questions_are_in_the_report(study: Path) -> None:
 def test_a_report_made_later_has_the_published_numbers_too(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "study")
     folders = sorted((tmp_path / "study").glob("micro-linear-*"))[:2]
-    assert "arXiv 2510.26721" in kg.report(*folders).read_text()
-    assert "arXiv 2510.26721" in kg.report(folders[0]).read_text()
+    assert "Comparison with arXiv 2510.26721" in kg.report(*folders).read_text()
+    assert "Comparison with arXiv 2510.26721" in kg.report(folders[0]).read_text()
     (tmp_path / "study/study.yaml").unlink()
     page = kg.report(*folders).read_text()
     assert "Between modalities" in page
-    assert "arXiv 2510.26721" not in page
+    assert "Comparison with arXiv 2510.26721" not in page
     assert "Between modalities" not in kg.report(folders[0]).read_text()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -58,16 +59,20 @@ def saved(figure: Figure, root: Path, name: str) -> dict[str, str]:
     return {"name": name, "data": f"data:image/png;base64,{data}", "svg": found["svg"].decode()}
 
 
-def inline(drawing: str, alt: str, prefix: str) -> str:
+def inline(drawing: str, alt: str, prefix: str, titles: Mapping[str, str] | None = None) -> str:
     """An SVG file as a part of an HTML page, whose links lead to rows of the page.
 
     Args:
         drawing: an SVG that matplotlib wrote, so that all text in it is escaped.
         alt: what it shows.
         prefix: of every name in it, so that no two drawings of a page share one.
+        titles: what groups of the drawing show when pointed at, by their names.
     """
     for pattern, other in _INLINE:
         drawing = pattern.sub(other, drawing)
+    for name, title in (titles or {}).items():
+        group = f'<g id="{name}">'
+        drawing = drawing.replace(group, f"{group}<title>{escape(title)}</title>", 1)
     drawing = _NAMES.sub(rf"\g<1>{prefix}", drawing)
     drawing = _PAPER.sub("var(--paper)", _INK.sub("var(--ink)", drawing))
     return drawing.replace("<svg ", f'<svg role="group" aria-label="{escape(alt)}" ', 1)

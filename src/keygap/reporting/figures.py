@@ -22,6 +22,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from keygap.reporting.run import Run, contrasts_of
 from keygap.text import printable
@@ -226,27 +227,33 @@ def _scatter(axes: Axes, part: pd.DataFrame, labels: dict[str, str]) -> None:
 
 
 def gap_by_layer(run: Run, site: str) -> Figure:
-    """MMD squared by layer with its interval, one line per contrast.
+    """MMD squared by layer with its interval: a point per layer and contrast.
 
-    The shaded band of a contrast between modalities is its null distribution. A hollow point is a
-    contrast with a single word on one side.
+    Points are joined only where the layers are neighbours, because nothing was measured between the
+    others. The grey bars of a contrast between modalities are its null distribution. A hollow point
+    is a contrast with a single word on one side.
     """
     figure, grid = canvas(1, 1, 6.4, 3.4)
     axes: Axes = grid[0, 0]
     table = _all_heads(run, site)
+    for contrast in contrasts_of([run], "between"):
+        null = table[table["contrast"] == contrast]
+        middle = (null["mmd2_null_low"] + null["mmd2_null_high"]) / 2
+        half = (null["mmd2_null_high"] - null["mmd2_null_low"]) / 2
+        axes.errorbar(
+            null["layer"], middle, yerr=half, fmt="_", ms=14, mew=3, elinewidth=9,
+            color="#999999", label=f"{contrast}, labels swapped (95 %)", zorder=1,
+        )  # fmt: skip
     for contrast, colour in colours_of([run]).items():
         part = table[table["contrast"] == contrast].sort_values("layer")
         if not part.empty:
-            _line(axes, part, contrast, colour)
-    for contrast in contrasts_of([run], "between"):
-        null = table[table["contrast"] == contrast]
-        axes.fill_between(
-            null["layer"], null["mmd2_null_low"], null["mmd2_null_high"],
-            color="#000000", alpha=0.35, lw=0.8, label=f"{contrast}, labels swapped (95 %)",
-        )  # fmt: skip
+            _points(axes, part, contrast, colour)
     if (table["rung"] == "single").any():
         label = fitted(SINGLE, 2.2)
         axes.plot([], [], "o", ms=3, color="#555555", mfc="#FFFFFF", label=label)
+    axes.set_xticks(sorted(table["layer"].unique()) if table["layer"].nunique() <= 12 else [])
+    if table["layer"].nunique() > 12:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("layer")
     axes.set_ylabel("MMD²")
     named(figure, run, site, "MMD² by layer, all heads")
@@ -254,47 +261,17 @@ def gap_by_layer(run: Run, site: str) -> Figure:
     return figure
 
 
-def _line(axes: Axes, part: pd.DataFrame, contrast: str, colour: str) -> None:
-    """Draw one contrast over layers."""
-    axes.plot(part["layer"], part["mmd2"], "o-", ms=3, color=colour, label=contrast)
+def _points(axes: Axes, part: pd.DataFrame, contrast: str, colour: str) -> None:
+    """Draw one contrast over layers; neighbouring layers are joined."""
+    layers, values = part["layer"].to_numpy(), part["mmd2"].to_numpy()
+    axes.errorbar(
+        layers, values, yerr=_errors(part), fmt="o", ms=4, elinewidth=1, color=colour,
+        label=contrast, zorder=3,
+    )  # fmt: skip
+    for end in np.flatnonzero(np.diff(layers) == 1) + 1:
+        axes.plot(layers[end - 1 : end + 1], values[end - 1 : end + 1], "-", lw=1, color=colour)
     single = part[part["rung"] == "single"]
-    axes.plot(single["layer"], single["mmd2"], "o", ms=3, color=colour, mfc="#FFFFFF")
-    low, high = part["mmd2_ci_low"], part["mmd2_ci_high"]
-    axes.fill_between(part["layer"], low, high, color=colour, alpha=0.15)
-
-
-def heads(run: Run, site: str) -> Figure:
-    """MMD squared by layer and head, a panel for each contrast between modalities.
-
-    There must be one at this site that was measured by head (see ``by_head``).
-    """
-    table = by_head(run, site)
-    names = [name for name in contrasts_of([run]) if name in set(table["contrast"])]
-    n_layers, n_heads = table["layer"].nunique(), table["head"].nunique()
-    figure, grid = canvas(1, len(names), max(3.4, 1.6 + 0.28 * n_heads), 1.5 + 0.28 * n_layers)
-    for axes, name in zip(grid[0], names, strict=True):
-        square = table[table["contrast"] == name].pivot(
-            index="layer", columns="head", values="mmd2"
-        )
-        image = axes.imshow(square.to_numpy(), cmap="cividis", vmin=0, aspect="auto")
-        axes.set_xticks(range(square.shape[1]), [str(head) for head in square.columns])
-        axes.set_yticks(range(square.shape[0]), [str(layer) for layer in square.index])
-        axes.set_xlabel("key head")
-        axes.set_ylabel("layer")
-        if len(names) > 1:
-            axes.set_title(name)
-        figure.colorbar(image, ax=axes)
-    what = f"{names[0]} MMD² by head" if len(names) == 1 else "MMD² by head"
-    named(figure, run, site, what)
-    return figure
-
-
-def by_head(run: Run, site: str) -> pd.DataFrame:
-    """Rows of single heads of the contrasts between modalities; empty if there are none."""
-    table = run.table.main
-    table = table[(table["site"] == site) & (table["head"] != "all")]
-    table = table[table["rung"] == "between"]
-    return table.assign(head=table["head"].astype(int))
+    axes.plot(single["layer"], single["mmd2"], "o", ms=4, color=colour, mfc="#FFFFFF", zorder=4)
 
 
 def jsd_profile(run: Run, site: str) -> Figure:

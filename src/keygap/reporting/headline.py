@@ -17,6 +17,7 @@ import pandas as pd
 
 from keygap.gap.core.calibration import LN2, SATURATION
 from keygap.measurement.views import JSD_DIM
+from keygap.reporting.numbers import fixed
 from keygap.reporting.run import Run
 
 FEW = 30  # samples below which an interval is rough
@@ -157,7 +158,7 @@ def _cautions(run: Run, rows: pd.DataFrame) -> list[str]:
 
 
 def _range(low: float, high: float, digits: int) -> str:
-    first, last = f"{low:.{digits}f}", f"{high:.{digits}f}"
+    first, last = fixed(low, digits), fixed(high, digits)
     return first if first == last else f"{first} to {last}"
 
 
@@ -191,4 +192,4 @@ def headline(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _with_interval(value: float, low: float, high: float, digits: int) -> str:
     if np.isnan(value):
         return ""
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{fixed(value, digits)} ({fixed(low, digits)} to {fixed(high, digits)})"

@@ -8,6 +8,22 @@ import math
 import pandas as pd
 
 
+def fixed(value: float | None, digits: int) -> str:
+    """Format a number with a fixed number of decimals.
+
+    A missing number is empty, and a number that rounds to zero has no sign.
+    """
+    if value is None or math.isnan(value):
+        return ""
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.removeprefix("-")
+
+
+def at_least(ratio: float, digits: int) -> str:
+    """Format the least that a ratio can be; an infinite one has no bound."""
+    return "no bound" if math.isinf(ratio) else fixed(ratio, digits)
+
+
 def least_p(statistics: pd.DataFrame) -> dict[tuple[str, int], int]:
     """The number of label swaps behind the p-values of MMD, by site and layer.
 
@@ -51,4 +67,4 @@ def near_zero(value: float, null_low: float, null_high: float, digits: int = 4) 
     """
     if null_low <= value <= null_high:
         return f"0 \u00b1 {max(abs(null_low), abs(null_high)):.{digits}f}"
-    return f"{value:.{digits}f}"
+    return fixed(value, digits)

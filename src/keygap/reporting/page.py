@@ -7,7 +7,6 @@ from a dataset or a model is escaped.
 from __future__ import annotations
 
 import base64
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +22,17 @@ from keygap.choices.tables import ChoicesTable
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import bias, causes, choices, confounds, figures, shape
+from keygap.reporting import bias, causes, choices, confounds, figures, heads, shape
 from keygap.reporting.comparison import comparison
 from keygap.reporting.drawing import inline, saved
 from keygap.reporting.explorer import explorer
 from keygap.reporting.forest import FOREST_CAPTION, forest, forest_in_words
 from keygap.reporting.headline import headline, verdicts
 from keygap.reporting.notes import notes_of
-from keygap.reporting.numbers import least_p, near_zero, p_value
+from keygap.reporting.numbers import at_least, fixed, least_p, near_zero, p_value
 from keygap.reporting.provenance import provenance
 from keygap.reporting.run import Run, contrasts_of, read_run
+from keygap.reporting.samples import samples_of
 from keygap.store import write_text
 from keygap.store.lock import refuse_unwritable
 from keygap.store.run import REPORT
@@ -77,6 +77,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     # A report of one run lies in its folder, which is then no study of its own.
     of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
     anchors: set[str] = set()
+    top = heads.largest(runs)
     text = _template().render(
         title=", ".join(dict.fromkeys(run.model for run in runs)),
         contrasts=definitions(runs),
@@ -85,6 +86,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         single=figures.SINGLE,
         verdicts=verdicts(runs, [files.answers is not None for files in of_bias]),
         headline=headline(runs),
+        heads_caption=heads.CAPTION,
         notes=notes_of(runs),
         provenance=provenance(runs, out),
         comparison=comparison(runs),
@@ -93,7 +95,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         choices=_choices(of_all, out, anchors, "all"),
         runs=[
             {
-                **_section(run, of_bias[number], of_causes[number]),
+                **_section(run, of_bias[number], of_causes[number], top, f"run{number}"),
                 "choices": _choices(of_choices[number], run.root, anchors, f"run{number}"),
             }
             for number, run in enumerate(runs)
@@ -102,22 +104,6 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     path = out / REPORT
     write_text(path, text)
     return path
-
-
-def fixed(value: float | None, digits: int) -> str:
-    """Format a number with a fixed number of decimals.
-
-    A missing number is empty, and a number that rounds to zero has no sign.
-    """
-    if value is None or math.isnan(value):
-        return ""
-    text = f"{value:.{digits}f}"
-    return text if float(text) else text.removeprefix("-")
-
-
-def at_least(ratio: float, digits: int) -> str:
-    """Format the least that a ratio can be; an infinite one has no bound."""
-    return "no bound" if math.isinf(ratio) else fixed(ratio, digits)
 
 
 def definitions(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -189,8 +175,18 @@ def _overview(
     return drawn
 
 
-def _section(run: Run, files: bias.BiasFiles, table: CausesTable | None) -> dict[str, Any]:
-    """What the template shows of one run."""
+def _section(
+    run: Run, files: bias.BiasFiles, table: CausesTable | None, top: float, place: str
+) -> dict[str, Any]:
+    """What the template shows of one run.
+
+    Args:
+        run: the run.
+        files: what was measured of its text bias.
+        table: the experiment on causes; None if it was not run.
+        top: end of the scale of heads, which all runs share.
+        place: another for every run, for the names of what is drawn.
+    """
     frame = run.table.frame
     whole = frame[(frame["head"] == "all") & (frame["confound"] == "")]
     return {
@@ -200,6 +196,8 @@ def _section(run: Run, files: bias.BiasFiles, table: CausesTable | None) -> dict
             for site in frame["site"].unique()
             for name, figure in _figures(run, site).items()
         ],
+        "heads": _heads(run, top, place),
+        "samples": samples_of(run, files.attention),
         "rows": whole.to_dict("records"),
         "least_p": least_p(run.table.statistics),
         "csv": base64.b64encode(frame.to_csv(index=False).encode()).decode(),
@@ -210,6 +208,18 @@ def _section(run: Run, files: bias.BiasFiles, table: CausesTable | None) -> dict
         "bias": _bias(run, files),
         "causes": _causes(run, table),
     }
+
+
+def _heads(run: Run, top: float, place: str) -> list[str]:
+    """The drawings of single heads, for each site where they were measured."""
+    drawn = []
+    for number, site in enumerate(heads.sites_of(run)):
+        if heads.by_head(run, site).empty:
+            continue
+        files = saved(heads.heads(run, site, top), run.root, f"heads-{site}")
+        words, titles = heads.in_words(run, site), heads.titles(run, site)
+        drawn.append(inline(files["svg"], words, f"heads-{place}-{number}-", titles))
+    return drawn
 
 
 def _bias(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
@@ -262,8 +272,6 @@ def _figures(run: Run, site: str) -> dict[str, Figure]:
         "gap-by-layer": figures.gap_by_layer(run, site),
         "jsd-profile": figures.jsd_profile(run, site),
     }
-    if not figures.by_head(run, site).empty:
-        drawn["heads"] = figures.heads(run, site)
     contrasts = shape.contrasts_at(run, site)
     for contrast in contrasts:
         name = "shape" if len(contrasts) == 1 else re.sub(r"[^\w-]+", "-", f"shape-{contrast}")

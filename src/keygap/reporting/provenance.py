@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
-import keygap
 from keygap import strict_yaml
 from keygap.contrasts import CONTRASTS
 from keygap.reporting.run import Run
@@ -85,7 +84,7 @@ def provenance(runs: Sequence[Run], out: Path) -> dict[str, Any]:
     missing = [] if is_study else _own_contrasts(runs)
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "version": keygap.__version__,
+        "version": version("keygap"),
         "commit": _commit(),
         "models": [_model(run) for run in runs],
         "command": "keygap run study.yaml --out DIR" if is_study else "keygap run this.yaml",
@@ -93,17 +92,14 @@ def provenance(runs: Sequence[Run], out: Path) -> dict[str, Any]:
         "missing": missing,
         "estimators": ESTIMATORS,
         "references": {
-            name: text.replace("VERSION", keygap.__version__) for name, text in REFERENCES.items()
+            name: text.replace("VERSION", version("keygap")) for name, text in REFERENCES.items()
         },
     }
 
 
 def _commit() -> str:
     """The commit that keygap was installed from; empty for a release."""
-    try:
-        text = distribution("keygap").read_text("direct_url.json")
-    except PackageNotFoundError:
-        return ""
+    text = distribution("keygap").read_text("direct_url.json")
     return str(json.loads(text or "{}").get("vcs_info", {}).get("commit_id", ""))
 
 
