@@ -21,7 +21,9 @@ def measured(two_sites) -> Run:
     return read_run(two_sites)
 
 
-def changed(run: Run, accuracy: float | None = 0.9, **values: Any) -> Run:
+def changed(
+    run: Run, accuracy: float | None = 0.9, saturates_at: int | None = None, **values: Any
+) -> Run:
     """A run with a single row at layer 3 of ``k_proj`` whose columns have given values."""
     frame = run.table.frame
     row = frame[(frame["rung"] == "between") & (frame["head"] == "all") & (frame["confound"] == "")]
@@ -32,7 +34,11 @@ def changed(run: Run, accuracy: float | None = 0.9, **values: Any) -> Run:
     }  # fmt: skip
     own = row.head(1).assign(**{**fixed, **values})
     kind = own.assign(contrast="text_vocabulary", rung="kind", mmd2=0.15, ratio=np.nan)
-    table = dataclasses.replace(run.table, frame=pd.concat([own, kind], ignore_index=True))
+    profile = run.table.profile.head(1).assign(
+        site="k_proj", layer=3, contrast="image_text", jsd_saturates_at=saturates_at
+    )
+    frame = pd.concat([own, kind], ignore_index=True)
+    table = dataclasses.replace(run.table, frame=frame, profile=profile)
     scored = None
     if accuracy is not None:
         scored = pd.DataFrame({"rule": ["all"], "correct": [9], "total": [10]})
@@ -80,7 +86,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         [],
     ),
     "saturated": (
-        {"jsd_nats": math.log(2)},
+        {"saturates_at": 2},
         f"{FAR} Measured on 200 samples, of which the model answers 90 % correctly.",
         [
             "At layer 3 the JSD is saturated in 2 components: it says that the sides can be told "

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keygap.gap.core.calibration import LN2, SATURATION
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting.numbers import fixed
 from keygap.reporting.run import Run
@@ -148,10 +147,15 @@ def _cautions(run: Run, rows: pd.DataFrame) -> list[str]:
     if rows["ratio"].isna().any() and rows["ratio"].notna().any():
         missing = rows[rows["ratio"].isna()]
         found.append(f"At {_layers(missing['layer'])} there is nothing to compare the gap with.")
-    saturated = rows[rows["jsd_nats"] >= SATURATION * LN2]
-    if len(saturated):
+    ends = run.saturates_at()
+    saturated = [
+        row["layer"]
+        for row in rows.to_dict("records")
+        if ends.get((row["site"], row["layer"], row["contrast"]), math.inf) <= JSD_DIM
+    ]
+    if saturated:
         found.append(
-            f"At {_layers(saturated['layer'])} the JSD is saturated in {JSD_DIM} components: it "
+            f"At {_layers(pd.Series(saturated))} the JSD is saturated in {JSD_DIM} components: it "
             "says that the sides can be told apart, and not how far apart they are."
         )
     return found
