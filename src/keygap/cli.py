@@ -58,8 +58,10 @@ app = typer.Typer(
     cls=Commands,
     help="Does a vision-language model keep image and text in the same attention key space?",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
