@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from keygap.display import shown
 from keygap.errors import UserError
 from keygap.text import one_line, printable
 
@@ -95,12 +95,3 @@ def print_table(frame: pd.DataFrame, notes: Iterable[str]) -> None:
     Console(width=None if sys.stdout.isatty() else 180).print(table)
     for note in notes:
         typer.echo(printable(note))
-
-
-def shown(value: object) -> str:
-    """Format a cell of a printed table: nothing for NaN, and "no bound" for infinity."""
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "no bound"
-        return "" if math.isnan(value) else f"{value:.3g}"
-    return printable(value)
