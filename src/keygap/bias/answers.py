@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from keygap import defaults
 from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
 from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
+from keygap.bias.intervals import NOTHING, proportion
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.capture.batches import opened
+from keygap.display import as_html, between, brief
 from keygap.models import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
@@ -50,6 +53,37 @@ class Answers:
     def what_is_left_out(self) -> str:
         """Say in one line how many samples were not scored, by reason."""
         return NOT_SCORED + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
+
+    def summary(self) -> pd.DataFrame:
+        """The accuracies with 95 % Wilson intervals, and what was not scored.
+
+        Returns:
+            ``accuracy`` with ``ci_low`` and ``ci_high``, NaN where nothing was scored.
+        """
+        found = [
+            proportion(np.arange(total) < correct) if pd.notna(correct) else NOTHING
+            for correct, total in zip(self.accuracy["correct"], self.accuracy["total"], strict=True)
+        ]
+        ends = {"ci_low": [one.low for one in found], "ci_high": [one.high for one in found]}
+        return self.accuracy.assign(**ends)
+
+    def __repr__(self) -> str:
+        row = self.accuracy.iloc[0]
+        left = f", {len(self.left_out)} not scored" if self.left_out else ""
+        share = "no accuracy" if pd.isna(row["accuracy"]) else f"accuracy {row['accuracy']:.3f}"
+        return brief(f"Answers({share}, {row['correct']} of {row['total']} right{left})")
+
+    def _repr_html_(self) -> str:
+        found = self.summary()
+        rows = found[["accuracy", "ci_low", "ci_high"]].to_numpy(float)
+        cells = found[["rule", "correct", "total"]].assign(
+            **{"accuracy (95 % interval)": [between(*row) for row in rows]}
+        )
+        caption = (
+            "Accuracy: share of right answers among those scored, with 95 % Wilson intervals over "
+            "samples. overall is the rule of the benchmark. .frame has every answer."
+        )
+        return as_html(caption, cells, [f"{name}: {why}" for name, why in self.left_out.items()])
 
     def save(self, folder: str | Path) -> None:
         """Write ``answers.csv`` and ``accuracy.csv``, both or none.

@@ -29,7 +29,7 @@ from keygap.gap.core.statistic import Statistic
 
 
 @dataclass(frozen=True, repr=False)
-class C2STResult(Described):
+class C2STResult(Described, title="Classifier two-sample test"):
     """Held-out accuracy, with equal weight for both sides and for the samples of a side.
 
     Attributes:

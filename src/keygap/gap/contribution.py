@@ -26,7 +26,7 @@ from keygap.gap.core.statistic import Statistic
 
 
 @dataclass(frozen=True, repr=False)
-class ContributionResult(Described):
+class ContributionResult(Described, title="Difference of the means by head and dimension"):
     """Contributions to the unbiased squared distance of the means. They can be negative.
 
     Attributes:

@@ -27,7 +27,7 @@ from keygap.gap.core.weights import weighted_moments
 
 
 @dataclass(frozen=True, repr=False)
-class FrechetResult(Described):
+class FrechetResult(Described, title="Frechet distance of two sides"):
     """Frechet distance, its two parts, and what it reads without a difference.
 
     Attributes:

@@ -44,7 +44,7 @@ DEFAULT_DIMS = (2, 5, 10, 50)
 
 
 @dataclass(frozen=True, repr=False)
-class JSDResult(Described):
+class JSDResult(Described, title="Jensen-Shannon divergence"):
     """A lower bound of the Jensen-Shannon divergence.
 
     Attributes:
@@ -136,7 +136,7 @@ class JSDResult(Described):
 
 
 @dataclass(frozen=True, repr=False)
-class JSDProfile(Described):
+class JSDProfile(Described, title="Jensen-Shannon divergence by number of principal components"):
     """JSD by number of principal components, and where it stops telling contrasts apart.
 
     Attributes:

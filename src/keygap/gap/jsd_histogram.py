@@ -27,7 +27,7 @@ from keygap.gap.core.swaps import swap_labels
 
 
 @dataclass(frozen=True, repr=False)
-class HistogramJSDResult(Described):
+class HistogramJSDResult(Described, title="Jensen-Shannon divergence of joint histograms"):
     """JSD of joint histograms, and the same under label swaps, where the truth is 0.
 
     Attributes:

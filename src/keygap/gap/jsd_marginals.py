@@ -33,7 +33,7 @@ from keygap.gap.core.swaps import dealt, random_signs
 
 
 @dataclass(frozen=True, repr=False)
-class MarginalsJSDResult(Described):
+class MarginalsJSDResult(Described, title="Jensen-Shannon divergence of single columns"):
     """Mean JSD of the histograms of the columns, and the same under label swaps.
 
     Attributes:

@@ -36,7 +36,7 @@ _LISTED = 32  # neighbours of a vector that are listed for each one that is aske
 
 
 @dataclass(frozen=True, repr=False)
-class NeighboursJSDResult(Described):
+class NeighboursJSDResult(Described, title="Jensen-Shannon divergence by nearest neighbours"):
     """JSD by nearest neighbours, and the same under label swaps, where the truth is 0.
 
     Attributes:

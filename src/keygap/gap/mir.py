@@ -29,7 +29,7 @@ _ROUNDING = 1e-10  # of a distance between vectors of unit norm
 
 
 @dataclass(frozen=True, repr=False)
-class MIRLayer(Described):
+class MIRLayer(Described, title="Modality integration rate, one layer"):
     """What one layer adds to MIR.
 
     Attributes:
@@ -50,7 +50,7 @@ class MIRLayer(Described):
 
 
 @dataclass(frozen=True, repr=False)
-class MIRResult(Described):
+class MIRResult(Described, title="Modality integration rate over layers"):
     """MIR and what each layer adds to it.
 
     Attributes:

@@ -45,7 +45,7 @@ Estimator = Literal["unbiased", "biased"]
 
 
 @dataclass(frozen=True, repr=False)
-class MMDResult(Described):
+class MMDResult(Described, title="Maximum mean discrepancy of two sides"):
     """MMD between two sides, its uncertainty, and what it reads without a difference.
 
     ``mmd2`` has the units of the kernel. Gaussian: no unit, at most 2. Linear: squared units of the

@@ -27,7 +27,7 @@ from keygap.gap.core.swaps import dealt, random_signs
 
 
 @dataclass(frozen=True, repr=False)
-class ModalityGapResult(Described):
+class ModalityGapResult(Described, title="Modality gap of unit vectors"):
     """Distance of the centroids of unit vectors.
 
     Attributes:

@@ -42,7 +42,7 @@ Covariance = Float[np.ndarray, "k k"]
 
 
 @dataclass(frozen=True, repr=False)
-class MomentsResult(Described):
+class MomentsResult(Described, title="Parts of a gap by moment"):
     """MMD^2 of the three stages, and the shares of the first one.
 
     The shares add up to 1. They are None if the total is not positive, as there is no gap to share.

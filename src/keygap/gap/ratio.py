@@ -27,7 +27,7 @@ from keygap.gap.mmd import MMDResult
 
 
 @dataclass(frozen=True, repr=False)
-class RatioResult(Described):
+class RatioResult(Described, title="Ratio of two gaps"):
     """MMD^2 over MMD^2 (no unit).
 
     Attributes:

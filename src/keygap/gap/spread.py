@@ -32,7 +32,7 @@ _BATCHES = 20  # that the jackknife leaves out
 
 
 @dataclass(frozen=True, repr=False)
-class SpreadResult(Described):
+class SpreadResult(Described, title="Width and effective dimension of two sides"):
     """Width and effective dimension of each side, and the separation of the sides.
 
     Attributes:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from keygap.display import as_html, between, brief
 from keygap.gap.core.reading import Reading
 
 
 class Described:
-    """Base of results: how they show themselves in a terminal and in a notebook."""
+    """Base of results: how they show themselves in a terminal and in a notebook.
+
+    Args:
+        title: of a subclass, what its numbers are; the caption begins with it.
+    """
+
+    _title: ClassVar[str]
+
+    def __init_subclass__(cls, title: str) -> None:
+        cls._title = title
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -29,7 +38,7 @@ class Described:
         rows = [_row(reading) for reading in self.readings]
         frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else None)
         empty = [name for name in frame.columns if not frame[name].astype(str).any()]
-        caption = f"{type(self).__name__}: {_facts(self._source)}".removesuffix(": ")
+        caption = f"{self._title}: {_facts(self._source)}".removesuffix(": ")
         return as_html(caption, frame.drop(columns=empty), self._notes)
 
     @property
