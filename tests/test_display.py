@@ -6,6 +6,7 @@ import inspect
 import typing
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,13 +62,13 @@ def model() -> kg.VLM:
 
 
 @pytest.fixture(scope="module")
-def results(model, tmp_path_factory) -> dict[str, object]:
+def results(model, tmp_path_factory) -> dict[str, Any]:
     """One of every public result: of a tiny model whose name is hostile, and of planted answers."""
     bench = colours(HOSTILE, FEW)
     root = tmp_path_factory.mktemp("display") / "run"
     asked = bench.choose(None)
     store = kg.extract(model, asked, root, layers=["all"])
-    few = {"n_permutations": 39, "n_bootstraps": 20}
+    few: dict[str, Any] = {"n_permutations": 39, "n_bootstraps": 20}
     bias = kg.probe(model, asked, probes=["hint"], n_bootstraps=20)
     attention = kg.measure_attention(model, asked)
     rng = np.random.default_rng(0)
@@ -79,7 +80,7 @@ def results(model, tmp_path_factory) -> dict[str, object]:
     points = Candidates(layers=("all",), strengths=(0.5,)).points(layer_sets(range(6), [2, 3]))
     stages = {CHOOSING: "made", TEST: "made"}
     remedy = trial(points, Simulated(0, {}).measure, stages, HOSTILE, rule)
-    found = [
+    found: list[Any] = [
         model,
         store,
         store.vectors("k_proj", 0),
@@ -118,7 +119,7 @@ def results(model, tmp_path_factory) -> dict[str, object]:
     return {type(one).__name__: one for one in found}
 
 
-def returned(module: object) -> set[type]:
+def returned(module: Any) -> set[type]:
     """The classes of keygap that public functions of a module return, and those it exports."""
     found = set()
     for name in module.__all__:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from keygap.text import one_line, printable
@@ -92,8 +92,11 @@ def as_html(caption: str, frame: pd.DataFrame, notes: Iterable[object] = ()) -> 
 
 def _table(caption: str, frame: pd.DataFrame) -> str:
     import pandas as pd
+    from pandas.io.formats.style import Styler
 
-    numeric = [place for place, kind in enumerate(frame.dtypes) if kind.kind in "iufb"]
+    numeric: list[Hashable] = [
+        place for place, kind in enumerate(frame.dtypes) if kind.kind in "iufb"
+    ]
     cells: Any = {
         place: [one_line(shown(value), LONGEST_CELL) for value in frame.iloc[:, place]]
         for place in range(frame.shape[1])
@@ -102,9 +105,9 @@ def _table(caption: str, frame: pd.DataFrame) -> str:
     heads = [one_line(name, LONGEST_CELL) for name in frame.columns]
     # The same result has the same HTML, and the style of a table touches no other in the notebook.
     digest = hashlib.sha256(repr((caption, heads, cells)).encode()).hexdigest()
-    style = text.style.hide(axis="index").format(escape="html").set_uuid(digest[:12])
-    style.cell_ids = False
-    style.set_table_attributes('class="dataframe"').set_caption(html.escape(caption))
+    style = Styler(text, uuid=digest[:12], caption=html.escape(caption), cell_ids=False)
+    style.hide(axis="index").format(escape="html")
+    style.set_table_attributes('class="dataframe"')
     left = "caption-side: top; text-align: left; max-width: 60em"
     style.set_table_styles([{"selector": "caption", "props": left}])
     if heads:
