@@ -95,7 +95,7 @@ def results(model, tmp_path_factory) -> dict[str, Any]:
         kg.align.fit("mean-shift", kg.align.read_vectors(model, asked, sites=["k_proj"])),
         kg.align.read_vectors(model, asked, sites=["k_proj"]),
         kg.bias.tpr(answers, answers[::-1], answers),
-        kg.bias.balance_point(rng.normal(size=60) + odd, odd, range(60), n_bootstraps=20),
+        kg.bias.balance_point(rng.normal(size=60) + odd, odd, np.arange(60), n_bootstraps=20),
         causes,
         verdict(causes.samples, causes.points),
         Remedy(remedy, rule),

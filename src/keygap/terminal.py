@@ -10,8 +10,10 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -74,6 +76,33 @@ def refused_files() -> Iterator[None]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the interpreter flushes it at its end
         place = error.filename or "standard output"
         raise UserError(f"{place} cannot be read or written: {error.strerror}") from error
+
+
+class StderrHandler(logging.Handler):
+    """Writes records to what stderr is now: a progress bar puts itself in its place for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def library_warnings() -> Iterator[None]:
+    """Log warnings of libraries, each on one line, in place of two lines beside the bars."""
+
+    def log(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+    ) -> None:
+        place = f"{Path(filename).name}, line {lineno}"
+        logging.getLogger("py.warnings").warning("%s: %s (%s)", category.__name__, message, place)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log  # type: ignore[assignment]
+        yield
 
 
 class LineFormatter(logging.Formatter):
