@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from benchmarks import fixtures
-from keygap import cli, terminal
+from keygap import cli, display, terminal
 from keygap.errors import UserError
 from made import files_of
 
@@ -216,7 +216,7 @@ def test_check_shows_the_prompt(monkeypatch, capsys):
 
 
 def test_cells_of_a_printed_table():
-    shown = [terminal.shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
+    shown = [display.shown(value) for value in (float("nan"), float("inf"), 0.12345, "k_proj")]
     assert shown == ["", "no bound", "0.123", "k_proj"]
 
 

@@ -25,16 +25,15 @@ from keygap.arguments import MOST, MOST_RESAMPLINGS, distinct, folder_of
 from keygap.cli_align import align
 from keygap.cli_causes import causes
 from keygap.cli_choices import choices
+from keygap.cli_extract import answer, extract
+from keygap.cli_lists import benchmarks, maps, models, probes
+from keygap.cli_micro import micro
 from keygap.cli_options import (
-    LAYERS,
     PROBES,
-    SITES,
     TEXT,
     BatchSize,
     BenchmarkName,
     Bootstraps,
-    Captions,
-    Connector,
     Data,
     Folder,
     Language,
@@ -43,99 +42,61 @@ from keygap.cli_options import (
     Seed,
     Split,
     TextRoles,
-    Thumbnails,
     listed,
 )
+from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
-from keygap.terminal import Commands, LineFormatter, print_table, refused_files
-from keygap.text import printable
+from keygap.progress import step
+from keygap.terminal import (
+    Commands,
+    LineFormatter,
+    StderrHandler,
+    adopt_library_logs,
+    library_warnings,
+    refused_files,
+)
 
 if TYPE_CHECKING:
     from keygap.models import VLM
     from keygap.store import Store
 
+DESCRIPTION = "Does a vision-language model keep image and text in the same attention key space?"
 app = typer.Typer(
     name="keygap",
     cls=Commands,
-    help="Does a vision-language model keep image and text in the same attention key space?",
+    help=DESCRIPTION,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut long options, and take [brackets] for markup
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
-app.add_typer(micro, name="micro")
-app.command()(causes)
-app.command()(choices)
-app.command()(align)
 
 
-@app.command()
-def demo(out: Out = "runs/demo") -> None:
+@with_output
+def demo(say: Output, out: Out = "runs/demo") -> None:
     """Run the whole study on the embedded model, with each of its three connectors."""
     from importlib.resources import as_file, files
 
     with as_file(files("keygap.micro") / "demo.yaml") as path:
-        _study(path, out)
+        _study(path, out, say)
 
 
-@app.command()
+@with_output
 def run(
     experiment: Annotated[
         Path, typer.Argument(metavar="EXPERIMENT.yaml", help="See experiments/ for examples.")
     ],
+    say: Output,
     out: Annotated[
         str | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
     ] = None,
 ) -> None:
     """Run a study from a file."""
-    _study(experiment, out)
+    _study(experiment, out, say)
 
 
-@app.command()
-@takes_model
-def extract(
-    model: ModelOptions,
-    out: Out,
-    benchmark: BenchmarkName = "easy-vqa",
-    split: Split = None,
-    data: Data = None,
-    language: Language = None,
-    layers: Annotated[
-        str, typer.Option(help="first, middle, last, all and indices, such as 0,4,last.")
-    ] = LAYERS,
-    sites: Annotated[
-        str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")
-    ] = SITES,
-    samples: Samples = defaults.SAMPLES,
-    batch_size: BatchSize = defaults.BATCH_SIZE,
-    captions: Captions = False,
-    thumbnails: Thumbnails = True,
-    seed: Seed = 0,
-) -> None:
-    """Read the vectors of a benchmark's samples from a model."""
-    import keygap as kg
-    from keygap.capture.choice import named_layers, named_sites
-
-    place = folder_of(out, "--out")
-    asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
-    bench = kg.benchmark(benchmark, split=split, data=data, language=language)
-    chosen = bench.choose(samples, seed)
-    chosen = chosen.with_captions() if captions else chosen
-    chosen.first_readable()
-    store = kg.extract(
-        model.load(),
-        chosen,
-        place,
-        layers=asked_layers,
-        sites=asked_sites,
-        batch_size=batch_size,
-        thumbnails=thumbnails,
-    )
-    typer.echo(printable(store))
-
-
-@app.command()
+@with_output
 @takes_model
 def bias(
     model: ModelOptions,
@@ -163,6 +124,8 @@ def bias(
     ] = True,
     n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
+    *,
+    say: Output,
 ) -> None:
     """Ask the same questions under several conditions: does the model follow image or text?"""
     import keygap as kg
@@ -189,10 +152,17 @@ def bias(
         n_bootstraps=n_bootstraps,
         store=store,
     )
-    print_table(table.summary(), table.notes)
+    named = (model.model, "--benchmark", benchmark, "--samples", str(samples))
+    say.result(
+        table=table.summary(),
+        notes=table.notes,
+        rows=table.frame,
+        then=quoted("report", place) if store else quoted("extract", *named, "--out", place),
+        folder=place,
+    )
 
 
-@app.command()
+@with_output
 def measure(
     folder: Folder,
     text_roles: TextRoles = TEXT,
@@ -213,6 +183,8 @@ def measure(
     ] = defaults.N_PERMUTATIONS,
     n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
+    *,
+    say: Output,
 ) -> None:
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
@@ -230,10 +202,12 @@ def measure(
         seed=seed,
     )
     table.save(folder)
-    print_table(table.summary(), table.notes)
+    whole = table.main[table.main["head"] == "all"]
+    then = quoted("project", folder)
+    say.result(table=table.summary(), notes=table.notes, rows=whole, then=then, folder=folder)
 
 
-@app.command()
+@with_output
 def project(
     folder: Folder,
     tokens: Annotated[
@@ -241,18 +215,24 @@ def project(
     ] = defaults.PROJECTION_TOKENS,
     text_roles: TextRoles = TEXT,
     seed: Seed = 0,
+    *,
+    say: Output,
 ) -> None:
     """Project the tokens of a run by PCA to 50 and t-SNE to 2 dimensions: projection.parquet."""
     import keygap as kg
 
     roles = listed(text_roles)
     store = _opened(folder)
-    kg.project(store, tokens=tokens, text_roles=roles, seed=seed).save(store.root)
+    found = kg.project(store, tokens=tokens, text_roles=roles, seed=seed)
+    found.save(store.root)
+    then = quoted("report", folder)
+    say.result(found, then=then, folder=folder, tokens=len(found.frame))
 
 
-@app.command()
+@with_output
 def report(
     folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run folders.")],
+    say: Output,
     out: Annotated[
         str | None,
         typer.Option(help="Folder for report.html. Default: the run folder, or its parent."),
@@ -262,49 +242,14 @@ def report(
     import keygap as kg
 
     places = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
-    typer.echo(kg.report(*places, out=None if out is None else folder_of(out, "--out")))
+    with step("figures and page"):
+        path = kg.report(*places, out=None if out is None else folder_of(out, "--out"))
+    say.result(path, then=f"open {path} in a browser", report=path)
 
 
-@app.command()
-def benchmarks() -> None:
-    """List the benchmarks."""
-    from keygap.benchmarks import described
-
-    for name, what in described():
-        typer.echo(f"{name:20} {what}")
-
-
-@app.command()
-def probes() -> None:
-    """List the probes of text bias."""
-    from keygap.bias.probes import PROBES as known
-
-    for name, what in known.described():
-        typer.echo(f"{name:20} {what}")
-
-
-@app.command()
-def maps() -> None:
-    """List the maps that steer vectors, and their controls."""
-    from keygap.align.maps import MAPS as known
-
-    for name, what in known.described():
-        typer.echo(f"{name:20} {what}")
-
-
-@app.command()
-def models() -> None:
-    """List what can be named as MODEL."""
-    from keygap.micro.connectors import CONNECTORS
-
-    for connector in CONNECTORS:
-        typer.echo(f"micro:{connector}")
-    typer.echo("any Hub id or folder that transformers loads for image-text-to-text")
-
-
-@app.command()
+@with_output
 @takes_model
-def check(model: ModelOptions) -> None:
+def check(model: ModelOptions, say: Output) -> None:
     """Check that keygap reads a model correctly.
 
     Exit status 2 if it does not, 3 if a check could not be run.
@@ -313,11 +258,14 @@ def check(model: ModelOptions) -> None:
     from keygap.selfcheck.check import frame_of, summary
 
     vlm = model.load()
-    typer.echo(summary(vlm))
-    typer.echo(_shown_prompt(vlm))
+    about = {"model": summary(vlm), "prompt": _shown_prompt(vlm)}
+    for line in about.values():
+        say.line(line)
     findings = check_model(vlm)
-    print_table(frame_of(findings), ())
-    if wrong := [finding.check for finding in findings if finding.passed is False]:
+    wrong = [finding.check for finding in findings if finding.passed is False]
+    then = None if wrong else quoted("extract", model.model, "--out", "DIR")
+    say.result(table=frame_of(findings), then=then, **about)
+    if wrong:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
     if unknown := [finding.check for finding in findings if finding.result == "not run"]:
         typer.echo(
@@ -326,26 +274,36 @@ def check(model: ModelOptions) -> None:
         raise typer.Exit(3)
 
 
-@micro.command()
-def train(
-    connector: Connector,
-    out: Out = "runs/micro",
+def _print_version(asked: bool) -> None:
+    from importlib.metadata import version
+    from platform import python_version
+
+    from keygap import __version__
+
+    if asked:
+        used = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        typer.echo(f"keygap {__version__} (Python {python_version()}, {used})")
+        raise typer.Exit
+
+
+@app.callback(help=DESCRIPTION)
+def keygap(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print versions and exit."
+        ),
+    ] = False,
 ) -> None:
-    """Train a connector of the embedded model on the training split of easy-VQA."""
-    from keygap.micro.training.train import train as train_connector
-
-    typer.echo(train_connector(connector, folder_of(out, "--out")))
+    """The options before the name of a command."""
 
 
-@micro.command()
-def evaluate(
-    connector: Connector,
-    weights: Annotated[Path | None, typer.Option(help="Default: those of the package.")] = None,
-) -> None:
-    """Print accuracy on the test split of easy-VQA, by question type, with and without images."""
-    from keygap.micro.training.evaluate import evaluate as evaluate_connector
-
-    print_table(evaluate_connector(connector, weights), ())
+for command in (
+    *(demo, run, check, extract, measure, project, report, answer, bias, causes, align, choices),
+    *(benchmarks, models, probes, maps),
+):
+    app.command()(command)
+app.add_typer(micro, name="micro")
 
 
 def _shown_prompt(vlm: VLM) -> str:
@@ -356,16 +314,24 @@ def _shown_prompt(vlm: VLM) -> str:
     return f"prompt: {prompt['form']}, {origin}; an example: {prompt['example']['text']!r}"
 
 
-def _study(experiment: Path, out: str | None) -> None:
+def _study(experiment: Path, out: str | None, say: Output) -> None:
+    from keygap.reporting.run import read_run
     from keygap.study.experiment import read_experiment
     from keygap.study.run import folders_of, run_study, summary_of
 
     place = None if out is None else folder_of(out, "--out")
     asked = read_experiment(experiment)
     place = place or folder_of(Path("runs") / asked.name, "the folder of the study")
+    adopt_library_logs()
     path = run_study(asked, place)
-    print_table(summary_of(folders_of(asked, place)), ())
-    typer.echo(f"report: {path}")
+    rows = []
+    for each in map(read_run, folders_of(asked, place)):
+        whole = each.table.main[each.table.main["head"] == "all"]
+        accuracy = None if each.accuracy is None else each.accuracy["accuracy"].iloc[0]
+        rows += [{**row, "accuracy": accuracy} for row in whole.to_dict("records")]
+    table = summary_of(folders_of(asked, place))
+    then = f"open {path} in a browser"
+    say.result(f"report: {path}", table=table, rows=rows, then=then, report=path)
 
 
 def _opened(folder: str) -> Store:
@@ -381,7 +347,7 @@ def _opened(folder: str) -> Store:
 
 def main() -> None:
     """Run the ``keygap`` command."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is recorded
@@ -389,7 +355,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hide its log of retries
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        with interrupts.handled(), refused_files():
+        with interrupts.handled(), refused_files(), library_warnings():
             app()
     except UserError as error:
         typer.echo(f"keygap: {error}", err=True)

@@ -21,11 +21,13 @@ from keygap.cli_options import (
     listed,
     numbers,
 )
+from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, takes_model
-from keygap.text import printable
 
 if TYPE_CHECKING:
+    from keygap.align.map import Map
+    from keygap.align.remedy.result import Remedy
     from keygap.benchmarks import Benchmark, SampleSet
 
 FILE = ".safetensors"
@@ -79,6 +81,7 @@ OfSearch = Annotated[
 ]
 
 
+@with_output
 @takes_model
 def align(
     model: ModelOptions,
@@ -103,6 +106,8 @@ def align(
     text_roles: TextRoles = TEXT,
     batch_size: BatchSize = defaults.CAUSES_BATCH_SIZE,
     seed: Seed = 0,
+    *,
+    say: Output,
 ) -> None:
     """Search for what makes a model follow hints less, or fit a map and save it."""
     import keygap as kg
@@ -123,17 +128,27 @@ def align(
     chosen.first_readable()
     common = {"seed": seed, "text_roles": roles, "batch_size": batch_size}
     if not search:
-        _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
+        fitted = _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
+        use = f"with kg.align.steer(vlm, kg.align.load_map({str(place)!r})): vlm.generate(batch)"
+        say.result(fitted, then=use, map=place, sha256=fitted.hash)
         return
     options = {**_read(given), **common, "samples": samples, "subjects": wanted}
     if layers is not None:
         options["layers"] = listed(layers)
     if kinds is not None or by_layer:
         options["maps"] = _kinds(kinds, by_layer)
-    _search(model, source, place, {**options, "sites": listed(site)})
+    remedy = _search(model, source, place, {**options, "sites": listed(site)})
+    use = f"with kg.align.load_remedy({str(place)!r}).applied(vlm): vlm.generate(batch)"
+    say.result(
+        *remedy.summary().splitlines(),
+        then=use if remedy.found else quoted("causes", model.model, "--out", "DIR"),
+        rows=remedy.candidates,
+        found=remedy.found,
+        folder=place,
+    )
 
 
-def _search(model: ModelOptions, source: Benchmark, out: Path, options: dict[str, Any]) -> None:
+def _search(model: ModelOptions, source: Benchmark, out: Path, options: dict[str, Any]) -> Remedy:
     import keygap as kg
     from keygap.align.remedy.candidates import Candidates
     from keygap.store.lock import refuse_unwritable
@@ -141,12 +156,7 @@ def _search(model: ModelOptions, source: Benchmark, out: Path, options: dict[str
     tried = ("maps", "sites", "layers", "strengths", "biases")
     Candidates(**{name: options[name] for name in tried if name in options})
     refuse_unwritable(out)
-    remedy = kg.align.search(model.load(), source, out, **options)
-    for line in remedy.summary().splitlines():
-        typer.echo(printable(line))
-    if remedy.found:
-        use = f"with kg.align.load_remedy({str(out)!r}).applied(vlm): vlm.generate(batch)"
-        typer.echo(printable(f"use: {use}"))
+    return kg.align.search(model.load(), source, out, **options)
 
 
 def _fit(
@@ -158,7 +168,7 @@ def _fit(
     layers: str | None,
     by_layer: bool,
     common: dict[str, Any],
-) -> None:
+) -> Map:
     import keygap as kg
     from keygap.align.maps import is_control
     from keygap.capture.choice import named_layers, named_sites
@@ -175,8 +185,7 @@ def _fit(
         read = kg.align.read_vectors(vlm, chosen, sites=sites, layers=where, batch_size=size)
         fitted = kg.align.fit(kind, read, **common)
     fitted.save(out)
-    use = f"with kg.align.steer(vlm, kg.align.load_map({str(out)!r})): vlm.generate(batch)"
-    typer.echo(printable(f"{fitted}; use: {use}"))
+    return fitted
 
 
 def _read(given: dict[str, Any]) -> dict[str, Any]:

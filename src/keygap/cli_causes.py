@@ -20,8 +20,8 @@ from keygap.cli_options import (
     listed,
     numbers,
 )
+from keygap.cli_output import Output, quoted, with_output
 from keygap.model_options import ModelOptions, takes_model
-from keygap.terminal import print_table
 
 Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. Default: all.")]
 Samples = Annotated[int, typer.Option(min=2, max=MOST, help="Samples that are judged.")]
@@ -41,6 +41,7 @@ Maps = Annotated[str | None, typer.Option(help="See keygap maps; the first is te
 Draws = Annotated[int, typer.Option(min=1, max=100, help="Random directions.")]
 
 
+@with_output
 @takes_model
 def causes(
     model: ModelOptions,
@@ -60,10 +61,13 @@ def causes(
     batch_size: BatchSize = defaults.CAUSES_BATCH_SIZE,
     n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
+    *,
+    say: Output,
 ) -> None:
     """Steer keys and attention apart: does the gap matter, or where attention goes?"""
     import keygap as kg
     from keygap.align.causes.points import Plan
+    from keygap.align.causes.tables import pooled
     from keygap.align.causes.verdict import verdict
     from keygap.store.lock import refuse_unwritable
 
@@ -90,7 +94,14 @@ def causes(
         n_bootstraps=n_bootstraps,
         seed=seed,
     )
-    print_table(table.summary(), table.settings["notes"])
     asked = {name: table.settings[name] for name in ("model", "n_bootstraps", "seed")}
-    for sentence in verdict(table.samples, table.points, **asked).sentences:
-        typer.echo(sentence)
+    found = verdict(table.samples, table.points, **asked)
+    say.result(
+        *found.sentences,
+        table=table.summary(),
+        notes=table.settings["notes"],
+        rows=pooled(table.frame),
+        then=quoted("align", model.model, "--search", "--benchmark", benchmark, "--out", "DIR"),
+        mechanism=found.mechanism,
+        folder=place,
+    )

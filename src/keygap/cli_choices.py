@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keygap.cli_options import Seed, listed
+from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
-from keygap.terminal import print_table
 
 if TYPE_CHECKING:
     from keygap.choices.direct import DirectRow
@@ -21,6 +21,7 @@ Tokens = Annotated[str, typer.Option(help="Image tokens, with as many text token
 Sites = Annotated[str | None, typer.Option(help="Sites of the run. Default: all it has.")]
 
 
+@with_output
 def choices(
     folder: Folder,
     row: Row = None,
@@ -34,6 +35,8 @@ def choices(
     estimators: Levels = None,
     sites: Sites = None,
     seed: Seed = 0,
+    *,
+    say: Output,
 ) -> None:
     """Measure the gap under every choice: what holds whatever is chosen?"""
     from keygap.choices.direct import again
@@ -55,15 +58,25 @@ def choices(
     place = Path(folder)
     stores = [Store(run) for run in runs_in(place)]
     if row is not None:
-        _print_row(again(read_choices(place), stores, row))
+        found = again(read_choices(place), stores, row)
+        if not say.as_json:
+            _print_row(found)
+        facts: dict[str, Any] = {"row": found.row, "calls": found.calls, "directly": found.values}
+        say.result(then=quoted("report", place), **(facts if say.as_json else {}))
         return
     refuse_unwritable(place)
     table = specifications(
         *stores, plan=plan, sites=None if sites is None else listed(sites), seed=seed
     )
     table.save(place)
-    print_table(table.summary(), table.settings["notes"])
-    typer.echo(f"{len(table.frame)} choices, every one in {place / 'choices.parquet'}")
+    say.result(
+        f"{len(table.frame)} choices, every one in {place / 'choices.parquet'}",
+        table=table.summary(),
+        notes=table.settings["notes"],
+        rows=table.statements,
+        then=quoted("choices", place, "--row", table.frame["row"].iloc[0]),
+        folder=place,
+    )
 
 
 def _count(item: str) -> int:

@@ -11,6 +11,7 @@ import typer
 
 from keygap import strict_yaml
 from keygap.errors import UserError
+from keygap.terminal import adopt_library_logs
 
 if TYPE_CHECKING:
     from keygap.models import VLM
@@ -52,6 +53,8 @@ class ModelOptions:
     def load(self) -> VLM:
         """Load the model."""
         import keygap as kg
+
+        adopt_library_logs()
 
         options = asdict(self)
         options["template_arguments"] = _template_arguments(self.template_arguments or [])

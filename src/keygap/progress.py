@@ -1,30 +1,36 @@
-"""Progress of long loops: a bar on a terminal, log lines elsewhere.
+"""Progress of long work: bars on a terminal, one output in a notebook, log lines elsewhere.
 
-On a terminal, rich draws a bar with the remaining time on stderr. Without one, a line goes to the
-``keygap`` logger at most every ``QUIET_SECONDS``, so that the log of a batch job stays readable.
+On a terminal, rich draws bars on stderr. In a notebook, one output of the cell is updated in place.
+Without either, a line goes to the ``keygap`` logger about every ``QUIET_SECONDS``, also while a
+single item takes long, so that the log of a batch job stays readable and never stands still.
+
+Work may contain other work, such as a loop over batches in a loop over conditions. There is one
+display for all of it: two that redraw one terminal would destroy each other.
 """
 
 from __future__ import annotations
 
+import html
 import logging
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from keygap.interrupts import tidied
+from keygap.text import one_line
 
 logger = logging.getLogger("keygap")
-QUIET_SECONDS = 15.0
+QUIET_SECONDS = 30.0
+NOTEBOOK_SECONDS = 0.5
+LONGEST = 100  # characters of a detail
 Item = TypeVar("Item")
 
 
@@ -40,39 +46,280 @@ def track(items: Iterable[Item], total: int, what: str, done: int = 0) -> Iterat
     Yields:
         The items, unchanged.
     """
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from _with_bar(items, total, what, done, console)
-    else:
-        yield from _with_log(items, total, what, done)
-
-
-def _with_bar(
-    items: Iterable[Item], total: int, what: str, done: int, console: Console
-) -> Iterator[Item]:
-    columns = (
-        TextColumn("{task.description}", markup=False),  # it has names of models
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with tidied(), Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total, completed=done)
+    work = _begin(Work(what, total, done))
+    try:
         for item in items:
             yield item
-            progress.advance(task)
+            work.advance()
+    finally:
+        _end(work)
 
 
-def _with_log(items: Iterable[Item], total: int, what: str, done: int) -> Iterator[Item]:
-    started = logged = time.monotonic()
-    for number, item in enumerate(items, start=1):
-        yield item
+@contextmanager
+def step(what: str) -> Iterator[Callable[[object], None]]:
+    """Show that one piece of work goes on, for work whose length is unknown.
+
+    Args:
+        what: a short description of the work.
+
+    Yields:
+        A function that takes what is being done now, in a few words.
+    """
+    work = _begin(Work(what))
+    try:
+        yield work.say
+        work.finished = True
+    finally:
+        _end(work)
+
+
+def silence(silent: bool = True) -> None:
+    """Show no bars, neither on a terminal nor in a notebook. Log lines follow the logger's level.
+
+    Args:
+        silent: False shows them again.
+    """
+    global _silent
+    _silent = silent
+
+
+class Work:
+    """One loop or one step that goes on.
+
+    Args:
+        what: a short description.
+        total: the number of items; None if it is not known.
+        done: how many were done before.
+    """
+
+    def __init__(self, what: str, total: int | None = None, done: int = 0) -> None:
+        self.what, self.total, self.done, self.first = one_line(what, LONGEST), total, done, done
+        self.started = self.moved = time.monotonic()
+        self.detail = ""
+        self.finished = total is not None and done >= total
+
+    def advance(self, count: int = 1) -> None:
+        """Note that items are done."""
+        self.done += count
+        self.moved = time.monotonic()
+        self.detail = ""
+        self.finished = self.total is not None and self.done >= self.total
+
+    def say(self, detail: object) -> None:
+        """Note what is being done now."""
+        self.detail = one_line(detail, LONGEST)
+
+    def status(self) -> str:
+        """How far the work is, at which rate, and how long it will take."""
         now = time.monotonic()
-        last = done + number == total
-        if now - logged >= QUIET_SECONDS or last:
-            rate = number / (now - started)
-            left = (total - done - number) / rate
-            logger.info("%s: %d/%d, %.2f/s, %.0f s left", what, done + number, total, rate, left)
-            logged = now
+        detail = f" ({self.detail})" if self.detail else ""
+        if self.total is None:
+            return f"{_duration(now - self.started)}{detail}"
+        count = f"{self.done}/{self.total}"
+        made = self.done - self.first
+        if self.finished:
+            return f"{count} in {_duration(self.moved - self.started)}"
+        if not made:
+            return f"{count} after {_duration(now - self.started)}{detail}"
+        each = (self.moved - self.started) / made
+        rate = f"{1 / each:.1f}/s" if each < 1 else f"{_duration(each)} each"
+        waited = now - self.moved  # for the item that goes on, which may take longer than others
+        left = max((self.total - self.done) * each - waited, (self.total - self.done - 1) * each)
+        return f"{count}, {rate}, {_duration(left)} left{detail}"
+
+    def line(self) -> str:
+        """What the work is, and its status."""
+        return f"{self.what}: {self.status()}"
+
+
+class _Display:
+    """What shows the work that goes on, outermost first."""
+
+    def __init__(self) -> None:
+        self.going: list[Work] = []
+
+    def begin(self, work: Work) -> None:
+        self.going.append(work)
+
+    def end(self, work: Work) -> None:
+        self.going.remove(work)
+
+    def close(self) -> None:
+        """Called after the last work has ended."""
+
+
+class _Nothing(_Display):
+    """Shows nothing."""
+
+
+class _Bars(_Display):
+    """Bars on a terminal. What others write to stderr meanwhile appears above them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        self._stack.enter_context(tidied())
+        columns = (TextColumn("{task.description}", markup=False), _Bar(20), _Status())
+        # stdout may be a file or a pipe, into which no line of a terminal belongs
+        shared = sys.stdout.isatty()
+        self._bars = Progress(*columns, console=console, redirect_stdout=shared)
+        self._stack.enter_context(self._bars)
+        self._ids: dict[Work, Any] = {}
+
+    def begin(self, work: Work) -> None:
+        super().begin(work)
+        self._ids[work] = self._bars.add_task(work.what, total=work.total, work=work)
+
+    def end(self, work: Work) -> None:
+        super().end(work)
+        if self.going or work.total is None:
+            self._bars.remove_task(self._ids.pop(work))
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class _Bar(BarColumn):
+    """The bar of a work, as long as the work is far."""
+
+    def render(self, task: Task) -> ProgressBar:
+        task.completed = task.fields["work"].done
+        return super().render(task)
+
+
+class _Status(ProgressColumn):
+    """The status of a work."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["work"].status())
+
+
+class _Ticking(_Display):
+    """A display that a thread renews, because nothing else runs while one item takes long."""
+
+    seconds: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = time.monotonic()
+        self._stopped = threading.Event()
+        self._lock = threading.RLock()
+        threading.Thread(target=self._run, name="keygap progress", daemon=True).start()
+
+    def begin(self, work: Work) -> None:
+        with self._lock:
+            super().begin(work)
+
+    def end(self, work: Work) -> None:
+        with self._lock:
+            super().end(work)
+
+    def close(self) -> None:
+        self._stopped.set()
+
+    def tell(self) -> None:
+        """Show how far the work is now."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._stopped.wait(max(self.told + self.seconds - time.monotonic(), 0.01)):
+            with self._lock:
+                if self.going and time.monotonic() - self.told >= self.seconds:
+                    self.tell()
+                    self.told = time.monotonic()
+
+
+class _Lines(_Ticking):
+    """Lines in the log: now and then, and at the end of a loop and of what took long."""
+
+    def __init__(self) -> None:
+        self.seconds = QUIET_SECONDS
+        super().__init__()
+
+    def end(self, work: Work) -> None:
+        super().end(work)
+        took = time.monotonic() - work.started
+        outermost_loop = work.total is not None and not self.going
+        if work.finished and (outermost_loop or took >= self.seconds):
+            logger.info("%s%s", work.line(), "" if work.total else ", done")
+            self.told = time.monotonic()
+
+    def tell(self) -> None:
+        logger.info("; ".join(work.line() for work in self.going))
+
+
+class _Notebook(_Ticking):
+    """One output of a notebook's cell, updated in place. It needs no widgets."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self.seconds = NOTEBOOK_SECONDS
+        super().__init__()
+        self._last: list[Work] = []
+        self._handle = display(self._content(), raw=True, display_id=True)
+
+    def end(self, work: Work) -> None:
+        super().end(work)
+        if not self.going:
+            self._last = [work]
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            self.tell()
+
+    def tell(self) -> None:
+        self._handle.update(self._content(), raw=True)
+
+    def _content(self) -> dict[str, str]:
+        works = self.going or self._last
+        bars = []
+        for work in works:
+            ends = "" if work.total is None else f' value="{work.done}" max="{work.total}"'
+            bars.append(f"<div><progress{ends}></progress> {html.escape(work.line())}</div>")
+        return {"text/plain": "; ".join(work.line() for work in works), "text/html": "".join(bars)}
+
+
+_silent = False
+_display: _Display | None = None
+_lock = threading.RLock()
+
+
+def _begin(work: Work) -> Work:
+    global _display
+    with _lock:
+        if _display is None:
+            _display = _new_display()
+        _display.begin(work)
+    return work
+
+
+def _end(work: Work) -> None:
+    global _display
+    with _lock:
+        if _display is None or work not in _display.going:
+            return
+        _display.end(work)
+        if not _display.going:
+            _display.close()
+            _display = None
+
+
+def _new_display() -> _Display:
+    console = Console(stderr=True)
+    if console.is_jupyter:
+        return _Nothing() if _silent else _Notebook()
+    if console.is_terminal and not console.is_dumb_terminal:
+        return _Nothing() if _silent else _Bars(console)
+    return _Lines()
+
+
+def _duration(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    seconds = max(seconds, 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

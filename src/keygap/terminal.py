@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from keygap.display import shown
 from keygap.errors import UserError
 from keygap.text import one_line, printable
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 # Errors of files that the user can fix: a full disk, a quota, a read-only place, permissions.
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+WIDTH_OF_A_FILE = 180  # columns of a table that goes to a file or a pipe
+LEAST_WIDTH, LONGEST_WORD = 20, 32
 # The base class of all mistakes on a command line, which typer itself does not export.
 MISTAKE: Any = next(each for each in typer.BadParameter.mro() if each.__name__ == "ClickException")
 
@@ -55,6 +62,16 @@ class Commands(TyperGroup):
             raise UserError(f"{said}; see {command} --help") from error
         sys.exit(status if isinstance(status, int) else 0)
 
+    def format_commands(self, context: Any, formatter: Any) -> None:
+        """List the commands with their whole first line, wrapped and not cut."""
+        rows = []
+        for name in self.list_commands(context):
+            command = self.get_command(context, name)
+            if command is not None and not command.hidden:
+                rows.append((name, (command.help or "").partition("\n")[0]))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 @contextmanager
 def refused_files() -> Iterator[None]:
@@ -76,6 +93,41 @@ def refused_files() -> Iterator[None]:
         raise UserError(f"{place} cannot be read or written: {error.strerror}") from error
 
 
+class StderrHandler(logging.Handler):
+    """Writes records to what stderr is now: a progress bar puts itself in its place for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def adopt_library_logs() -> None:
+    """Let the log of transformers go where keygap's goes, in place of stderr beside the bars."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
+
+
+@contextmanager
+def library_warnings() -> Iterator[None]:
+    """Log warnings of libraries, each on one line, in place of two lines beside the bars."""
+
+    def log(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+    ) -> None:
+        place = f"{Path(filename).name}, line {lineno}"
+        logging.getLogger("py.warnings").warning("%s: %s (%s)", category.__name__, message, place)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log  # type: ignore[assignment]
+        yield
+
+
 class LineFormatter(logging.Formatter):
     """Formats the message of a record on one line."""
 
@@ -84,23 +136,109 @@ class LineFormatter(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
-def print_table(frame: pd.DataFrame, notes: Iterable[str]) -> None:
-    """Print a table and its notes."""
-    table = Table()
-    for column in frame.columns:
-        justify: Any = "right" if frame[column].dtype.kind in "iufb" else "left"
-        table.add_column(Text(printable(column)), justify=justify)
-    for row in frame.itertuples(index=False):
-        table.add_row(*(Text(shown(value)) for value in row))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+def print_table(frame: pd.DataFrame, notes: Iterable[object] = ()) -> None:
+    """Print a table and its notes; of a table that is too wide, some columns below the others.
+
+    Nothing is cut off. Text wraps between its words, and columns that do not fit beside the first
+    ones follow in a table of their own, whose rows have the same numbers.
+    """
+    console = Console(width=width())
+    columns = [_Column.of(frame, place) for place in range(frame.shape[1])]
+    blocks = _blocks(columns, console.width)
+    for block in blocks:
+        shown_too = [_Column.numbers(len(frame))] if len(blocks) > 1 else []
+        console.print(_table([*shown_too, *block], console.width))
     for note in notes:
         typer.echo(printable(note))
 
 
-def shown(value: object) -> str:
-    """Format a cell of a printed table: nothing for NaN, and "no bound" for infinity."""
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "no bound"
-        return "" if math.isnan(value) else f"{value:.3g}"
-    return printable(value)
+def print_list(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and what they mean, in two columns."""
+    found = [(printable(name), printable(what)) for name, what in rows]
+    first = max((cell_len(name) for name, _ in found), default=0) + 2
+    for name, what in found:
+        room = max(width() - first, 20)
+        lines = textwrap.wrap(what, room, break_on_hyphens=False) or [""]
+        typer.echo(name + " " * (first - cell_len(name)) + f"\n{' ' * first}".join(lines))
+
+
+def width() -> int:
+    """Columns of a line: of $COLUMNS or the terminal; without either there are many."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) >= LEAST_WIDTH:
+        return int(given)
+    return Console().width if sys.stdout.isatty() else WIDTH_OF_A_FILE
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a printed table.
+
+    Attributes:
+        cells: its name, and what it shows in each row.
+        is_number: whether it is aligned on the right and never wrapped.
+    """
+
+    cells: tuple[str, ...]
+    is_number: bool
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, place: int) -> _Column:
+        values = frame.iloc[:, place]
+        cells = (printable(frame.columns[place]), *(shown(value) for value in values))
+        return cls(cells, values.dtype.kind in "iufb")
+
+    @classmethod
+    def numbers(cls, count: int) -> _Column:
+        """The numbers of the rows."""
+        return cls(("row", *(str(row) for row in range(1, count + 1))), True)
+
+    @property
+    def widest(self) -> int:
+        """Its width if nothing is wrapped."""
+        return max(cell_len(cell) for cell in self.cells)
+
+    @property
+    def least(self) -> int:
+        """Its width if text is wrapped between all words, and within very long ones."""
+        if self.is_number:
+            return self.widest
+        words = [word for cell in self.cells for word in cell.split()]
+        return min(max(map(cell_len, words), default=1), LONGEST_WORD)
+
+
+_SIDES = 3  # characters of a column beside its text
+
+
+def _blocks(columns: Sequence[_Column], most: int) -> list[list[_Column]]:
+    """Columns that fit beside each other when they are as narrow as can be, block by block."""
+    if sum(column.least + _SIDES for column in columns) + 1 <= most:
+        return [list(columns)]
+    numbers = len("row") + _SIDES + 1
+    blocks: list[list[_Column]] = [[]]
+    used = numbers
+    for column in columns:
+        if blocks[-1] and used + column.least + _SIDES > most:
+            blocks.append([])
+            used = numbers
+        blocks[-1].append(column)
+        used += column.least + _SIDES
+    return blocks
+
+
+def _table(columns: Sequence[_Column], most: int) -> Table:
+    """Columns as wide as their text, or as narrow as can be where there is no room."""
+    table = Table()
+    room = most - 1 - sum(column.least + _SIDES for column in columns)
+    for column in columns:
+        more = max(0, min(column.widest - column.least, room))
+        room -= more
+        table.add_column(
+            Text(column.cells[0]),
+            justify="right" if column.is_number else "left",
+            width=column.least + more,
+            overflow="fold",
+        )
+    for row in zip(*(column.cells[1:] for column in columns), strict=True):
+        table.add_row(*map(Text, row))
+    return table

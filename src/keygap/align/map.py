@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from keygap.align.affine import Affine
 from keygap.capture.sites import SITES, site_of
+from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.fingerprint import fingerprint
@@ -148,8 +150,28 @@ class Map:
                 yield f"layers.{index}.{part}", tensor.detach().cpu().contiguous()
 
     def __repr__(self) -> str:
-        layers = ", ".join(map(str, self.layers))
-        return f"Map({self.name!r}, {self.site}, layers {layers}, {self.hash[:12]})"
+        where = f"{self.site}, layers {ranges(self.layers)}"
+        return brief(f"Map({self.name!r}, {where}, {self.hash[:12]})")
+
+    def _repr_html_(self) -> str:
+        counts = {f"n_{name}": self.fitted_on.get(f"n_{name}") or {} for name in ("image", "text")}
+        rows = [
+            {
+                "layer": str(index),
+                "heads": affine.shape[0],
+                "head_dim": affine.shape[1],
+                "parameters": sum(tensor.numel() for tensor in affine.tensors.values()),
+                **{name: own.get(str(index)) for name, own in counts.items()},
+            }
+            for index, affine in self.layers.items()
+        ]
+        of = {name: self.fitted_on.get(name) for name in ("model", "benchmark", "samples")}
+        caption = (
+            f"Affine map {self.name} of {self.site}, fitted on {of['model']} and {of['samples']} "
+            f"samples of {of['benchmark']}; n_image and n_text: the tokens behind each layer. It "
+            "has no intervals: what it does to answers is measured with kg.causes."
+        )
+        return as_html(caption, pd.DataFrame(rows), [f"SHA-256 {self.hash}"])
 
 
 def load_map(path: str | Path) -> Map:

@@ -23,6 +23,7 @@ from keygap.capture.batches import labelled, opened
 from keygap.capture.choice import named_layers, named_sites
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.tables import CapturedBatch
+from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError, unknown
 from keygap.models.batch import Batch
 from keygap.models.fingerprint import fingerprint
@@ -50,6 +51,27 @@ class FitVectors:
     read: Mapping[Key, LabelledVectors]
     facts: Mapping[str, Any] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sites = [f"{site} at layers {ranges(self.layers(site))}" for site in self.sites]
+        return brief(f"FitVectors({', '.join(sites)}, {len(self.failures)} samples failed)")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {
+                "site": site,
+                "layer": str(layer),
+                "vectors": len(one),
+                "samples": len({*one.sample_ids}),
+            }
+            for (site, layer), one in self.read.items()
+        ]
+        caption = (
+            f"Vectors of {self.facts.get('model')} in memory, to fit maps on: how many, and of how "
+            "many samples. They are data, so they have no interval."
+        )
+        notes = [f"{name} failed: {reason}" for name, reason in self.failures.items()]
+        return as_html(caption, pd.DataFrame(rows), notes)
 
     @property
     def sites(self) -> list[str]:

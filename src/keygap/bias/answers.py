@@ -12,13 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from keygap import defaults
+from keygap.arguments import whole
 from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
 from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
+from keygap.bias.intervals import NOTHING, proportion
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.capture.batches import opened
+from keygap.display import as_html, between, brief
+from keygap.errors import UserError
 from keygap.models import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
@@ -27,6 +32,7 @@ from keygap.store.run import ACCURACY, ANSWERS
 
 COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability")
 OPEN, UNPUBLISHED, BAD = "no options and no answer", "answer not published", "bad sample"
+NOT_ASKED = "not asked"
 NOT_SCORED = "not scored: "
 
 
@@ -40,7 +46,8 @@ class Answers:
         accuracy: columns rule, correct, total, accuracy. The row ``overall`` comes first and is
             what the benchmark reports. If samples were left out, rows ``not scored: REASON`` count
             them.
-        left_out: reason by sample id, for questions without a published answer and bad samples.
+        left_out: reason by sample id, for questions without a published answer, bad samples, and
+            ``not asked`` for those after ``max_bad`` was exceeded.
     """
 
     frame: pd.DataFrame
@@ -50,6 +57,37 @@ class Answers:
     def what_is_left_out(self) -> str:
         """Say in one line how many samples were not scored, by reason."""
         return NOT_SCORED + ", ".join(f"{n} ({why})" for why, n in _counted(self.left_out))
+
+    def summary(self) -> pd.DataFrame:
+        """The accuracies with 95 % Wilson intervals, and what was not scored.
+
+        Returns:
+            ``accuracy`` with ``ci_low`` and ``ci_high``, NaN where nothing was scored.
+        """
+        found = [
+            proportion(np.arange(total) < correct) if pd.notna(correct) else NOTHING
+            for correct, total in zip(self.accuracy["correct"], self.accuracy["total"], strict=True)
+        ]
+        ends = {"ci_low": [one.low for one in found], "ci_high": [one.high for one in found]}
+        return self.accuracy.assign(**ends)
+
+    def __repr__(self) -> str:
+        row = self.accuracy.iloc[0]
+        left = f", {len(self.left_out)} not scored" if self.left_out else ""
+        share = "no accuracy" if pd.isna(row["accuracy"]) else f"accuracy {row['accuracy']:.3f}"
+        return brief(f"Answers({share}, {row['correct']} of {row['total']} right{left})")
+
+    def _repr_html_(self) -> str:
+        found = self.summary()
+        rows = found[["accuracy", "ci_low", "ci_high"]].to_numpy(float)
+        cells = found[["rule", "correct", "total"]].assign(
+            **{"accuracy (95 % interval)": [between(*row) for row in rows]}
+        )
+        caption = (
+            "Accuracy: share of right answers among those scored, with 95 % Wilson intervals over "
+            "samples. overall is the rule of the benchmark. .frame has every answer."
+        )
+        return as_html(caption, cells, [f"{name}: {why}" for name, why in self.left_out.items()])
 
     def save(self, folder: str | Path) -> None:
         """Write ``answers.csv`` and ``accuracy.csv``, both or none.
@@ -62,12 +100,26 @@ class Answers:
         save_results(folder, {name: frame.to_csv(index=False) for name, frame in tables.items()})
 
 
+class TooManyBad(UserError):
+    """More samples are bad than the user allowed.
+
+    Args:
+        message: what is wrong, in one line.
+        answers: to the questions until then; the others are left out as ``not asked``.
+    """
+
+    def __init__(self, message: str, answers: Answers) -> None:
+        super().__init__(message)
+        self.answers = answers
+
+
 def answer(
     vlm: VLM,
     source: Benchmark | SampleSet,
     *,
     samples: int | Unset | None = UNSET,
     batch_size: int = defaults.BATCH_SIZE,
+    max_bad: int | None = None,
     seed: int | Unset = UNSET,
 ) -> Answers:
     """Let a model answer a benchmark's questions.
@@ -81,8 +133,14 @@ def answer(
             copies of a chosen question are answered.
         samples: how many to choose from a benchmark; None means all. Default: 200.
         batch_size: samples in one forward pass.
+        max_bad: how many samples may be bad; None means any number. Questions without a published
+            answer are not bad.
         seed: seed of the choice. Default: 0.
+
+    Raises:
+        TooManyBad: more samples are bad than ``max_bad``.
     """
+    most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     asked = as_sample_set(source, samples, seed).with_copies()
     judged: list[Judged] = []
     left_out: dict[str, str] = {}
@@ -91,8 +149,34 @@ def answer(
         answered, unscored = _answer_batch(vlm, batch)
         judged += answered
         left_out |= unscored
+        _refuse_if_bad(asked, judged, left_out, most)
+    return _answers_of(asked, judged, left_out)
+
+
+def _answers_of(asked: SampleSet, judged: Sequence[Judged], left_out: dict[str, str]) -> Answers:
     accuracies = scores(asked.benchmark.scoring, judged)
     return Answers(_frame_of(judged), _accuracy_of(accuracies, left_out), left_out)
+
+
+def _refuse_if_bad(
+    asked: SampleSet, judged: Sequence[Judged], left_out: dict[str, str], most: int | None
+) -> None:
+    """Stop if more samples are bad than may be.
+
+    Raises:
+        TooManyBad: it is so.
+    """
+    bad = {name: why for name, why in left_out.items() if why not in (OPEN, UNPUBLISHED)}
+    if most is None or len(bad) <= most:
+        return
+    name, reason = next(iter(bad.items()))
+    known = {item.id for item in judged} | set(left_out)
+    rest = {entry.id: NOT_ASKED for entry in asked.entries if entry.id not in known}
+    raise TooManyBad(
+        f"{len(bad)} samples of {asked.name} are bad, more than {most}; the first is {name}: "
+        f"{reason}; {len(rest)} of {len(asked)} were not asked",
+        _answers_of(asked, judged, left_out | rest),
+    )
 
 
 def _answer_batch(vlm: VLM, asked: SampleSet) -> tuple[list[Judged], dict[str, str]]:
@@ -138,7 +222,7 @@ def _accuracy_of(accuracies: Mapping[str, Accuracy], left_out: Mapping[str, str]
 
 def _counted(left_out: Mapping[str, str]) -> list[tuple[str, int]]:
     """Count samples by reason; all faults of bad samples count as one reason."""
-    known = (OPEN, UNPUBLISHED)
+    known = (OPEN, UNPUBLISHED, NOT_ASKED)
     return sorted(Counter(why if why in known else BAD for why in left_out.values()).items())
 
 

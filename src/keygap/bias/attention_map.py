@@ -7,12 +7,16 @@ the model was shown: some processors cut off what is outside a square.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import html
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 
@@ -21,8 +25,10 @@ from keygap.benchmarks import BadSample, Sample
 from keygap.bias.attention_pass import read_calls
 from keygap.bias.map_reading import MapReader, Region, named_token, picture_of, region_of
 from keygap.capture.choice import named_layers
+from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
+from keygap.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +56,28 @@ class AttentionMap:
     layers: tuple[int, ...]
     heads: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        rows, columns = self.values.shape
+        heads = "all heads" if self.heads is None else f"heads {ranges(self.heads)}"
+        where = f"{rows} x {columns} patches, layers {ranges(self.layers)}, {heads}"
+        return brief(f"AttentionMap({self.token!r}: {where})")
+
+    def _repr_html_(self) -> str:
+        known = self.values[~np.isnan(self.values)]
+        written = io.BytesIO()
+        self.figure().savefig(written, format="png", dpi=90)
+        picture = base64.b64encode(written.getvalue()).decode()
+        said = html.escape(one_line(self))
+        drawn = f'<img alt="{said}" src="data:image/png;base64,{picture}">'
+        numbers = {"patches": known.size, "largest": np.max(known, initial=0.0)}
+        caption = (
+            f"Attention of {self.token!r} to each patch of the image, mean over layers "
+            f"{ranges(self.layers)} and heads (share of attention, no unit; one prompt, so no "
+            "interval). Patches without a value, such as sinks left out, are not counted."
+        )
+        table = pd.DataFrame([{**numbers, "sum": float(known.sum())}])
+        return f"<div>{drawn}{as_html(caption, table)}</div>"
+
     def figure(self, *, smooth: bool = False, opacity: float = 0.6) -> Figure:
         """Draw the map on the picture.
 
@@ -75,8 +103,8 @@ class AttentionMap:
         axes.set_ylim(self.picture.height, 0)
         axes.set_axis_off()
         figure.colorbar(drawn, ax=axes, label="attention weight of a patch")
-        heads = "all heads" if self.heads is None else f"heads {_listed(self.heads)}"
-        title = f"attention of {self.token!r}, layers {_listed(self.layers)}, {heads}"
+        heads = "all heads" if self.heads is None else f"heads {ranges(self.heads)}"
+        title = f"attention of {self.token!r}, layers {ranges(self.layers)}, {heads}"
         axes.set_title(title, fontsize=9, parse_math=False)
         return figure
 
@@ -176,14 +204,3 @@ def _known_heads(
     most = min(vlm.layers[index].heads for index in layers) - 1
     wanted = [heads] if isinstance(heads, int) else heads
     return tuple(whole(head, "a head", 0, most) for head in distinct(wanted, "heads", "0"))
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    """Numbers in order, with runs of them joined: 0-3, 7."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from keygap.display import as_html, brief, counted
 from keygap.store import save_results
 from keygap.store.reading import read_table
 from keygap.store.results import result_checksums
@@ -52,6 +53,49 @@ class AttentionTable:
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] | None = None
+
+    def summary(self) -> pd.DataFrame:
+        """How each query group divides its attention, mean over samples, layers and heads.
+
+        Returns:
+            One row per query group, modality and role: ``n_keys``, the mean number of such keys,
+            ``mass``, their share of attention, and ``n``, the samples that have any.
+        """
+        place = ["sample_id", "layer", "head"]
+        rows = []
+        for queries, own in self.frame.groupby("queries", sort=False):
+            count = len(own[place].drop_duplicates())
+            for (modality, role), keys in own.groupby(["modality", "role"], sort=False):
+                rows.append(
+                    {
+                        "queries": queries,
+                        "modality": modality,
+                        "role": role,
+                        "n_keys": keys["n_keys"].sum() / count,
+                        "mass": keys["mass"].sum() / count,
+                        "n": keys["sample_id"].nunique(),
+                    }
+                )
+        return pd.DataFrame(rows, columns=["queries", "modality", "role", "n_keys", "mass", "n"])
+
+    def __repr__(self) -> str:
+        sizes = {name: self.frame[name].nunique() for name in ("sample_id", "layer")}
+        heads = len(self.frame[["layer", "head"]].drop_duplicates())
+        said = [counted(sizes["sample_id"], "sample"), counted(sizes["layer"], "layer")]
+        return brief(f"AttentionTable({', '.join([*said, counted(heads, 'head')])})")
+
+    def _repr_html_(self) -> str:
+        frame = self.frame
+        caption = (
+            "Where attention goes: mass is the share of attention that a group of keys gets (no "
+            "unit, 1 in all), mean over "
+            f"{counted(frame['sample_id'].nunique(), 'sample')}, "
+            f"{counted(frame['layer'].nunique(), 'layer')} and all heads; n_keys is the mean "
+            "number of its keys, n the samples that have any. No intervals: "
+            "kg.attention_indices has them."
+        )
+        left = [f"{name}: left out: {why}" for name, why in (self.left_out or {}).items()]
+        return as_html(caption, self.summary(), (*self.notes, *left))
 
     def save(self, folder: str | Path) -> None:
         """Write ``attention.parquet``, whole or not at all.

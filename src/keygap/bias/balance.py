@@ -21,6 +21,7 @@ from keygap import random_streams
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import Probe
 from keygap.bias.intervals import CONFIDENCE
+from keygap.display import as_html, between, brief
 from keygap.errors import UserError
 
 FEWEST = 10  # cases that follow the image, and that follow the text
@@ -48,6 +49,24 @@ class Balance:
     n: int
     text: int
     note: str = ""
+
+    def __repr__(self) -> str:
+        return brief(f"Balance({self})")
+
+    def _repr_html_(self) -> str:
+        row = {
+            "point (95 % interval)": between(self.point, self.low, self.high),
+            "slope": self.slope,
+            "n": self.n,
+            "text": self.text,
+        }
+        caption = (
+            "Balance of image and text. point: by how many nats the image alone may be less "
+            "certain than the text alone where both are followed equally often, with a bootstrap "
+            "interval over samples (below 0: a preference for the text); slope: of the log-odds "
+            "per nat; text: how many of the n answers follow the text."
+        )
+        return as_html(caption, pd.DataFrame([row]), [self.note] if self.note else [])
 
     def __str__(self) -> str:
         """The balance point in one line."""

@@ -35,6 +35,7 @@ from keygap.bias.link_statistics import (
 )
 from keygap.bias.link_table import ALL, CHAIN, COLUMNS, LinkTable
 from keygap.errors import UserError
+from keygap.progress import step
 from keygap.store import Store
 from keygap.tokens import known_roles
 
@@ -106,12 +107,13 @@ def link(
         attended = attended if layers is None else attended[attended["layer"].isin(wanted)]
     held = covariates_of(store.tokens, roles)
     chain = _Chain.of(apart, attended, outcome, held)
-    estimates = chain_estimates(
-        chain.values,
-        chain.covariates,
-        n_bootstraps=n_bootstraps,
-        seed=random_streams.integer(seed_of(seed), "link"),
-    )
+    with step("link from the gap to the answer"):
+        estimates = chain_estimates(
+            chain.values,
+            chain.covariates,
+            n_bootstraps=n_bootstraps,
+            seed=random_streams.integer(seed_of(seed), "link"),
+        )
     notes = [*chain.notes, *_notes(places, apart, attention is None)]
     return LinkTable(_frame_of(estimates, chain), tuple(notes), outcome.what)
 

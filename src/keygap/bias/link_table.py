@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from keygap.display import as_html, between, brief, counted
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.reading import read_csv
@@ -49,6 +50,33 @@ class LinkTable:
     def summary(self) -> list[str]:
         """Say in one line for each link, and for the chain, whether it was found."""
         return summarise(self.frame)
+
+    def __repr__(self) -> str:
+        heads = self.frame[self.frame["head"] != ALL]
+        found = counted(int(heads["found"].astype(bool).sum()), "test")
+        where = counted(len(heads[["layer", "head"]].drop_duplicates()), "head")
+        n = int(self.frame["n_samples"].max()) if len(self.frame) else 0
+        return brief(f"LinkTable({where}, {n} samples: {found} of {len(heads):,} found a link)")
+
+    def _repr_html_(self) -> str:
+        shown = self.frame[self.frame["head"] == ALL]
+        n = int(self.frame["n_samples"].max()) if len(self.frame) else 0
+        caption = (
+            f"Links from the separation of keys to the answer, over {n} samples, means over heads. "
+            "spearman and partial: rank correlation; path and indirect: standardised coefficient "
+            "(no unit). 95 % intervals by bootstrap over samples; p_holm is adjusted for layers "
+            "and heads; detectable: what would have been found with a probability of 0.8. "
+            f"{f'answer: {self.outcome}. ' if self.outcome else ''}.frame has every head."
+        )
+        cells = {
+            "value (95 % interval)": [
+                between(*row) for row in shown[["value", "ci_low", "ci_high"]].to_numpy(float)
+            ]
+        }
+        kept = ["layer", "link", "measure", "p_holm", "found", "detectable", "n_samples"]
+        frame = pd.DataFrame(shown[kept].reset_index(drop=True).assign(**cells))
+        order = [*kept[:3], *cells, *kept[3:]]
+        return as_html(caption, frame[order], (*self.summary(), *self.notes))
 
     def save(self, folder: str | Path) -> None:
         """Write ``link.csv``.

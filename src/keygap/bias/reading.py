@@ -24,6 +24,7 @@ from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sam
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.capture.batches import opened
+from keygap.display import as_html, between, brief, ranges
 from keygap.errors import UserError
 from keygap.models.attention_mask import add_bias
 from keygap.models.attention_tap import AttentionCall
@@ -123,6 +124,32 @@ class ReadingTable:
             f"samples, masking them loses {one['effect']:.2f} nats ({one['ci_low']:.2f} to "
             f"{one['ci_high']:.2f}), {one['share']:.0%} of what masking all layers loses"
         )
+
+    def __repr__(self) -> str:
+        named = f"layers {ranges(self.named)} read" if self.named else "no layer alone reads"
+        sizes = f"named on {len(self.naming)} samples, tested on {len(self.testing)}"
+        return brief(f"ReadingTable({named} the image; {sizes})")
+
+    def _repr_html_(self) -> str:
+        frame = self.frame
+        shown = frame[frame["named"] | frame["masked"].isin([EVERY, NAMED, OTHERS])]
+        numbers = {"effect": "effect (95 % interval)", "share": "share (95 % interval)"}
+        cells = pd.DataFrame({"masked": shown["masked"]})
+        for name in ("layer", "head"):
+            cells[name] = ["" if index < 0 else str(index) for index in shown[name]]
+        for name, low in (("effect", "ci_low"), ("share", "share_low")):
+            ends = shown[[name, low, low.replace("low", "high")]].to_numpy(float)
+            cells[numbers[name]] = [between(*row) for row in ends]
+        cells["p_holm"] = shown["p_holm"]
+        caption = (
+            "Layers whose attention to the image decides the answer. effect: by how many nats the "
+            "margin of the right answer falls when text may not attend to the image there, mean "
+            f"over {len(self.testing)} samples that did not name the layers ({len(self.naming)} "
+            "others did), with bootstrap intervals; share: of the effect of all layers. .frame "
+            "has the layers that were not named too."
+        )
+        left = [f"{name}: left out: {why}" for name, why in self.left_out.items()]
+        return as_html(caption, cells, (self.summary(), *left))
 
     def save(self, folder: str | Path) -> None:
         """Write ``reading.csv``.

@@ -22,6 +22,7 @@ from keygap.benchmarks.scoring import normalised
 from keygap.bias.condition import AS_IS, Condition, Probe
 from keygap.bias.intervals import Interval, mean, paired_proportions, proportion
 from keygap.bias.text_preference import tpr
+from keygap.display import as_html, brief, counted, names
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.reading import read_csv, read_table, read_yaml
@@ -94,6 +95,26 @@ class BiasTable:
         ]
         shown["verdict"] = rows["verdict"].fillna("")
         return shown.reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        of = f"{self.settings.get('model')} on {self.settings.get('benchmark')}"
+        conditions = self.frame.drop_duplicates(["probe", "condition"])
+        found = [
+            f"probes {names(dict.fromkeys(self.frame['probe']), 5)}",
+            counted(len(conditions), "condition"),
+            counted(self.samples["sample_id"].nunique(), "sample"),
+        ]
+        return brief(f"BiasTable({of}: {', '.join(found)})")
+
+    def _repr_html_(self) -> str:
+        caption = (
+            f"Answers of {self.settings.get('model')} on {self.settings.get('benchmark')} by "
+            "condition, with 95 % intervals over samples; n answers each. accuracy, changed (not "
+            "the answer to the sample as it is), followed (the suggested answer) and tpr (text "
+            "preference ratio, of the answers that follow one side) are shares. margin and "
+            "hint_effect are in nats. Variants are pooled; .frame has each."
+        )
+        return as_html(caption, self.summary(), self.notes)
 
     def save(self, folder: str | Path) -> None:
         """Write ``bias.csv``, ``bias_differences.csv``, ``bias_samples.parquet``, ``bias.yaml``.

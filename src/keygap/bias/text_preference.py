@@ -15,6 +15,7 @@ import pandas as pd
 
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.intervals import Interval, proportion
+from keygap.display import as_html, between, brief
 from keygap.errors import UserError
 
 
@@ -38,8 +39,26 @@ class TextPreference:
     tpr: Interval
     coarse: Interval
 
+    def _repr_html_(self) -> str:
+        counts = {name: getattr(self, name) for name in ("text", "image", "both", "neither")}
+        rows = [
+            {
+                "number": name,
+                "value (95 % interval)": between(found.value, found.low, found.high),
+                "n": found.n,
+                **counts,
+            }
+            for name, found in (("tpr", self.tpr), ("coarse_tpr", self.coarse))
+        ]
+        caption = (
+            f"Which side {sum(counts.values())} answers follow: counts, and the text preference "
+            "ratio, the share of text among the answers that follow one side (coarse: answers "
+            "that follow both count as text), with Wilson intervals."
+        )
+        return as_html(caption, pd.DataFrame(rows))
+
     def __repr__(self) -> str:
-        return (
+        return brief(
             f"TPR {self.tpr.value:.3f} ({self.tpr.low:.3f} to {self.tpr.high:.3f}), coarse TPR "
             f"{self.coarse.value:.3f} ({self.coarse.low:.3f} to {self.coarse.high:.3f}); of "
             f"{self.text + self.image + self.both + self.neither} answers {self.text} follow the "

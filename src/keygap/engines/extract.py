@@ -3,7 +3,8 @@
 An engine extracts the parts of a plan and writes their files. The driver here is the only one that
 commits them, in order, so a run that was killed continues at the first missing part and ends with
 the same rows. Parts that were damaged since are extracted again. A bad sample is a row with its
-reason; too many of them point to another fault and stop the run.
+reason; too many of them point to another fault and stop the run. A user who named the limit knows
+that some samples are bad, so what was read until then is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from keygap.engines.manifest import identity_of, manifest_of
 from keygap.engines.plan import Engine, Plan, part_size
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
-from keygap.progress import track
+from keygap.progress import step, track
 from keygap.selfcheck.check import checked_facts, checked_in_extraction, notes_of
 from keygap.selfcheck.extraction import notes_on, sites_to_read
 from keygap.selfcheck.finding import ALONE
@@ -45,6 +46,7 @@ def extract(
     samples: int | Unset | None = UNSET,
     batch_size: int = defaults.BATCH_SIZE,
     thumbnails: bool = True,
+    max_bad: int | None = None,
     seed: int | Unset = UNSET,
 ) -> Store:
     """Read the vectors of a benchmark's samples at some sites and layers of a model.
@@ -60,6 +62,9 @@ def extract(
         batch_size: samples in one forward pass.
         thumbnails: whether to keep a copy of each image of at most 96 pixels, which the report's
             explorer shows. False for images that may not be shown.
+        max_bad: how many samples may be bad. If there are more, what was read is kept, and the run
+            continues with a larger limit. By default 5 % of the samples; the part of the run with
+            the one too many is then not kept.
         seed: of the choice of samples. By default 0.
 
     Returns:
@@ -67,11 +72,11 @@ def extract(
 
     Raises:
         UserError: an unknown site or layer; a folder that holds another extraction, is being
-            written by another process or cannot be written; a full disk; or more than 5 % bad
-            samples.
+            written by another process or cannot be written; a full disk; or too many bad samples.
     """
     names, wanted = named_sites(sites), named_layers(layers)
     batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
+    most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     chosen = as_sample_set(source, samples, seed)
     indices = vlm.layer_indices(wanted)
     names, note = sites_to_read(vlm, names, indices)
@@ -80,31 +85,45 @@ def extract(
     plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size, thumbnails=thumbnails)
     identity = identity_of(plan)
     with StoreWriter(out, identity) as writer:
-        findings = checked_in_extraction(vlm, first, batch_size)
+        with step(f"self-check of {vlm.name}"):
+            findings = checked_in_extraction(vlm, first, batch_size)
         notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
         plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))
         for line in filter(None, notes):
             logger.info("%s: %s", vlm.name, line)
-        _drive(plan, LocalEngine(), writer)
+        _drive(plan, LocalEngine(), writer, most)
         facts = checked_facts(findings, notes)
         writer.write_manifest(manifest_of(plan, identity, writer) | facts)
     return Store(out)
 
 
-def _drive(plan: Plan, engine: Engine, writer: StoreWriter) -> None:
-    """Extract and commit the parts that are missing."""
+def _drive(plan: Plan, engine: Engine, writer: StoreWriter, most: int | None) -> None:
+    """Extract and commit the parts that are missing; at most ``most`` samples may be bad."""
+    _refuse_if_bad(writer.failures, plan.samples, most)  # a run that was stopped has them already
     missing = plan.missing(writer.done, writer.damaged)
     parts = engine.run(plan, missing, writer.root)
     what = f"{plan.vlm.name} on {plan.samples.name}"
     for part in track(parts, len(plan), what, done=len(plan) - len(missing)):
-        _refuse_if_bad({**writer.failures, **failures_of(part.samples)}, plan.samples)
+        failures = {**writer.failures, **failures_of(part.samples)}
+        if most is None:
+            _refuse_if_bad(failures, plan.samples, most)
         writer.commit(part.number, part.samples, part.checksums)
+        _refuse_if_bad(failures, plan.samples, most)
 
 
-def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet) -> None:
-    if len(failures) > BAD_SHARE * len(chosen):
-        name, reason = next(iter(failures.items()))
-        raise UserError(
-            f"{len(failures)} of {len(chosen)} samples of {chosen.name} are bad, more than "
-            f"{BAD_SHARE:.0%}; the first is {name}: {reason}"
-        )
+def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet, most: int | None) -> None:
+    """Stop a run in which more samples failed than a limit, by default a share of them.
+
+    Raises:
+        UserError: it is so.
+    """
+    if len(failures) <= (BAD_SHARE * len(chosen) if most is None else most):
+        return
+    name, reason = next(iter(failures.items()))
+    limit, kept = f"{BAD_SHARE:.0%}", ""
+    if most is not None:
+        limit, kept = str(most), "; what was read is kept: continue with a larger --max-bad"
+    raise UserError(
+        f"{len(failures)} of {len(chosen)} samples of {chosen.name} are bad, more than {limit}; "
+        f"the first is {name}: {reason}{kept}"
+    )

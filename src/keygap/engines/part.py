@@ -11,6 +11,7 @@ from keygap.capture.batches import labelled, opened
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.tables import CapturedBatch, failed_row
 from keygap.engines.plan import Plan
+from keygap.progress import track
 from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
 
@@ -31,7 +32,8 @@ def run_part(plan: Plan, number: int) -> PartTables:
     thumbnails: list[pa.Table] = []
     vectors: dict[Key, list[pa.Table]] = {}
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
-        for samples in part.batches(1 if plan.alone else plan.batch_size):
+        batches = part.batches(1 if plan.alone else plan.batch_size)
+        for samples in track(batches, len(batches), f"batches of part {number + 1}"):
             captured, bad = _read(capture, samples)
             rows |= bad
             if captured is None:

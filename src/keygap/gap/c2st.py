@@ -15,6 +15,7 @@ import numpy as np
 from keygap import random_streams
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
+from keygap.gap.core.described import Described
 from keygap.gap.core.held_out import (
     DEFAULT_CRITICS,
     MAX_VECTORS,
@@ -27,8 +28,8 @@ from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
 
 
-@dataclass(frozen=True)
-class C2STResult:
+@dataclass(frozen=True, repr=False)
+class C2STResult(Described, title="Classifier two-sample test"):
     """Held-out accuracy, with equal weight for both sides and for the samples of a side.
 
     Attributes:

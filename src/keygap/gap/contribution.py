@@ -19,13 +19,14 @@ from jaxtyping import Float
 
 from keygap.errors import UserError
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
 
 
-@dataclass(frozen=True)
-class ContributionResult:
+@dataclass(frozen=True, repr=False)
+class ContributionResult(Described, title="Difference of the means by head and dimension"):
     """Contributions to the unbiased squared distance of the means. They can be negative.
 
     Attributes:

@@ -17,6 +17,7 @@ from scipy import linalg
 
 from keygap import random_streams
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_varies, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value
@@ -25,8 +26,8 @@ from keygap.gap.core.swaps import swap_labels
 from keygap.gap.core.weights import weighted_moments
 
 
-@dataclass(frozen=True)
-class FrechetResult:
+@dataclass(frozen=True, repr=False)
+class FrechetResult(Described, title="Frechet distance of two sides"):
     """Frechet distance, its two parts, and what it reads without a difference.
 
     Attributes:

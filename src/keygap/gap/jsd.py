@@ -21,11 +21,13 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap import random_streams
+from keygap.display import brief
 from keygap.errors import UserError
 from keygap.gap.core.calibration import LN2, SATURATION, bound_terms
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import Components, pooled_components
 from keygap.gap.core.critic import Critic
+from keygap.gap.core.described import Described
 from keygap.gap.core.held_out import (
     DEFAULT_CRITICS,
     MAX_VECTORS,
@@ -41,8 +43,8 @@ from keygap.gap.core.statistic import Statistic
 DEFAULT_DIMS = (2, 5, 10, 50)
 
 
-@dataclass(frozen=True)
-class JSDResult:
+@dataclass(frozen=True, repr=False)
+class JSDResult(Described, title="Jensen-Shannon divergence"):
     """A lower bound of the Jensen-Shannon divergence.
 
     Attributes:
@@ -91,6 +93,13 @@ class JSDResult:
     seed: int
     cautions: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return brief(f"JSDResult({self}; {self.n_samples_x} and {self.n_samples_y} samples)")
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        return (*((str(self),) if self.estimator == NO_CRITIC else ()), *self.cautions)
+
     def __str__(self) -> str:
         """The bound in words; where no critic won, that says nothing about other differences."""
         if self.estimator == NO_CRITIC:
@@ -126,8 +135,8 @@ class JSDResult:
         )
 
 
-@dataclass(frozen=True)
-class JSDProfile:
+@dataclass(frozen=True, repr=False)
+class JSDProfile(Described, title="Jensen-Shannon divergence by number of principal components"):
     """JSD by number of principal components, and where it stops telling contrasts apart.
 
     Attributes:
@@ -141,6 +150,19 @@ class JSDProfile:
     dims: tuple[int, ...]
     unavailable: tuple[int, ...]
     saturates_at: int | None
+
+    @property
+    def _source(self) -> object:
+        return self.results[0]
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        at = self.saturates_at
+        where = (
+            [f"saturated from {at} components on: larger gaps read the same there"] if at else []
+        )
+        nothing = [str(result) for result in self.results if result.estimator == NO_CRITIC]
+        return (*where, *nothing, *self.cautions)
 
     @property
     def cautions(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from keygap.gap.core.bins import check_bins, equal_width_bins
 from keygap.gap.core.calibration import LN2
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value
@@ -25,8 +26,8 @@ from keygap.gap.core.statistic import Statistic
 from keygap.gap.core.swaps import swap_labels
 
 
-@dataclass(frozen=True)
-class HistogramJSDResult:
+@dataclass(frozen=True, repr=False)
+class HistogramJSDResult(Described, title="Jensen-Shannon divergence of joint histograms"):
     """JSD of joint histograms, and the same under label swaps, where the truth is 0.
 
     Attributes:

@@ -25,14 +25,15 @@ from keygap.errors import UserError
 from keygap.gap.core.bins import check_bins, equal_width_bins
 from keygap.gap.core.calibration import LN2
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value
 from keygap.gap.core.swaps import dealt, random_signs
 
 
-@dataclass(frozen=True)
-class MarginalsJSDResult:
+@dataclass(frozen=True, repr=False)
+class MarginalsJSDResult(Described, title="Jensen-Shannon divergence of single columns"):
     """Mean JSD of the histograms of the columns, and the same under label swaps.
 
     Attributes:
@@ -58,7 +59,7 @@ class MarginalsJSDResult:
     paired: bool
     n_permutations: int
     seed: int
-    by_column: Float[np.ndarray, " d"] = field(repr=False, compare=False)
+    by_column: Float[np.ndarray, " d"] = field(compare=False)
     cautions: tuple[str, ...] = ()
 
     @property

@@ -25,6 +25,7 @@ from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.calibration import LN2
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, in_turn, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import p_value
@@ -34,8 +35,8 @@ _BLOCK = 512  # rows whose distances to all vectors are held at a time: 41 MB fo
 _LISTED = 32  # neighbours of a vector that are listed for each one that is asked for
 
 
-@dataclass(frozen=True)
-class NeighboursJSDResult:
+@dataclass(frozen=True, repr=False)
+class NeighboursJSDResult(Described, title="Jensen-Shannon divergence by nearest neighbours"):
     """JSD by nearest neighbours, and the same under label swaps, where the truth is 0.
 
     Attributes:
@@ -68,9 +69,9 @@ class NeighboursJSDResult:
     paired: bool
     n_permutations: int
     seed: int
-    kept_x: Int[np.ndarray, " n_each"] = field(repr=False, compare=False)
-    kept_y: Int[np.ndarray, " n_each"] = field(repr=False, compare=False)
-    terms: Float[np.ndarray, " 2*n_each"] = field(repr=False, compare=False)
+    kept_x: Int[np.ndarray, " n_each"] = field(compare=False)
+    kept_y: Int[np.ndarray, " n_each"] = field(compare=False)
+    terms: Float[np.ndarray, " 2*n_each"] = field(compare=False)
     cautions: tuple[str, ...] = ()
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.errors import UserError
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, as_vectors, check_finite
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
@@ -27,8 +28,8 @@ _SIGMAS = 3.0
 _ROUNDING = 1e-10  # of a distance between vectors of unit norm
 
 
-@dataclass(frozen=True)
-class MIRLayer:
+@dataclass(frozen=True, repr=False)
+class MIRLayer(Described, title="Modality integration rate, one layer"):
     """What one layer adds to MIR.
 
     Attributes:
@@ -48,8 +49,8 @@ class MIRLayer:
         return (Reading("mir_distance", self.distance, what),)
 
 
-@dataclass(frozen=True)
-class MIRResult:
+@dataclass(frozen=True, repr=False)
+class MIRResult(Described, title="Modality integration rate over layers"):
     """MIR and what each layer adds to it.
 
     Attributes:
@@ -63,6 +64,18 @@ class MIRResult:
     by_layer: tuple[float, ...]
     replaced_image: tuple[int, ...]
     replaced_text: tuple[int, ...]
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """``mir`` and the distance of each layer."""
+        part = "Frechet distance of this layer, squared units of the mean text norm: a part of MIR"
+        return (
+            Reading("mir", self.mir, "log10 of the sum of the distances of all layers, no unit"),
+            *(
+                Reading(f"mir_distance of layer {number}", distance, part)
+                for number, distance in enumerate(self.by_layer, start=1)
+            ),
+        )
 
 
 def mir(layers: Sequence[tuple[Array, Array]]) -> MIRResult:

@@ -34,6 +34,7 @@ from keygap import random_streams
 from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, central_band, p_value, root_or_zero
@@ -43,8 +44,8 @@ Kernel = Literal["gaussian", "linear", "energy"]
 Estimator = Literal["unbiased", "biased"]
 
 
-@dataclass(frozen=True)
-class MMDResult:
+@dataclass(frozen=True, repr=False)
+class MMDResult(Described, title="Maximum mean discrepancy of two sides"):
     """MMD between two sides, its uncertainty, and what it reads without a difference.
 
     ``mmd2`` has the units of the kernel. Gaussian: no unit, at most 2. Linear: squared units of the
@@ -95,9 +96,9 @@ class MMDResult:
     n_permutations: int
     n_bootstraps: int
     seed: int
-    null: Float[np.ndarray, " permutations"] = field(repr=False, compare=False)
-    bootstraps: Float[np.ndarray, " bootstraps"] = field(repr=False, compare=False)
-    without: dict[Hashable, float] = field(repr=False, compare=False)
+    null: Float[np.ndarray, " permutations"] = field(compare=False)
+    bootstraps: Float[np.ndarray, " bootstraps"] = field(compare=False)
+    without: dict[Hashable, float] = field(compare=False)
     cautions: tuple[str, ...] = ()
 
     @property

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
 from keygap.gap.core.kernels import linear_means
 from keygap.gap.core.reading import Reading
@@ -25,8 +26,8 @@ from keygap.gap.core.statistic import Statistic
 from keygap.gap.core.swaps import dealt, random_signs
 
 
-@dataclass(frozen=True)
-class ModalityGapResult:
+@dataclass(frozen=True, repr=False)
+class ModalityGapResult(Described, title="Modality gap of unit vectors"):
     """Distance of the centroids of unit vectors.
 
     Attributes:

@@ -27,6 +27,7 @@ from keygap.errors import UserError
 from keygap.gap.core import kernels
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums
@@ -40,8 +41,8 @@ _MOST = 50  # components, if their number is chosen here
 Covariance = Float[np.ndarray, "k k"]
 
 
-@dataclass(frozen=True)
-class MomentsResult:
+@dataclass(frozen=True, repr=False)
+class MomentsResult(Described, title="Parts of a gap by moment"):
     """MMD^2 of the three stages, and the shares of the first one.
 
     The shares add up to 1. They are None if the total is not positive, as there is no gap to share.

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from keygap.errors import UserError
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import check_level
+from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import log_jackknife_interval
 from keygap.gap.mmd import MMDResult
 
 
-@dataclass(frozen=True)
-class RatioResult:
+@dataclass(frozen=True, repr=False)
+class RatioResult(Described, title="Ratio of two gaps"):
     """MMD^2 over MMD^2 (no unit).
 
     Attributes:
@@ -41,6 +43,13 @@ class RatioResult:
     level: float
     n_samples: int
     cautions: tuple[str, ...] = ()
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """``ratio``; the sides differ equally where it is 1."""
+        what = "MMD squared of the first contrast over that of the second, no unit"
+        settings = {"level": self.level}
+        return (Reading("ratio", self.ratio, what, ci=self.ci, settings=settings),)
 
 
 def mmd_ratio(gap: MMDResult, other: MMDResult, *, level: float = 0.95) -> RatioResult:

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from keygap import random_streams
 from keygap.gap.core.cautions import cautions
+from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, check_varies, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import log_jackknife_interval
@@ -30,8 +31,8 @@ from keygap.gap.core.statistic import Statistic
 _BATCHES = 20  # that the jackknife leaves out
 
 
-@dataclass(frozen=True)
-class SpreadResult:
+@dataclass(frozen=True, repr=False)
+class SpreadResult(Described, title="Width and effective dimension of two sides"):
     """Width and effective dimension of each side, and the separation of the sides.
 
     Attributes:

@@ -23,6 +23,7 @@ from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
 from keygap.measurement.ratio import Comparison, ratio_to_highest
 from keygap.measurement.shape import by_dimension
+from keygap.progress import step
 from keygap.store import LabelledVectors
 
 IN_EVERY_ROW = ("mmd", "jsd")  # the statistics of gap.csv: a row has both or does not exist
@@ -58,9 +59,11 @@ class LayerMeasurement:
         """
         options = self.options
         selector = Selector(vectors, options.text_roles, options.tokens_per_sample, options.seed)
-        for case in cases(selector, contrasts, self._note):
-            for head, sides in by_head(case, options, self.n_layers):
-                self._compare(case, head, sides)
+        with step(f"{self.key['site']}, layer {self.key['layer']}") as say:
+            for case in cases(selector, contrasts, self._note):
+                for head, sides in by_head(case, options, self.n_layers):
+                    say(f"{case.contrast.name} {case.confound}".strip() + f", head {head}")
+                    self._compare(case, head, sides)
         for own in self._comparisons:
             if own.key["rung"] == "between":
                 ratio = ratio_to_highest(own, self._comparisons)

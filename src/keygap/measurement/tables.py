@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from keygap.display import as_html, brief, counted, names
 from keygap.errors import UserError
 from keygap.measurement.verdict import summarise
 from keygap.measurement.views import (
@@ -190,8 +191,30 @@ class GapTable:
         """Every contrast between modalities beside its ladder (see ``verdict.summarise``)."""
         return summarise(self.main)
 
+    def __repr__(self) -> str:
+        frame = self.frame
+        of = f"{names(frame['model'])} on {names(frame['benchmark'])}"
+        found = [
+            counted(len(frame[["site", "layer"]].drop_duplicates()), "layer"),
+            counted(frame["contrast"].nunique(), "contrast"),
+            counted(int(frame["n_samples"].max() if len(frame) else 0), "sample"),
+            counted(len(self.notes), "note"),
+        ]
+        return brief(f"GapTable({of}: {', '.join(found)})")
+
     def _repr_html_(self) -> str:
-        return self.summary().to_html(index=False, float_format=lambda value: f"{value:.3f}")
+        between = self.main[(self.main["rung"] == "between") & (self.main["head"] == "all")]
+        sizes = sorted({int(n) for n in between["n_samples"]})
+        n = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(*sizes)
+        caption = (
+            f"Gap between modalities, {names(self.frame['model'])} on "
+            f"{names(self.frame['benchmark'])}, all heads together, {n or 'no'} samples. mmd2: MMD "
+            "squared of standardised vectors (no unit, at most 2). kind: the same of the largest "
+            "contrast inside one modality, which highest names. ratio_kind: mmd2 over kind. "
+            "interval: its 95 % interval, a jackknife over samples. same: mmd2 of two halves of "
+            "one modality, 0 apart from noise. ratio_same: the least that mmd2 over same can be."
+        )
+        return as_html(caption, self.summary(), self.notes)
 
 
 def _read_csv(

@@ -25,6 +25,7 @@ from transformers import (
 
 from keygap.errors import UserError
 from keygap.models.connector import Connector, describe
+from keygap.models.loading import shown_loading
 from keygap.models.location import check_placement, source_of
 from keygap.models.parts import named_parts, refuse_unusable, unwrapped
 from keygap.models.prompting.image_inputs import POSITION_MASK
@@ -92,24 +93,42 @@ def load(
     on_cpu = device == "cpu" and device_map is None
     torch_dtype = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
 
-    source, where = source_of(model, revision)
-    remote = {"revision": revision, "trust_remote_code": trust_remote_code, **where}
+    with shown_loading(model):
+        remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+        loaded, processor = _read(model, remote, dtype=torch_dtype, device_map=device_map or device)
+    return wrap(loaded, processor, model, system, template_arguments, parts)
+
+
+def _read(
+    model: str, remote: dict[str, Any], **options: Any
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Read a model and its processor from a folder, the Hub or what is built once.
+
+    Args:
+        model: its name.
+        remote: ``revision`` and ``trust_remote_code``, for every part.
+        options: further arguments for the weights.
+
+    Raises:
+        UserError: as ``load``.
+    """
+    source, where = source_of(model, remote["revision"])
+    remote = {**remote, **where}
     with _in_one_line(f"cannot load model {model!r}"):
         config = AutoConfig.from_pretrained(source, **remote)
-    loads = model_class(config, model, trust_remote_code)
+    loads = model_class(config, model, remote["trust_remote_code"])
     with _in_one_line(f"model {model!r} has no usable processor"):
         processor = AutoProcessor.from_pretrained(source, **remote)
     with _in_one_line(f"cannot load model {model!r}"):
         loaded, found = loads.from_pretrained(
             source,
-            dtype=torch_dtype,
-            device_map=device_map or device,
             output_loading_info=True,
             use_safetensors=True,  # a pickle can run code
+            **options,
             **remote,
         )
     refuse_partial(loaded, found, model)
-    return wrap(loaded, processor, model, system, template_arguments, parts)
+    return loaded, processor
 
 
 @contextmanager

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
+from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError
 from keygap.models.batch import Batch
 from keygap.models.connector import Connector
@@ -28,6 +30,7 @@ from keygap.models.running import as_it_is_read
 
 # what a model raises for inputs that it cannot use
 _REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
+_SIZES = ("heads", "key_heads", "head_dim")
 LAYER_NAMES = ("first", "middle", "last", "all")
 
 
@@ -59,6 +62,33 @@ class VLM:
     connector: Connector | None
     architecture: str = ""
     fusion: str = "sequence"
+
+    def __repr__(self) -> str:
+        return brief(f"VLM({self.name!r}: {', '.join(f'{k} {v}' for k, v in self._facts.items())})")
+
+    def _repr_html_(self) -> str:
+        kinds: tuple[Attends, ...] = ("self", "cross", "none")
+        rows = []
+        for kind in kinds:
+            if found := self.indices(kind):
+                sizes = {each: getattr(self.layers[found[0]], each) for each in _SIZES}
+                rows.append({"attends": kind, "layers": ranges(found), **sizes})
+        caption = (
+            f"{self.name}: {', '.join(f'{k} {v}' for k, v in self._facts.items())}. Layers by what "
+            "they attend to, with the shape of the first of each kind."
+        )
+        return as_html(caption, pd.DataFrame(rows), self.interventions.identity)
+
+    @property
+    def _facts(self) -> dict[str, str]:
+        return {
+            "architecture": self.architecture,
+            "layers": str(len(self.layers)),
+            "connector": str(self.connector or "none"),
+            "fusion": self.fusion,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
 
     @property
     def device(self) -> torch.device:

@@ -20,6 +20,7 @@ from keygap import defaults, random_streams
 from keygap.arguments import real, seed_of, whole
 from keygap.contrasts.contrast import Masks, NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
+from keygap.display import as_html, brief, counted, names
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
@@ -47,6 +48,22 @@ class Projection:
     """
 
     frame: pd.DataFrame
+
+    def __repr__(self) -> str:
+        places = len(self.frame[["site", "layer"]].drop_duplicates())
+        said = f"{counted(len(self.frame), 'point')} of {counted(places, 'layer')}"
+        return brief(f"Projection({said}, sites {names(self.frame['site'])})")
+
+    def _repr_html_(self) -> str:
+        keys = ["site", "layer", "modality", "role"]
+        found = self.frame.groupby(keys, sort=False, observed=True)
+        rows = found.agg(tokens=("x", "size"), samples=("sample_id", "nunique")).reset_index()
+        caption = (
+            "Tokens in a projection to two dimensions (PCA, then t-SNE; coordinates without a "
+            "unit), and the samples they come from. t-SNE keeps neighbours and not distances: how "
+            "far groups lie apart says nothing about the gap. .frame has the coordinates."
+        )
+        return as_html(caption, rows)
 
     def save(self, folder: str | Path) -> None:
         """Write ``projection.parquet``, whole or not at all.

@@ -28,6 +28,7 @@ from keygap.benchmarks import BadSample
 from keygap.errors import UserError
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
+from keygap.progress import track
 from keygap.selfcheck.attention import attention_recomputed, changed_key
 from keygap.selfcheck.batches import BATCHES, batched_equals_single, batches_of, left_padding
 from keygap.selfcheck.extraction import default_extraction, sites_of, texts_of_any_length
@@ -83,7 +84,8 @@ def check(vlm: VLM) -> list[Finding]:
                 f"{vlm.name}: the model does not run on what its own processor makes: {why}"
             )
         before = _footprint(vlm)
-        findings = [Finding(name, *step(vlm, batch)) for name, step in STEPS]
+        steps = track(STEPS, len(STEPS), f"self-check of {vlm.name}")
+        findings = [Finding(name, *run(vlm, batch)) for name, run in steps]
         same = _footprint(vlm) == before
     detail = "" if same else "hooks or taps were left behind"
     return [*findings, Finding("no hook left", *outcome(same, detail))]

@@ -19,6 +19,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float
 
 from keygap.arguments import distinct
+from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError, unknown
 from keygap.store.checksums import REPAIR, Recorded, checksums_of, read_checksums
 from keygap.store.lock import refuse_locked
@@ -75,6 +76,16 @@ class LabelledVectors:
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def __repr__(self) -> str:
+        n, heads, size = self.array.shape
+        return f"LabelledVectors({n:,} vectors of {heads} heads of {size} dimensions)"
+
+    def _repr_html_(self) -> str:
+        found = self.labels.groupby(["modality", "role"], sort=False, observed=True)
+        rows = found.agg(vectors=("token", "size"), samples=("sample_id", "nunique"))
+        caption = f"{self!r}, by the modality and role of their tokens, and of how many samples."
+        return as_html(caption, rows.reset_index())
 
     def where(self, mask: Bool[np.ndarray, " n"]) -> LabelledVectors:
         """The rows where a mask is true."""
@@ -309,10 +320,26 @@ class Store:
 
     def __repr__(self) -> str:
         bad = int(self.samples["failure"].notna().sum())
-        return (
-            f"Store({str(self.root)!r}: {len(self.samples) - bad} samples, {bad} failed, "
-            f"{', '.join(f'{site} at layers {self.layers(site)}' for site in self.sites)})"
+        sites = [f"{site} at layers {ranges(self.layers(site))}" for site in self.sites]
+        counts = f"{len(self.samples) - bad} samples, {bad} failed"
+        return brief(f"Store({str(self.root)!r}: {counts}, {', '.join(sites)})")
+
+    def _repr_html_(self) -> str:
+        failed = self.samples[self.samples["failure"].notna()]
+        rows = [
+            {"site": site, "layers": ranges(self.layers(site)), "count": len(self.layers(site))}
+            for site in self.sites
+        ]
+        of = {name: self.identity.get(name) for name in ("model", "benchmark", "split", "dtype")}
+        caption = (
+            f"Vectors of {of['model']} ({of['dtype']}) on {of['benchmark']}, split {of['split']}: "
+            f"{len(self.samples) - len(failed)} samples were read and {len(failed)} failed; the "
+            f"layers of each site, in {self.root}. Vectors are as captured, in the model's own "
+            "units; they are data, so they have no interval."
         )
+        notes = [f"{row.sample_id} failed: {row.failure}" for row in failed.itertuples()]
+        frame = pd.DataFrame(rows, columns=["site", "layers", "count"])
+        return as_html(caption, frame, notes if self._is_finished else [UNFINISHED, *notes])
 
 
 def read_identity(root: Path, recorded: Recorded | None, remedy: str = REPAIR) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import yaml
 
 from keygap.bias.intervals import Interval, mean, proportion
 from keygap.bias.table import ALL
+from keygap.display import as_html, brief
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.reading import read_csv, read_table, read_yaml
@@ -105,11 +106,23 @@ class CausesTable:
     def __repr__(self) -> str:
         counts = self.points["kind"].value_counts()
         kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts)
-        return (
+        return brief(
             f"CausesTable({self.settings.get('model')} on {self.settings.get('benchmark')}: "
             f"{len(self.points)} points ({kinds}), {self.samples['sample_id'].nunique()} samples, "
             f"{self.samples['variant'].nunique()} phrasings)"
         )
+
+    def _repr_html_(self) -> str:
+        caption = (
+            f"What each change of keys or attention did to the answers of "
+            f"{self.settings.get('model')} on {self.settings.get('benchmark')}, "
+            f"{self.samples['sample_id'].nunique()} samples. following (of the wrong hint), "
+            "accuracy and image_attention are shares; margin and hint_effect are in nats; gap is "
+            "the distance of mean image and text vectors in standard deviations. 95 % intervals "
+            "over samples; where draws is above 1, the range of the draws. mass: whether "
+            "attention to the image was free, held, or alone changed."
+        )
+        return as_html(caption, self.summary(), self.settings.get("notes", ()))
 
 
 def points_of(frame: pd.DataFrame) -> pd.DataFrame:

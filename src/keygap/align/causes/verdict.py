@@ -13,6 +13,7 @@ from keygap.align.causes.paired import Outcome
 from keygap.align.causes.rule import EVIDENCE, Case, Mechanism
 from keygap.align.causes.sentences import no_map, sentences
 from keygap.align.causes.tables import MODES, strongest
+from keygap.display import as_html, brief
 from keygap.errors import unknown
 
 
@@ -47,7 +48,14 @@ class Verdict:
         return " ".join(self.sentences)
 
     def __repr__(self) -> str:
-        return f"Verdict({self.mechanism}: {self})"
+        return brief(f"Verdict({self.mechanism}: {self})")
+
+    def _repr_html_(self) -> str:
+        caption = (
+            f"Mechanism: {self.mechanism}. Effects on the hint margin in nats, with 95 % intervals "
+            f"over n samples; an effect of at least {self.smallest:.2g} nats counts."
+        )
+        return as_html(caption, self.effects, self.sentences)
 
 
 def verdict(

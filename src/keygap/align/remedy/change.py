@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from keygap.align.baselines import build
 from keygap.align.map import Map, check_model, load_map
 from keygap.align.steering import steering_of
+from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError
 from keygap.models.interventions import Intervention
 from keygap.models.vlm import VLM
@@ -51,6 +54,25 @@ class Change:
             return 1
         affines = self.fitted.layers.values()
         return sum(tensor.numel() for affine in affines for tensor in affine.tensors.values())
+
+    def __repr__(self) -> str:
+        where = f"layers {ranges(self.layers)}, strength {self.strength:+g}"
+        return brief(f"Change({self.name!r}: {where}, for {self.facts.get('model')})")
+
+    def _repr_html_(self) -> str:
+        row = {
+            "change": self.name,
+            "site": "" if self.fitted is None else self.fitted.site,
+            "layers": ranges(self.layers),
+            "strength": self.strength,
+            "parameters": self.parameters,
+        }
+        caption = (
+            f"A change of {self.facts.get('model')} that was found as a remedy. strength: of the "
+            "map, or in nats for attention-bias. What it is worth, with intervals, is in the "
+            "remedy.csv of its search."
+        )
+        return as_html(caption, pd.DataFrame([row]))
 
     def applied(self, vlm: VLM) -> AbstractContextManager[None]:
         """Let it act on a model while a block runs.

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from keygap.align.remedy.comparing import CHOOSING, SECOND, TEST, Rule, row_of
+from keygap.display import as_html, brief
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.results import Content
@@ -242,7 +243,23 @@ class Remedy:
 
     def __repr__(self) -> str:
         result = self.what if self.found else "none found"
-        return f"Remedy({self._model}: {result}, {len(self.candidates)} candidates)"
+        return brief(f"Remedy({self._model}: {result}, {len(self.candidates)} candidates)")
+
+    def _repr_html_(self) -> str:
+        found = self.candidates
+        cells = pd.DataFrame({"candidate": [_named(row) for _, row in found.iterrows()]})
+        for name in ("following", "accuracy"):
+            cells[f"change of {name}"] = [_points(row, name) for _, row in found.iterrows()]
+        for name in ("complete", "lowers", "keeps", "eligible"):
+            cells[name] = ["yes" if value else "no" for value in found[name]]
+        rows = self.frame[(self.frame["stage"] == CHOOSING) & (self.frame["measure"] == "accuracy")]
+        caption = (
+            f"Candidates for a remedy of {self._model} on the choosing half "
+            f"({int(rows['n'].max())} samples), the best one first: changes in percentage points "
+            "with 95 % intervals, paired by sample. These numbers chose, so only those of other "
+            "samples below speak for the chosen one."
+        )
+        return as_html(caption, cells, self.summary().splitlines())
 
 
 def _named(row: pd.Series) -> str:

@@ -1,0 +1,178 @@
+"""``keygap extract`` and ``keygap answer``: what a model computes on a benchmark's samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keygap import defaults
+from keygap.arguments import MOST, folder_of
+from keygap.cli_options import (
+    LAYERS,
+    SITES,
+    BatchSize,
+    BenchmarkName,
+    Data,
+    Language,
+    Out,
+    Samples,
+    Seed,
+    Split,
+    Thumbnails,
+    listed,
+)
+from keygap.cli_output import Output, quoted, with_output
+from keygap.errors import UserError
+from keygap.model_options import ModelOptions, takes_model
+
+if TYPE_CHECKING:
+    from keygap.benchmarks import SampleSet
+
+Captions = Annotated[
+    bool, typer.Option("--captions", help="Say in the prompt what the images show.")
+]
+MaxBad = Annotated[
+    int | None,
+    typer.Option(min=0, max=MOST, help="Stop when more samples than this are bad; keep the rest."),
+]
+Layers = Annotated[
+    str, typer.Option(help="first, middle, last, all and indices, such as 0,4,last.")
+]
+Sites = Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")]
+
+
+@with_output
+@takes_model
+def extract(
+    model: ModelOptions,
+    out: Out,
+    say: Output,
+    benchmark: BenchmarkName = "easy-vqa",
+    split: Split = None,
+    data: Data = None,
+    language: Language = None,
+    layers: Layers = LAYERS,
+    sites: Sites = SITES,
+    samples: Samples = defaults.SAMPLES,
+    batch_size: BatchSize = defaults.BATCH_SIZE,
+    captions: Captions = False,
+    thumbnails: Thumbnails = True,
+    max_bad: MaxBad = None,
+    seed: Seed = 0,
+) -> None:
+    """Read the vectors of a benchmark's samples from a model."""
+    import keygap as kg
+    from keygap.capture.choice import named_layers, named_sites
+
+    place = folder_of(out, "--out")
+    asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
+    chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
+    store = kg.extract(
+        model.load(),
+        chosen,
+        place,
+        layers=asked_layers,
+        sites=asked_sites,
+        batch_size=batch_size,
+        thumbnails=thumbnails,
+        max_bad=max_bad,
+    )
+    failed = store.samples[store.samples["failure"].notna()]
+    say.result(
+        store,
+        then=quoted("measure", place),
+        folder=place,
+        samples=len(store.samples) - len(failed),
+        failures=dict(zip(failed["sample_id"], failed["failure"], strict=True)),
+        layers={site: store.layers(site) for site in store.sites},
+    )
+
+
+@with_output
+@takes_model
+def answer(
+    model: ModelOptions,
+    out: Out,
+    say: Output,
+    benchmark: BenchmarkName = "easy-vqa",
+    split: Split = None,
+    data: Data = None,
+    language: Language = None,
+    samples: Samples = defaults.SAMPLES,
+    batch_size: BatchSize = defaults.BATCH_SIZE,
+    captions: Captions = False,
+    max_bad: MaxBad = None,
+    seed: Seed = 0,
+) -> None:
+    """Let a model answer a benchmark's questions: answers.csv, accuracy.csv."""
+    import keygap as kg
+    from keygap.bias.answers import TooManyBad
+    from keygap.store.lock import refuse_unwritable
+
+    place = folder_of(out, "--out")
+    chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
+    refuse_unwritable(place)
+    is_run = _refuse_other_run(place, model.model, chosen)
+    try:
+        found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
+    except TooManyBad as stop:
+        stop.answers.save(place)
+        raise UserError(f"{stop}; the answers so far are in {place}") from stop
+    found.save(place)
+    extraction = ("extract", model.model, "--benchmark", benchmark, "--samples", str(samples))
+    say.result(
+        *([found.what_is_left_out()] if found.left_out else []),
+        table=found.summary(),
+        then=quoted("measure", place) if is_run else quoted(*extraction, "--out", place),
+        folder=place,
+        left_out=found.left_out,
+    )
+
+
+def _chosen(
+    name: str,
+    split: str | None,
+    data: str | None,
+    language: str | None,
+    samples: int,
+    captions: bool,
+    seed: int,
+) -> SampleSet:
+    """The samples that the options name; at least one can be read."""
+    import keygap as kg
+
+    bench = kg.benchmark(name, split=split, data=data, language=language)
+    chosen = bench.choose(samples, seed)
+    chosen = chosen.with_captions() if captions else chosen
+    chosen.first_readable()
+    return chosen
+
+
+def _refuse_other_run(place: Path, model: str, chosen: SampleSet) -> bool:
+    """Whether a folder holds a run; its accuracy has to be of the same model and samples.
+
+    Raises:
+        UserError: it is of another model, benchmark, or other samples.
+    """
+    from keygap.store import Store
+    from keygap.store.run import MANIFEST
+
+    if not (place / MANIFEST).is_file():
+        return False
+    store = Store(place)
+    known = {"model": store.manifest["model"], "benchmark": store.manifest["benchmark"]}
+    asked = {"model": model, "benchmark": chosen.benchmark.name}
+    for what, name in asked.items():
+        if known[what] != name:
+            raise UserError(
+                f"{place} is a run of the {what} {known[what]} and not of {name}: name another "
+                "folder with --out"
+            )
+    if list(store.samples["sample_id"]) != [entry.id for entry in chosen.entries]:
+        raise UserError(
+            f"{place} is a run of other samples, and one report would show both: give --samples "
+            "and --seed of its extraction, or name another folder with --out"
+        )
+    return True
