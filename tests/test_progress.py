@@ -157,7 +157,9 @@ def test_warnings_log_lines_and_nested_work_leave_the_bars_whole(terminal):
     assert sum("outer" in line for line in shown) == 1
     assert sum("inner" in line for line in shown) == 0
     assert sum(line == "a log line" for line in shown) == 2
-    assert sum("UserWarning: a warning 8 (test_progress.py" in line for line in shown) == 1  # once for a place
+    assert (
+        sum("UserWarning: a warning 8 (test_progress.py" in line for line in shown) == 1
+    )  # once for a place
     assert sum("FutureWarning: another warning (" in line for line in shown) == 1
     assert shown[-1].startswith("outer")
 

@@ -43,6 +43,7 @@ from keygap.cli_options import (
     Split,
     TextRoles,
     listed,
+    probe_names,
 )
 from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
@@ -108,7 +109,9 @@ def bias(
     subjects: Annotated[
         str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
     ] = None,
-    probes: Annotated[str, typer.Option(help="See keygap probes.")] = PROBES,
+    probes: Annotated[
+        str, typer.Option(help="See keygap probes.", autocompletion=probe_names)
+    ] = PROBES,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -231,7 +234,7 @@ def project(
 
 @with_output
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run folders.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Run folders.")],
     say: Output,
     out: Annotated[
         str | None,
