@@ -395,7 +395,7 @@ def test_no_column_of_a_table_is_cut(capsys, monkeypatch, width):
         lines = [re.split("[┃│]", line)[1:-1] for line in block.splitlines() if line[0] in "┃│"]
         found |= {"".join("".join(column).split()) for column in zip(*lines, strict=True)}
     for name in FRAME:
-        cells = [name, *map(display.shown, FRAME[name])]
+        cells = [str(name), *map(display.shown, FRAME[name])]
         assert "".join("".join(cells).split()) in found
 
 
@@ -404,7 +404,7 @@ def test_a_table_that_does_not_fit_continues_below_with_numbered_rows(capsys, mo
     frame = pd.DataFrame({f"column_{n}": [n, 10 * n] for n in range(9)})
     terminal.print_table(frame)
     said = capsys.readouterr().out
-    found = {}
+    found: dict[tuple[str, int], int] = {}
     for block in said.split("┏")[1:]:
         names = re.findall(r"[\w]+", block.splitlines()[1])
         for line in block.splitlines():

@@ -137,7 +137,7 @@ def align(
         fitted = _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
         use = f"with kg.align.steer(vlm, kg.align.load_map({str(place)!r})): vlm.generate(batch)"
         then = quoted("causes", model.model, "--maps", str(kinds), "--out", "DIR")
-        say.result(f"{fitted}; use: {use}", then=then, map=place, sha256=fitted.hash)
+        say.result(f"{fitted}; use: {use}", then=then, facts={"map": place, "sha256": fitted.hash})
         return
     options = {**_read(given), **common, "samples": samples, "subjects": wanted}
     if layers is not None:
@@ -151,8 +151,7 @@ def align(
         *([f"use: {use}"] if remedy.found else []),
         then=quoted("causes", model.model, "--benchmark", benchmark, "--out", "DIR"),
         rows=remedy.candidates,
-        found=remedy.found,
-        folder=place,
+        facts={"found": remedy.found, "folder": place},
     )
 
 

@@ -106,6 +106,5 @@ def causes(
         notes=table.settings["notes"],
         rows=pooled(table.frame),
         then=quoted("align", model.model, "--search", "--benchmark", benchmark, "--out", "DIR"),
-        mechanism=found.mechanism,
-        folder=place,
+        facts={"mechanism": found.mechanism, "folder": place},
     )
