@@ -43,6 +43,7 @@ from keygap.cli_options import (
     Split,
     TextRoles,
     listed,
+    probe_names,
 )
 from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
@@ -108,7 +109,9 @@ def bias(
     subjects: Annotated[
         str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
     ] = None,
-    probes: Annotated[str, typer.Option(help="See keygap probes.")] = PROBES,
+    probes: Annotated[
+        str, typer.Option(help="See keygap probes.", autocompletion=probe_names)
+    ] = PROBES,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,7 +161,7 @@ def bias(
         notes=table.notes,
         rows=table.frame,
         then=quoted("report", place) if store else quoted("extract", *named, "--out", place),
-        folder=place,
+        facts={"folder": place},
     )
 
 
@@ -204,7 +207,8 @@ def measure(
     table.save(folder)
     whole = table.main[table.main["head"] == "all"]
     then = quoted("project", folder)
-    say.result(table=table.summary(), notes=table.notes, rows=whole, then=then, folder=folder)
+    facts = {"folder": folder}
+    say.result(table=table.summary(), notes=table.notes, rows=whole, then=then, facts=facts)
 
 
 @with_output
@@ -226,12 +230,12 @@ def project(
     found = kg.project(store, tokens=tokens, text_roles=roles, seed=seed)
     found.save(store.root)
     then = quoted("report", folder)
-    say.result(found, then=then, folder=folder, tokens=len(found.frame))
+    say.result(found, then=then, facts={"folder": folder, "tokens": len(found.frame)})
 
 
 @with_output
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run folders.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Run folders.")],
     say: Output,
     out: Annotated[
         str | None,
@@ -244,7 +248,7 @@ def report(
     places = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
     with step("figures and page"):
         path = kg.report(*places, out=None if out is None else folder_of(out, "--out"))
-    say.result(path, then=f"open {path} in a browser", report=path)
+    say.result(path, then=f"open {path} in a browser", facts={"report": path})
 
 
 @with_output
@@ -264,7 +268,7 @@ def check(model: ModelOptions, say: Output) -> None:
     findings = check_model(vlm)
     wrong = [finding.check for finding in findings if finding.passed is False]
     then = None if wrong else quoted("extract", model.model, "--out", "DIR")
-    say.result(table=frame_of(findings), then=then, **about)
+    say.result(table=frame_of(findings), then=then, facts=about)
     if wrong:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
     if unknown := [finding.check for finding in findings if finding.result == "not run"]:
@@ -331,7 +335,7 @@ def _study(experiment: Path, out: str | None, say: Output) -> None:
         rows += [{**row, "accuracy": accuracy} for row in whole.to_dict("records")]
     table = summary_of(folders_of(asked, place))
     then = f"open {path} in a browser"
-    say.result(f"report: {path}", table=table, rows=rows, then=then, report=path)
+    say.result(f"report: {path}", table=table, rows=rows, then=then, facts={"report": path})
 
 
 def _opened(folder: str) -> Store:

@@ -19,6 +19,7 @@ from keygap.cli_options import (
     Split,
     TextRoles,
     listed,
+    map_names,
     numbers,
 )
 from keygap.cli_output import Output, quoted, with_output
@@ -38,7 +39,12 @@ Search = Annotated[
     bool, typer.Option("--search", help="Search for what makes the model follow hints less.")
 ]
 Kinds = Annotated[
-    str | None, typer.Option("--map", help="Kind of map to fit; with --search, kinds to try.")
+    str | None,
+    typer.Option(
+        "--map",
+        help="Kind of map to fit; with --search, kinds to try.",
+        autocompletion=map_names,
+    ),
 ]
 Site = Annotated[str, typer.Option(help="k_proj, key, v_proj, value, q_proj, query or hidden.")]
 Layers = Annotated[
@@ -130,7 +136,8 @@ def align(
     if not search:
         fitted = _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
         use = f"with kg.align.steer(vlm, kg.align.load_map({str(place)!r})): vlm.generate(batch)"
-        say.result(fitted, then=use, map=place, sha256=fitted.hash)
+        then = quoted("causes", model.model, "--maps", str(kinds), "--out", "DIR")
+        say.result(f"{fitted}; use: {use}", then=then, facts={"map": place, "sha256": fitted.hash})
         return
     options = {**_read(given), **common, "samples": samples, "subjects": wanted}
     if layers is not None:
@@ -141,10 +148,10 @@ def align(
     use = f"with kg.align.load_remedy({str(place)!r}).applied(vlm): vlm.generate(batch)"
     say.result(
         *remedy.summary().splitlines(),
-        then=use if remedy.found else quoted("causes", model.model, "--out", "DIR"),
+        *([f"use: {use}"] if remedy.found else []),
+        then=quoted("causes", model.model, "--benchmark", benchmark, "--out", "DIR"),
         rows=remedy.candidates,
-        found=remedy.found,
-        folder=place,
+        facts={"found": remedy.found, "folder": place},
     )
 
 

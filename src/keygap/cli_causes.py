@@ -18,6 +18,7 @@ from keygap.cli_options import (
     Seed,
     Split,
     listed,
+    map_names,
     numbers,
 )
 from keygap.cli_output import Output, quoted, with_output
@@ -37,7 +38,10 @@ Layers = Annotated[
 Sites = Annotated[
     str | None, typer.Option(help="The first one k_proj or key. Default: k_proj,v_proj,hidden.")
 ]
-Maps = Annotated[str | None, typer.Option(help="See keygap maps; the first is tested.")]
+Maps = Annotated[
+    str | None,
+    typer.Option(help="See keygap maps; the first is tested.", autocompletion=map_names),
+]
 Draws = Annotated[int, typer.Option(min=1, max=100, help="Random directions.")]
 
 
@@ -102,6 +106,5 @@ def causes(
         notes=table.settings["notes"],
         rows=pooled(table.frame),
         then=quoted("align", model.model, "--search", "--benchmark", benchmark, "--out", "DIR"),
-        mechanism=found.mechanism,
-        folder=place,
+        facts={"mechanism": found.mechanism, "folder": place},
     )

@@ -62,7 +62,7 @@ def choices(
         if not say.as_json:
             _print_row(found)
         facts: dict[str, Any] = {"row": found.row, "calls": found.calls, "directly": found.values}
-        say.result(then=quoted("report", place), **(facts if say.as_json else {}))
+        say.result(then=quoted("report", place), facts=facts)
         return
     refuse_unwritable(place)
     table = specifications(
@@ -75,7 +75,7 @@ def choices(
         notes=table.settings["notes"],
         rows=table.statements,
         then=quoted("choices", place, "--row", table.frame["row"].iloc[0]),
-        folder=place,
+        facts={"folder": place},
     )
 
 

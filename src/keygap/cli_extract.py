@@ -83,10 +83,12 @@ def extract(
     say.result(
         store,
         then=quoted("measure", place),
-        folder=place,
-        samples=len(store.samples) - len(failed),
-        failures=dict(zip(failed["sample_id"], failed["failure"], strict=True)),
-        layers={site: store.layers(site) for site in store.sites},
+        facts={
+            "folder": place,
+            "samples": len(store.samples) - len(failed),
+            "failures": dict(zip(failed["sample_id"], failed["failure"], strict=True)),
+            "layers": {site: store.layers(site) for site in store.sites},
+        },
     )
 
 
@@ -126,8 +128,7 @@ def answer(
         *([found.what_is_left_out()] if found.left_out else []),
         table=found.summary(),
         then=quoted("measure", place) if is_run else quoted(*extraction, "--out", place),
-        folder=place,
-        left_out=found.left_out,
+        facts={"folder": place, "left_out": found.left_out},
     )
 
 

@@ -28,7 +28,7 @@ def train(connector: Connector, say: Output, out: Out = "runs/micro") -> None:
 
     path = train_connector(connector, folder_of(out, "--out"))
     then = quoted("micro", "evaluate", "--connector", connector, "--weights", path)
-    say.result(path, then=then, weights=path)
+    say.result(path, then=then, facts={"weights": path})
 
 
 @micro.command()

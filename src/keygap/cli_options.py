@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -9,6 +10,40 @@ import typer
 from keygap import defaults
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS
 from keygap.errors import UserError
+
+
+def benchmark_names(incomplete: str) -> list[str]:
+    """Names of benchmarks that begin so, for the shell. Those that take a path end in a colon."""
+    from keygap.benchmarks import REGISTRY
+
+    names = [name.partition(":")[0] + ":" * (":" in name) for name in REGISTRY]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def probe_names(incomplete: str) -> list[str]:
+    """Lists of probes, whose last name begins so, for the shell."""
+    from keygap.bias.probes import PROBES as known
+
+    return last_of_list(incomplete, known)
+
+
+def map_names(incomplete: str) -> list[str]:
+    """Lists of maps, whose last name begins so, for the shell."""
+    from keygap.align.maps import MAPS as known
+
+    return last_of_list(incomplete, known)
+
+
+def last_of_list(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Lists with commas that end in one of the names.
+
+    Args:
+        incomplete: what was typed.
+        names: what the last item may be.
+    """
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
 
 LAYERS, SITES, TEXT, PROBES = (
     ",".join(names)
@@ -21,7 +56,9 @@ TextRoles = Annotated[
         help="Roles that count as text: question, option, hint, answer, template, system."
     ),
 ]
-BenchmarkName = Annotated[str, typer.Option(help="See keygap benchmarks.")]
+BenchmarkName = Annotated[
+    str, typer.Option(help="See keygap benchmarks.", autocompletion=benchmark_names)
+]
 Split = Annotated[str | None, typer.Option(help="Default: the split usually reported.")]
 Data = Annotated[
     str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")

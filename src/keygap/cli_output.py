@@ -61,9 +61,9 @@ class Output:
         *lines: object,
         table: pd.DataFrame | None = None,
         notes: Iterable[object] = (),
-        rows: pd.DataFrame | Sequence[Mapping[str, object]] | None = None,
+        rows: pd.DataFrame | Sequence[Mapping[Any, object]] | None = None,
         then: str | None = None,
-        **facts: object,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         """Print what a command found.
 
@@ -84,7 +84,7 @@ class Output:
                 **({} if found is None else {"rows": _records(found)}),
                 **({"notes": noted} if noted else {}),
                 **({"lines": said} if said else {}),
-                **facts,
+                **(facts or {}),
                 **({} if then is None else {"next": printable(then)}),
             }
             typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
@@ -149,7 +149,7 @@ def quoted(*words: str | Path) -> str:
     return shlex.join(["keygap", *map(str, words)])
 
 
-def _records(found: pd.DataFrame | Sequence[Mapping[str, object]]) -> list[Mapping[Any, object]]:
+def _records(found: pd.DataFrame | Sequence[Mapping[Any, object]]) -> list[Mapping[Any, object]]:
     if isinstance(found, Sequence):
         return list(found)
     return [dict(row) for row in found.to_dict("records")]

@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from keygap.models import VLM
 
 
+def _model_names(incomplete: str) -> list[str]:
+    """Names of embedded models that begin so, for the shell."""
+    from keygap.micro.described import MODELS
+
+    return [name for name in MODELS if name.startswith(incomplete) and ":" in name]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The argument and the options of ``kg.load``, for every command that loads a model."""
 
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hub id, folder, or micro:CONNECTOR.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Hub id, folder, or micro:CONNECTOR.",
+            autocompletion=_model_names,
+        ),
     ]
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto"
     device_map: Annotated[

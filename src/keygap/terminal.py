@@ -111,6 +111,8 @@ def adopt_library_logs() -> None:
 
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        transformers_logging.set_verbosity_info()
 
 
 @contextmanager

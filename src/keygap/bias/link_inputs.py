@@ -123,8 +123,7 @@ def attention_quantities(
         raise UserError(f"the attention table has no queries {queries!r}, only {known}")
     own = own[own["n_keys"] > 0]
     sides = (_side(own[is_image(own)]), _side(own[is_text(own, text_roles)]))
-    index = {"left_index": True, "right_index": True}
-    both = sides[0].merge(sides[1], how="inner", suffixes=("_image", "_text"), **index)
+    both = sides[0].merge(sides[1], left_index=True, right_index=True, suffixes=("_image", "_text"))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(both["per_token_image"]) - np.log(both["per_token_text"])
     similarity = both["logit_image"] - both["logit_text"]
