@@ -66,6 +66,22 @@ def test_tables_without_a_store_have_no_samples(answered):
     assert samples_of(dataclasses.replace(answered, store=None), None) is None
 
 
+def test_files_for_papers_have_the_numbers_of_gap_csv(answered):
+    kg.report(answered.root)
+    folder = answered.root / "figures"
+    gaps = pd.read_csv(answered.root / "gap.csv", dtype={"head": str})
+    gaps = gaps[(gaps["rung"] == "between") & (gaps["head"] == "all") & gaps["confound"].isna()]
+    data = pd.read_csv(folder / "ratio.csv")
+    assert data["ratio"].tolist() == pytest.approx(gaps["ratio"].tolist())
+    latex, markdown = ((folder / f"headline.{kind}").read_text() for kind in ("tex", "md"))
+    assert "\\toprule" in latex
+    for row in gaps.to_dict("records"):
+        number = f"{row['ratio']:.2f} ({row['ratio_ci_low']:.2f} to {row['ratio_ci_high']:.2f})"
+        assert number in latex
+        assert number in markdown
+    assert markdown.count("\n") == 2 + len(gaps)
+
+
 def test_cells_of_heads_show_the_numbers_of_gap_csv(answered):
     page = kg.report(answered.root).read_text()
     shown = set(re.findall(r"<title>(layer \d+, head \d+: [^<]*)</title>", page))

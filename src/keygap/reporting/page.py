@@ -30,6 +30,7 @@ from keygap.reporting.forest import FOREST_CAPTION, forest, forest_in_words
 from keygap.reporting.headline import headline, verdicts
 from keygap.reporting.notes import notes_of
 from keygap.reporting.numbers import at_least, fixed, least_p, near_zero, p_value
+from keygap.reporting.papers import write_for_papers
 from keygap.reporting.provenance import provenance
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.reporting.samples import samples_of
@@ -101,6 +102,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
             for number, run in enumerate(runs)
         ],
     )
+    write_for_papers(runs, headline(runs), out)
     path = out / REPORT
     write_text(path, text)
     return path
