@@ -38,7 +38,7 @@ def test_without_sinks_leaves_them_out_on_the_image_side():
 
 
 def test_without_sinks_says_where_there_are_none():
-    with pytest.raises(NotMeasurable, match="no sink"):
+    with pytest.raises(NotMeasurable, match="no attention sink"):
         selected("without_sinks", with_positions(labels_of()), ["question"], 0)
 
 
@@ -57,7 +57,7 @@ def test_with_template_needs_a_template_token():
 def test_without_sinks_needs_a_sink_on_one_of_the_sides():
     labels = with_positions(labels_of(sinks=True))
     labels.loc[labels["modality"] == "image", "attention"] = 1.0  # the template keeps its sinks
-    with pytest.raises(NotMeasurable, match="no sink is on side image or text"):
+    with pytest.raises(NotMeasurable, match="no attention sink is among these tokens"):
         selected("without_sinks", labels, ["question"], 0)
 
 

@@ -48,7 +48,7 @@ def test_a_contrast_with_confounds_is_followed_by_them():
         ("image_text", "without_massive"),
         ("text_text", ""),
     ]
-    assert notes == ["no image_text without_sinks: there is no sink to leave out"]
+    assert notes == ["no image_text without_sinks: no attention sink is among these tokens"]
 
 
 def test_of_several_draws_the_one_with_the_median_mmd_is_measured():

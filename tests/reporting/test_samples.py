@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 import shutil
 
@@ -14,6 +15,8 @@ from keygap.bias.separation import separation
 from keygap.reporting.heads import by_head, titles
 from keygap.reporting.run import Run, read_run
 from keygap.reporting.samples import SHOWN, samples_of
+from keygap.study.experiment import read_experiment
+from keygap.study.run import run_study
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,15 @@ def test_cells_of_heads_show_the_numbers_of_gap_csv(answered):
             text.startswith(f"layer {row['layer']}, head {row['head']}: {row['mmd2']:.4f} (")
             for text in shown
         )
+
+
+@pytest.mark.slow
+def test_the_experiment_in_a_report_makes_the_same_gap_csv(answered, tmp_path):
+    """The YAML of a single run, which has no study file of its own."""
+    page = html.unescape(kg.report(answered.root).read_text())
+    found = re.search(r'<pre id="experiment-yaml">(.*?)</pre>', page, re.DOTALL)
+    assert found is not None
+    (tmp_path / "again.yaml").write_text(found[1])
+    run_study(read_experiment(tmp_path / "again.yaml"), tmp_path / "study")
+    again = (tmp_path / "study" / "micro-linear-easy-vqa" / "gap.csv").read_bytes()
+    assert again == (answered.root / "gap.csv").read_bytes()

@@ -71,11 +71,10 @@ def without_sinks(
     """
     sinks = is_sink(labels)
     if not sinks.any():
-        raise NotMeasurable("there is no sink to leave out")
+        raise NotMeasurable("no attention sink is among these tokens")
     a, b = contrast.select(labels, roles, seed)
     if not (sinks & (a | b)).any():
-        first, second = contrast.sides
-        raise NotMeasurable(f"no sink is on side {first} or {second}")
+        raise NotMeasurable("no attention sink is among these tokens")
     return a & ~sinks, b & ~sinks
 
 
