@@ -38,7 +38,7 @@ def test_samples_tokens_and_what_was_asked_come_back(store):
     assert set(store.tokens["language"]) == {"en"}
     assert set(store.tokens["subject"]) == {"x"}
     assert repr(store).endswith(
-        "3 samples, 1 failed, hidden at layers [3], k_proj at layers [0, 3])"
+        "3 samples, 1 failed, hidden at layers 3, k_proj at layers 0, 3)"
     )
 
 
