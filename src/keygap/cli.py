@@ -46,6 +46,7 @@ from keygap.cli_options import (
     Thumbnails,
     listed,
 )
+from keygap.cli_view import view
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
 from keygap.terminal import Commands, LineFormatter, print_table, refused_files
@@ -65,9 +66,8 @@ app = typer.Typer(
 )
 micro = typer.Typer(help="Train and evaluate the embedded model.", no_args_is_help=True)
 app.add_typer(micro, name="micro")
-app.command()(causes)
-app.command()(choices)
-app.command()(align)
+for command in (causes, choices, align, view):
+    app.command()(command)
 
 
 @app.command()
