@@ -26,8 +26,8 @@ PATCHES, WORDS = 400, 100  # of each sample
 def large_store(root: Path, samples: int, in_part: int, words: int = 5000) -> Store:
     """A run of ``k_proj`` at layer 0, with 500 tokens a sample, without a pass through a model.
 
-    Image tokens lie apart from text along the first dimension; the first token of all lies far
-    from every other.
+    Image tokens lie apart from text along some dimensions, and all tokens vary along some others.
+    The first token of all lies far from every other.
     """
     rng = np.random.default_rng(0)
     manifest = {
@@ -51,8 +51,8 @@ def _part(rng: np.random.Generator, samples: range, words: int) -> PartTables:
     image = position < PATCHES
     word = rng.zipf(1.3, count) % words
     vectors = rng.normal(size=(count, WIDTH)).astype(np.float32)
-    vectors[image, 0] += 8
-    vectors[:, 1] *= 5
+    vectors[image, :16] += 3
+    vectors[:, 16:24] += 2 * rng.normal(size=(count, 1))
     if samples.start == 0:
         vectors[0] = 60
     labels = {

@@ -311,10 +311,17 @@ class Store:
 
     def _parts_in(self, folder: str) -> list[str]:
         """The files of a folder, in the order of the parts."""
-        found = [name for name in self._files if name.rpartition("/")[0] == folder]
-        if not found:
+        if folder not in self._folders:
             raise UserError(f"{self.root / folder} has no part: {REPAIR}")
-        return sorted(found, key=lambda name: part_number(name) or 0)
+        return self._folders[folder]
+
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        """The files of parts by their folder, in the order of the parts."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self._files, key=lambda name: part_number(name) or 0):
+            found.setdefault(name.rpartition("/")[0], []).append(name)
+        return found
 
     def _read(self, names: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """The table in some files, one after another."""

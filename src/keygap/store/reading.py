@@ -172,6 +172,31 @@ def read_blocks(
         raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
 
 
+def read_rows(
+    path: Path, remedy: str, columns: Sequence[str] | None, where: Sequence[tuple[str, str, object]]
+) -> pa.Table:
+    """The rows of a parquet file that have some values; the rest is not kept in memory.
+
+    Nothing is compared with a checksum: see ``verify``.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it is damaged.
+        columns: the columns; None means all.
+        where: conditions as those of ``pyarrow.parquet.read_table``, all of which hold.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is no parquet file, or lacks a column.
+    """
+    named = None if columns is None else list(columns)
+    try:
+        return pq.read_table(
+            path, columns=named, filters=list(where), memory_map=True, use_threads=False
+        )
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+
+
 def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
     """Compare a file with its checksums, without keeping it in memory.
 

@@ -74,7 +74,7 @@ def projected(
     seed: int,
     told: Callable[[float], object] = lambda share: None,
 ) -> Projected:
-    """Principal components of every token at a site and layer.
+    """Principal components of every token at a site and layer whose vector is finite.
 
     Args:
         store: the store.
@@ -93,11 +93,12 @@ def projected(
     for done, (number, path) in enumerate(parts.items()):
         told(done / len(parts))
         found.append(_part(tokens, number, path, axes))
-    joined = (
-        np.concatenate([getattr(one, name) for one in found])
+    finite = [np.isfinite(one.points).all(axis=1) for one in found]
+    token, points, attention = (
+        np.concatenate([getattr(one, name)[good] for one, good in zip(found, finite, strict=True)])
         for name in ("token", "points", "attention")
     )
-    return Projected(*joined)
+    return Projected(token, points, attention)
 
 
 def _part(tokens: Tokens, number: int, path: Path, axes: Axes) -> Projected:
@@ -135,9 +136,9 @@ def _numbers(
 
 def _axes(sides: list[Float[np.ndarray, "n d"]], seed: int) -> Axes:
     """Standardise, each side with equal weight, and fit two components."""
+    if sum(map(len, sides)) < 3:
+        raise UserError("fewer than three tokens are too few for principal components")
     both = np.concatenate(sides).astype(np.float64)
-    if len(both) < 3:
-        raise UserError(f"{len(both)} tokens are too few for principal components")
     weight = np.repeat([len(both) / len(side) for side in sides], [len(side) for side in sides])
     with np.errstate(invalid="ignore"):  # see keygap.gap.core.standardise
         scaler = StandardScaler().fit(both, sample_weight=weight)
@@ -193,8 +194,10 @@ def _chosen(path: Path, rows: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
         if any(len(one) for one in own):
             vectors = _array(block, path)
             for side, one in enumerate(own):
-                if len(one):
-                    found[side].append(vectors[one])
+                kept = vectors[one]
+                kept = kept[np.isfinite(kept).all(axis=1)]
+                if len(kept):
+                    found[side].append(kept)
         first = last
     return found
 

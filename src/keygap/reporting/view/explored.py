@@ -7,11 +7,11 @@ Answers are plain values for JSON. Numbers are typed arrays in base64, as in a r
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from keygap.contrasts.labels import SINK_SHARE
@@ -28,6 +28,8 @@ from keygap.reporting.view.plane import Plane
 from keygap.reporting.view.planes import METHODS, Planes
 from keygap.reporting.view.tokens import Tokens, tokens_of
 from keygap.store import Store
+from keygap.store.checksums import REPAIR
+from keygap.store.reading import read_rows
 from keygap.store.run import THUMBNAILS, vectors_folder
 from keygap.text import printable
 from keygap.tokens import MODALITIES, ROLES
@@ -35,9 +37,17 @@ from keygap.tokens import MODALITIES, ROLES
 MOST = 20_000  # points of an answer
 MOST_OF_SAMPLE = 4000  # tokens of one sample that are answered wherever they lie
 MOST_WORDS = 50
+PATIENCE = 0.15  # seconds in which an answer reads files that nobody has read before
 KINDS = {
-    "sample": "<u4", "position": "<u4", "word": "<u4", "modality": "<u1", "role": "<u1",
-    "image": "<i2", "frame": "<i2", "row": "<i2", "column": "<i2",
+    "sample": "<u4",
+    "position": "<u4",
+    "word": "<u4",
+    "modality": "<u1",
+    "role": "<u1",
+    "image": "<i2",
+    "frame": "<i2",
+    "row": "<i2",
+    "column": "<i2",
 }
 NAMES = {"row": "patch_row", "column": "patch_column"}
 
@@ -69,7 +79,7 @@ class Explored:
         empty = dict.fromkeys(KINDS, "")
         none = {"tsne": None, "pca": None, "attention": None}
         columns = self.tokens.columns
-        run = {
+        run: dict[str, Any] = {
             "model": printable(self.manifest["model"]),
             "benchmark": str(self.manifest["benchmark"]),
             "samples": [],
@@ -185,29 +195,32 @@ class Explored:
         }
 
     def elsewhere(self, query: Query) -> dict[str, Any]:
-        """The attention that a token receives at every place; null where it is not read."""
+        """The attention that a token receives at each place from ``first`` on; null if not known.
+
+        A run has hundreds of places, each in a file of its own: the answer has as many as could be
+        read in ``PATIENCE`` seconds.
+        """
         token = query.whole("token", len(self.tokens))
-        with self._busy:
-            return {
-                "token": token,
-                "attention": [self._attention(place, token) for place in self.planes.places],
-            }
+        first = query.whole("first", len(self.planes.places))
+        until = time.monotonic() + PATIENCE
+        found: list[float | None] = []
+        for place in self.planes.places[first:]:
+            found.append(self._attention(place, token))
+            if time.monotonic() > until:
+                break
+        return {"token": token, "first": first, "attention": found}
 
     def _attention(self, place: tuple[str, int], token: int) -> float | None:
         if (plane := self.planes.known(place)) is not None:
-            rows = plane.rows_of(np.asarray([token], np.int32))
-            values = plane.attention[rows]
+            values = plane.attention[plane.rows_of(np.asarray([token], np.int32))]
         else:
             folder = vectors_folder(self.store.root, *place).relative_to(self.store.root).as_posix()
             number = self.tokens.part_of(token)
             if number not in self.store.parts(folder):
                 return None
-            path = self.store.part(folder, number)
             name = self.tokens.samples[int(self.tokens.columns["sample"][token])]
             where = [("sample_id", "=", name), ("position", "=", self._position(token))]
-            table = pq.read_table(
-                path, columns=["attention"], filters=where, memory_map=True, use_threads=False
-            )
+            table = read_rows(self.store.part(folder, number), REPAIR, ["attention"], where)
             values = table["attention"].to_numpy()
         return None if not len(values) or np.isnan(values[0]) else float(values[0])
 
@@ -251,7 +264,5 @@ class Explored:
         if part not in self.store.parts(THUMBNAILS):
             return {"grids": [], "rows": []}
         path = self.store.part(THUMBNAILS, part)
-        kept = pq.read_table(
-            path, filters=[("sample_id", "=", name)], memory_map=True, use_threads=False
-        )
+        kept = read_rows(path, REPAIR, None, [("sample_id", "=", name)])
         return thumbnails_of(kept.to_pandas(), {name: number}, pictures)

@@ -119,16 +119,16 @@ def _drawn(
     keys = tokens.columns["sample"].astype(np.int64) << 32 | tokens.columns["position"]
     order = np.argsort(keys, kind="stable").astype(np.int32)
     found = {}
-    for (site, layer), part in frame.groupby(["site", "layer"], sort=False, observed=True):
+    for _, part in frame.groupby(["site", "layer"], sort=False, observed=True):
         wanted = part["number"].to_numpy(np.int64) << 32 | part["position"].to_numpy(np.int64)
         at = np.searchsorted(keys, wanted, sorter=order)
         number = order[np.minimum(at, len(order) - 1)]
+        points = part[["x", "y"]].to_numpy(np.float32)
         good = (keys[number] == wanted) & ~part.duplicated(["number", "position"]).to_numpy()
+        good &= np.isfinite(points).all(axis=1)
         if good.any():
-            known = "attention" in part
-            attention = (
-                part["attention"].to_numpy(np.float32) if known else np.full(len(part), np.nan)
-            )
-            points = part[["x", "y"]].to_numpy(np.float32)[good]
-            found[str(site), int(layer)] = plane(number[good], points, attention[good], seed)
+            known = part["attention"] if "attention" in part else pd.Series(np.nan, part.index)
+            place = (str(part["site"].iloc[0]), int(part["layer"].iloc[0]))
+            attention = known.to_numpy(np.float32)
+            found[place] = plane(number[good], points[good], attention[good], seed)
     return found

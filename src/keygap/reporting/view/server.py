@@ -115,7 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse a request that the server does not take, such as one that is no GET."""
         self.close_connection = True  # what follows may be the rest of the request
-        self._send(HTTPStatus(code), {"error": message or HTTPStatus(code).phrase})
+        status = HTTPStatus(code)
+        if status == HTTPStatus.NOT_IMPLEMENTED:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+        self._send(status, {"error": status.phrase})
 
     def _refusal(self) -> str | None:
         """Why a request is not from a page of this server; None if it is."""
@@ -133,15 +136,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(status, as_json(values).encode("ascii"), "application/json")
 
     def _reply(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-        if self.command not in ("GET", None):
-            self.close_connection = True
         self.send_response(status)
         for name, value in self.fixed.items():
             self.send_header(name, value)
         self.send_header("Content-Security-Policy", self.server.policy)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        if status == HTTPStatus.NOT_IMPLEMENTED:
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET")
         if self.close_connection:
             self.send_header("Connection", "close")
@@ -157,15 +158,24 @@ def _answered(
     answer: Callable[[Query], dict[str, Any]], query: str
 ) -> tuple[HTTPStatus, dict[str, Any]]:
     try:
+        return HTTPStatus.OK, answer(_query(query))
+    except Refused as error:
+        return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+    except UserError as error:
+        return HTTPStatus.CONFLICT, {"error": str(error)}
+    except Exception:
+        logger.exception("a request failed")
+        said = {"error": "keygap view failed; its terminal says why"}
+        return HTTPStatus.INTERNAL_SERVER_ERROR, said
+
+
+def _query(text: str) -> Query:
+    try:
         pairs = parse_qsl(
-            query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS, errors="strict"
+            text, keep_blank_values=True, max_num_fields=MOST_PARAMETERS, errors="strict"
         )
-        if len(dict(pairs)) < len(pairs):
-            raise Refused("a parameter is given twice")
-        return HTTPStatus.OK, answer(Query(dict(pairs)))
-    except (Refused, ValueError) as error:
-        if isinstance(error, UserError):
-            return HTTPStatus.CONFLICT, {"error": str(error)}
-        if isinstance(error, (Refused, UnicodeDecodeError)):
-            return HTTPStatus.BAD_REQUEST, {"error": str(error)}
-        raise
+    except ValueError as error:  # text that is not UTF-8, or too much of it
+        raise Refused("this is no query") from error
+    if len(dict(pairs)) < len(pairs):
+        raise Refused("a parameter is given twice")
+    return Query(dict(pairs))

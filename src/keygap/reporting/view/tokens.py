@@ -23,7 +23,7 @@ from keygap.store.run import TOKENS
 from keygap.tokens import MODALITIES, ROLES
 
 BLOCK = 65_536  # rows
-NUMBERS = {
+NUMBERS: dict[str, type[np.signedinteger]] = {
     "position": np.int32,
     **dict.fromkeys(("image", "frame", "patch_row", "patch_column"), np.int16),
 }
@@ -166,9 +166,9 @@ def _dictionary(column: pa.Array) -> tuple[np.ndarray, list[str]]:
 
 
 def _small(block: pa.RecordBatch, name: str) -> np.ndarray:
-    kind = np.dtype(NUMBERS[name])
+    """A column of numbers; those beyond its type become its last one."""
+    kind, limits = NUMBERS[name], np.iinfo(NUMBERS[name])
     if name not in block.schema.names:
         return np.full(block.num_rows, -1, kind)
-    limits = np.iinfo(kind)
     values = block[name].fill_null(-1).to_numpy(zero_copy_only=False)
     return np.clip(values, limits.min, limits.max).astype(kind)

@@ -156,7 +156,6 @@ class LiveExplorer extends Explorer {
       if (number !== this.latest) return;
       if ("preparing" in answer) {
         const place = this.run.places[this.state.place];
-        this.count();
         this.find("count").textContent =
           `Reading ${place.name}: ${Math.floor(100 * answer.preparing)} % of its tokens`;
         this.ask(AGAIN);
@@ -232,12 +231,16 @@ class LiveExplorer extends Explorer {
     const number = (value) => value.toLocaleString("en");
     let shown = 0;
     for (let i = 0; i < this.run.count; i++) shown += this.mask[i];
-    const all = answer.found < answer.total ? `, of ${number(answer.found)} that match` : "";
+    const some = answer.found < answer.total;
+    const found = some ? `; ${number(answer.found)} match` : "";
+    let more = "";
+    if (answer.matching > shown) {
+      more = ` In view are ${number(answer.matching)}, too many for one picture: zoom in for the others.`;
+    } else if (some && answer.found && !answer.matching) {
+      more = " None of those that match is in view: “Whole plot” shows them.";
+    }
     this.find("count").textContent =
-      `${number(shown)} of ${number(answer.total)} tokens shown${all}, ${number(this.selected.size)} selected. ` +
-      (answer.matching > shown
-        ? `Here are ${number(answer.matching)}, too many for one picture: it shows some, more when you zoom in.`
-        : "");
+      `${number(shown)} of ${number(answer.total)} tokens shown, ${number(this.selected.size)} selected${found}.${more}`;
   }
 
   select(tokens, add, how) {
@@ -322,20 +325,25 @@ class LiveExplorer extends Explorer {
   // The same token at the other sites and layers, read from the store when somebody asks.
   async elsewhere(details, id) {
     if (!details.open) return;
+    const { places } = this.run;
+    const items = [];
     try {
-      const { attention } = await answerOf("elsewhere", { token: id });
-      const items = this.run.places.map((place, number) => {
-        const value = attention[number];
-        const sink = value >= this.data.sink_share ? ", a sink" : "";
-        const text = value === null ? "not known there" : `${value.toFixed(2)} × the even share${sink}`;
-        const item = make("li", `${place.name}: attention ${text}`);
-        if (place === this.place) item.setAttribute("aria-current", "true");
-        return item;
-      });
-      details.querySelector("ul").replaceChildren(...items);
+      while (items.length < places.length && details.isConnected) {
+        const { attention } = await answerOf("elsewhere", { token: id, first: items.length });
+        items.push(...attention.map((value, i) => this.attentionAt(places[items.length + i], value)));
+        details.querySelector("ul").replaceChildren(...items);
+      }
     } catch (error) {
       this.failed(error);
     }
+  }
+
+  attentionAt(place, value) {
+    const sink = value >= this.data.sink_share ? ", a sink" : "";
+    const text = value === null ? "not known there" : `${value.toFixed(2)} × the even share${sink}`;
+    const item = make("li", `${place.name}: attention ${text}`);
+    if (place.name === this.place.name) item.setAttribute("aria-current", "true");
+    return item;
   }
 
   // Words of the store that contain what is typed, the most frequent first.
