@@ -180,6 +180,8 @@ def _place(part: pd.DataFrame, drawn: pd.DataFrame) -> dict[str, Any]:
 
 def coordinates(points: np.ndarray) -> dict[str, Any]:
     """Points, (n, 2), as whole steps of 16 bits between their least and greatest coordinates."""
+    if not len(points):
+        return {"x": "", "y": "", "low": [0.0, 0.0], "step": [0.0, 0.0]}
     low, high = points.min(axis=0), points.max(axis=0)
     extent = np.where(high > low, high - low, 1.0)
     steps = np.rint((points - low) / extent * STEPS)

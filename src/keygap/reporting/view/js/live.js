@@ -232,15 +232,15 @@ class LiveExplorer extends Explorer {
     let shown = 0;
     for (let i = 0; i < this.run.count; i++) shown += this.mask[i];
     const some = answer.found < answer.total;
-    const found = some ? `; ${number(answer.found)} match` : "";
+    const found = some ? `, ${number(answer.found)} match` : "";
     let more = "";
     if (answer.matching > shown) {
-      more = ` In view are ${number(answer.matching)}, too many for one picture: zoom in for the others.`;
+      more = ` · In view are ${number(answer.matching)}, too many for one picture: zoom in for the others.`;
     } else if (some && answer.found && !answer.matching) {
-      more = " None of those that match is in view: “Whole plot” shows them.";
+      more = " · None of those that match is in view: “Whole plot” shows them.";
     }
     this.find("count").textContent =
-      `${number(shown)} of ${number(answer.total)} tokens shown, ${number(this.selected.size)} selected${found}.${more}`;
+      `${number(shown)} of ${number(answer.total)} tokens shown${found}, ${number(this.selected.size)} selected${more}`;
   }
 
   select(tokens, add, how) {
@@ -280,6 +280,8 @@ class LiveExplorer extends Explorer {
     const { run } = this;
     const sample = run.tokens.sample[token];
     const known = this.known.get(sample);
+    const before = this.find("card").querySelector(".elsewhere");
+    const open = before && before.open;
     run.prompts = known ? known.prompts : { position: [], length: [] };
     run.start = { [sample]: 0, [sample + 1]: known ? known.prompts.count : 0 };
     if (run.thumbnails && known) run.thumbnails.set(sample, known.thumbnails);
@@ -294,6 +296,7 @@ class LiveExplorer extends Explorer {
     if (places) {
       places.querySelector("ul").replaceChildren(make("li", "…"));
       places.addEventListener("toggle", () => this.elsewhere(places, run.tokens.id[token]));
+      places.open = open; // an open list stays open, for the next token too
     }
   }
 
