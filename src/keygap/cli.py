@@ -46,6 +46,7 @@ from keygap.cli_options import (
     probe_names,
 )
 from keygap.cli_output import Output, quoted, with_output
+from keygap.cli_view import view
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
 from keygap.progress import step
@@ -303,7 +304,21 @@ def keygap(
 
 
 for command in (
-    *(demo, run, check, extract, measure, project, report, answer, bias, causes, align, choices),
+    *(
+        demo,
+        run,
+        check,
+        extract,
+        measure,
+        project,
+        report,
+        answer,
+        bias,
+        causes,
+        align,
+        choices,
+        view,
+    ),
     *(benchmarks, models, probes, maps),
 ):
     app.command()(command)

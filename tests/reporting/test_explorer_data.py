@@ -127,10 +127,11 @@ def test_the_library_is_what_its_publisher_served_and_has_its_licence():
 
 
 def test_every_script_of_the_explorer_is_used_and_short():
-    names = {path.name for path in (FOLDER / "js").iterdir()}
-    assert names == {f"{name}.js" for name in OWN}
-    for name in names:
-        text = (FOLDER / "js" / name).read_text()
+    paths = [*(FOLDER / "js").iterdir(), *(files("keygap.reporting.view") / "js").iterdir()]
+    names = {f"{name}.js" for name in (*OWN, "start", "live")}
+    assert {path.name for path in paths} == names
+    for path in paths:
+        text = path.read_text()
         assert text.count("\n") <= 400
         for unsafe in (
             "innerHTML",

@@ -93,15 +93,22 @@ def read_run(folder: str | Path, verify: bool = False) -> Run:
     manifest, table = store.manifest, GapTable.read(store.root)
     if missing := {"model", "benchmark", "connector", "n_layers", "versions"} - manifest.keys():
         raise UserError(f"{store.root / MANIFEST} is damaged (no {min(missing)}): {REPAIR}")
-    projection, accuracy = _projection(store.root), _accuracy(store.root)
+    projection, accuracy = projection_of(store.root), _accuracy(store.root)
     run = Run(store.root, manifest, table, projection, accuracy, store)
     if verify:
         store.verify()
     return run
 
 
-def _projection(root: Path) -> pd.DataFrame | None:
-    """The rows of ``projection.parquet``; None if nothing was projected."""
+def projection_of(root: Path) -> pd.DataFrame | None:
+    """The rows of ``projection.parquet``; None if nothing was projected.
+
+    Args:
+        root: the run folder.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not is_recorded(root, PROJECTION):
         return None
     remedy = f"run keygap project {root}"

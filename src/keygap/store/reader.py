@@ -33,6 +33,7 @@ from keygap.store.run import (
     TOKENS,
     extraction_file,
     part_files,
+    part_name,
     part_number,
     place_of,
     vectors_folder,
@@ -109,6 +110,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._recorded = read_checksums(self.root)
+        self._verified: set[str] = set()
         if self._recorded is None:
             self._begin_without_checksums()
         elif SAMPLES not in self._recorded:
@@ -151,7 +153,7 @@ class Store:
 
         See ``keygap.store.schema``.
         """
-        if not any(name.startswith(f"{THUMBNAILS}/") for name in self._files):
+        if not self.has(THUMBNAILS):
             return None
         return self._read(self._parts_in(THUMBNAILS), THUMBNAIL_COLUMNS).to_pandas()
 
@@ -231,6 +233,37 @@ class Store:
             keep &= labels["role"].isin(roles).to_numpy()
         return vectors if keep.all() else vectors.where(keep)
 
+    def has(self, folder: str) -> bool:
+        """Whether the run has parts in a folder, such as ``thumbnails``."""
+        return any(name.startswith(f"{folder}/") for name in self._files)
+
+    def parts(self, folder: str) -> list[int]:
+        """The numbers of the parts in a folder of the run, such as ``tokens``, ascending.
+
+        Raises:
+            UserError: it has none.
+        """
+        return [part_number(name) or 0 for name in self._parts_in(folder)]
+
+    def part(self, folder: str, number: int) -> Path:
+        """The file of a part, for readers of stores that do not fit into memory.
+
+        It is compared with its checksum the first time that it is asked for.
+
+        Args:
+            folder: path of a folder in the run folder, such as ``tokens``.
+            number: one of its ``parts``.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        name = f"{folder}/{part_name(number)}"
+        checksums = checksums_of(self.root, name, self._recorded)
+        if checksums is not None and name not in self._verified:
+            verify(self.root / name, REPAIR, checksums)
+            self._verified.add(name)
+        return self.root / name
+
     def _labels_of(self, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
         """The labels of a layer's rows: of all tokens, or of those that are read at the layer.
 
@@ -289,10 +322,17 @@ class Store:
 
     def _parts_in(self, folder: str) -> list[str]:
         """The files of a folder, in the order of the parts."""
-        found = [name for name in self._files if name.rpartition("/")[0] == folder]
-        if not found:
+        if folder not in self._folders:
             raise UserError(f"{self.root / folder} has no part: {REPAIR}")
-        return sorted(found, key=lambda name: part_number(name) or 0)
+        return self._folders[folder]
+
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        """The files of parts by their folder, in the order of the parts."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self._files, key=lambda name: part_number(name) or 0):
+            found.setdefault(name.rpartition("/")[0], []).append(name)
+        return found
 
     def _read(self, names: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """The table in some files, one after another."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,64 @@ def read_table(
         raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
     _refuse_without(path, remedy, columns, names)
     return table
+
+
+def read_blocks(
+    path: Path,
+    remedy: str,
+    columns: Sequence[str],
+    rows: int,
+    optional: Collection[str] = (),
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of a parquet file in blocks of rows, of which one at a time is in memory.
+
+    Nothing is compared with a checksum: see ``verify``.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it is damaged.
+        columns: the columns.
+        rows: most rows of a block.
+        optional: those of the columns that the file may lack.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is no parquet file, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+            present = file.schema_arrow.names
+            _refuse_without(path, remedy, set(columns) - set(optional), present)
+            wanted = [name for name in columns if name in present]
+            yield from file.iter_batches(rows, columns=wanted, use_threads=False)
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+
+
+def read_rows(
+    path: Path, remedy: str, columns: Sequence[str] | None, where: Sequence[tuple[str, str, object]]
+) -> pa.Table:
+    """The rows of a parquet file that have some values; the rest is not kept in memory.
+
+    Nothing is compared with a checksum: see ``verify``.
+
+    Args:
+        path: of the file.
+        remedy: what the user can do if it is damaged.
+        columns: the columns; None means all.
+        where: conditions as those of ``pyarrow.parquet.read_table``, all of which hold.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is no parquet file, or lacks a column.
+    """
+    named = None if columns is None else list(columns)
+    try:
+        return pq.read_table(
+            path, columns=named, filters=list(where), memory_map=True, use_threads=False
+        )
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
 
 
 def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:

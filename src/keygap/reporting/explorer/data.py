@@ -96,7 +96,7 @@ def _run(run: Run, store: Store, projection: pd.DataFrame, pictures: Pictures) -
                 )
             },
         },
-        "prompts": _prompts(tokens, number, word),
+        "prompts": prompts_of(tokens, number, word),
         "places": [
             _place(part, drawn)
             for _, part in frame.groupby(["site", "layer"], sort=False, observed=True)
@@ -127,12 +127,17 @@ def _codes(tokens: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _prompts(
+def prompts_of(
     tokens: pd.DataFrame, number: dict[str, int], word: dict[str, int]
 ) -> dict[str, str | int]:
     """The words of each prompt, with one entry for all positions in a row that show one image.
 
     ``length`` is the number of these positions, and 0 for a word.
+
+    Args:
+        tokens: every token of some samples, in the order of a store.
+        number: the number of each sample.
+        word: the number of each spelling of a token.
     """
     sample = tokens["sample_id"].map(number).to_numpy()
     image = tokens["image"].to_numpy()
@@ -166,16 +171,17 @@ def _place(part: pd.DataFrame, drawn: pd.DataFrame) -> dict[str, Any]:
         "layer": int(part["layer"].iloc[0]),
         "at": None if len(at) == len(drawn) else packed(at, "<u4"),
         **{
-            method: _coordinates(part[list(columns)].to_numpy(float))
-            if columns[0] in part
-            else None
+            method: coordinates(part[list(columns)].to_numpy(float)) if columns[0] in part else None
             for method, columns in METHODS.items()
         },
         "attention": packed(part["attention"], "<f4") if "attention" in part else None,
     }
 
 
-def _coordinates(points: np.ndarray) -> dict[str, Any]:
+def coordinates(points: np.ndarray) -> dict[str, Any]:
+    """Points, (n, 2), as whole steps of 16 bits between their least and greatest coordinates."""
+    if not len(points):
+        return {"x": "", "y": "", "low": [0.0, 0.0], "step": [0.0, 0.0]}
     low, high = points.min(axis=0), points.max(axis=0)
     extent = np.where(high > low, high - low, 1.0)
     steps = np.rint((points - low) / extent * STEPS)
@@ -189,9 +195,17 @@ def _coordinates(points: np.ndarray) -> dict[str, Any]:
 
 def _thumbnails(store: Store, number: dict[str, int], pictures: Pictures) -> dict[str, Any] | None:
     """The pictures that the samples show and the grids of their patches; None if none are kept."""
-    kept = store.thumbnails
-    if kept is None:
-        return None
+    return None if store.thumbnails is None else thumbnails_of(store.thumbnails, number, pictures)
+
+
+def thumbnails_of(kept: pd.DataFrame, number: dict[str, int], pictures: Pictures) -> dict[str, Any]:
+    """Pictures of samples, and the grids of their patches.
+
+    Args:
+        kept: rows of ``Store.thumbnails``.
+        number: the number of each sample; rows of others are left out.
+        pictures: where the pictures go.
+    """
     kept = kept.astype({"sample_id": str})
     grids: dict[str, int] = {}
     rows = []

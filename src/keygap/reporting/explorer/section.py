@@ -63,7 +63,11 @@ def explorer(runs: Sequence[Run]) -> Explorer | None:
     data = data_of(runs)
     if data is None:
         return None
-    return Explorer(Markup(as_json({**data, "sink_share": SINK_SHARE})), _scripts(), _style())
+    return Explorer(
+        Markup(as_json({**data, "sink_share": SINK_SHARE})),
+        scripts_with(_read("js/start.js")),
+        style(),
+    )
 
 
 def hash_of(script: str) -> str:
@@ -72,10 +76,15 @@ def hash_of(script: str) -> str:
 
 
 @cache
-def _scripts() -> tuple[Markup, ...]:
+def scripts_with(start: str) -> tuple[Markup, ...]:
+    """The library, and the explorer's own scripts with the one that starts it.
+
+    Args:
+        start: the script that starts it.
+    """
     licence = _read("third_party/LICENSE")  # each page is a copy that must have it
     library = [f"/*\n{licence}*/", *(_read(f"third_party/d3-{name}.min.js") for name in LIBRARY)]
-    own = "\n".join(_read(f"js/{name}.js") for name in OWN)
+    own = "\n".join([*(_read(f"js/{name}.js") for name in OWN), start])
     # A function of its own, so that nothing of the page can be named as its parts are.
     return _script("\n".join(library)), _script(f'"use strict";\n(() => {{\n{own}}})();\n')
 
@@ -88,7 +97,8 @@ def _script(text: str) -> Markup:
 
 
 @cache
-def _style() -> Markup:
+def style() -> Markup:
+    """The explorer's style sheet."""
     return Markup(_read("explorer.css"))
 
 

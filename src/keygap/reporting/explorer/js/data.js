@@ -79,18 +79,21 @@ function readThumbnails(raw) {
   return found;
 }
 
+const KINDS = {
+  id: Uint32Array, sample: Uint32Array, position: Uint32Array, word: Uint32Array,
+  modality: Uint8Array, role: Uint8Array, image: Int16Array, frame: Int16Array, row: Int16Array,
+  column: Int16Array, length: Uint32Array,
+};
+
+function arrays(from) {
+  return Object.fromEntries(
+    Object.entries(from).map(([key, value]) =>
+      [key, key === "count" ? value : unpack(value, KINDS[key])]
+    )
+  );
+}
+
 function readRun(raw, data) {
-  const kinds = {
-    sample: Uint32Array, position: Uint32Array, word: Uint32Array, modality: Uint8Array,
-    role: Uint8Array, image: Int16Array, frame: Int16Array, row: Int16Array, column: Int16Array,
-    length: Uint32Array,
-  };
-  const arrays = (from) =>
-    Object.fromEntries(
-      Object.entries(from).map(([key, value]) =>
-        [key, key === "count" ? value : unpack(value, kinds[key])]
-      )
-    );
   const tokens = arrays(raw.tokens);
   const prompts = arrays(raw.prompts);
   return {

@@ -25,12 +25,21 @@ class Explorer {
       hover: (token) => this.hovered(token),
       pick: (token, add) => this.picked(token, add),
       lasso: (tokens, add) => this.select(tokens, add, "lasso"),
+      settled: () => this.settled(),
     });
-    this.small = new SmallPlots(this.find("small"), (number) => this.goTo(number));
+    this.small = new this.Small(this.find("small"), (number) => this.goTo(number));
     this.wire();
     this.startRun(0);
     root.hidden = false;
   }
+
+  // The small plots; a page that has not all places at once has none.
+  get Small() {
+    return SmallPlots;
+  }
+
+  // The view was moved. A page that has all tokens has nothing to do.
+  settled() {}
 
   get run() {
     const { run } = this.state;
@@ -348,6 +357,3 @@ function showLegend(box, run, place, colours) {
     add(colour, name, colours.by === "modality" ? SHAPES[name] : "");
   });
 }
-
-const root = document.getElementById("explorer-view");
-new Explorer(root, JSON.parse(document.getElementById("explorer-data").textContent));

@@ -5,7 +5,8 @@ const REACH = 14; // pixels between the pointer and a point that it finds
 const MARGIN = 14;
 
 class Plot {
-  // on: hover(token), pick(token, add), lasso(tokens, add); token is -1 for none.
+  // on: hover(token), pick(token, add), lasso(tokens, add), settled() after the view has moved;
+  // token is -1 for none.
   constructor(canvas, on) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
@@ -23,7 +24,8 @@ class Plot {
       .on("zoom", (event) => {
         this.transform = event.transform;
         this.draw();
-      });
+      })
+      .on("end", () => this.on.settled());
     d3.select(canvas).call(this.zoom).on("dblclick.zoom", null);
     canvas.addEventListener("pointermove", (event) => this.moved(event));
     canvas.addEventListener("pointerleave", () => this.on.hover(-1));

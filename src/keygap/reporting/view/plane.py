@@ -1,0 +1,162 @@
+"""Tokens of one site and layer as points of a plane, and the few of them that a window shows.
+
+A window may have millions of points, and a screen has room for some thousands. Which are shown
+follows from an order of the points that a seed fixes, and from a grid of the plane whose cells are
+halved at each level of detail. Each cell that has a point shows the first of it, so that a lone
+point is never lost. The others follow in the order of the seed. The cells do not move with the
+window: a point that is shown stays when the window moves, and when it shrinks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from keygap import random_streams
+
+ACROSS = 96  # most cells of a level of detail along the longer side of a window
+Window = tuple[float, float, float, float]  # least x, greatest x, least y, greatest y
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """What a window shows.
+
+    Attributes:
+        rows: of the plane, in the order of its points.
+        window: how many points lie in the window.
+        matching: how many of them match the filter.
+    """
+
+    rows: Int[np.ndarray, " shown"]
+    window: int
+    matching: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Points in the order in which they are thinned: any first part of them is a random sample.
+
+    Attributes:
+        token: the number of each point's token.
+        x: first coordinates.
+        y: second coordinates.
+        attention: what each token receives, divided by its even share; NaN if it is not known.
+    """
+
+    token: Int[np.ndarray, " n"]
+    x: Float[np.ndarray, " n"]
+    y: Float[np.ndarray, " n"]
+    attention: Float[np.ndarray, " n"]
+
+    @cached_property
+    def low(self) -> tuple[float, float]:
+        """The least coordinates."""
+        return float(self.x.min()), float(self.y.min())
+
+    @cached_property
+    def high(self) -> tuple[float, float]:
+        """The greatest coordinates."""
+        return float(self.x.max()), float(self.y.max())
+
+    @property
+    def whole(self) -> Window:
+        """The window that shows all points."""
+        return self.low[0], self.high[0], self.low[1], self.high[1]
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the points take."""
+        arrays = (self.token, self.x, self.y, self.attention, self._rows)
+        return sum(one.nbytes for one in arrays)
+
+    @cached_property
+    def _rows(self) -> Int[np.ndarray, " n"]:
+        """The rows by ascending number of their tokens."""
+        return np.argsort(self.token, kind="stable").astype(np.int32)
+
+    def rows_of(self, tokens: Int[np.ndarray, " k"]) -> Int[np.ndarray, " found"]:
+        """The rows of some tokens, without those that have no point."""
+        at = np.searchsorted(self.token, tokens, sorter=self._rows)
+        rows = self._rows[np.minimum(at, len(self._rows) - 1)]
+        return rows[self.token[rows] == tokens]
+
+    def thinned(
+        self, window: Window, most: int, match: Bool[np.ndarray, " tokens"] | None = None
+    ) -> Thinned:
+        """The points of a window, at most a number of them.
+
+        Args:
+            window: of the plane.
+            most: of the points.
+            match: whether each token matches a filter; three quarters of the points are then
+                kept for those that do, and the others show where the rest lies.
+        """
+        left, right, bottom, top = window
+        inside = (self.x >= left) & (self.x <= right) & (self.y >= bottom) & (self.y <= top)
+        rows = np.flatnonzero(inside)
+        if match is None:
+            return Thinned(self._first(rows, window, most), len(rows), len(rows))
+        good = match[self.token[rows]]
+        found, others = rows[good], rows[~good]
+        first = self._first(found, window, max(most - len(others), most * 3 // 4))
+        rest = self._first(others, window, most - len(first))
+        return Thinned(np.sort(np.concatenate([first, rest])), len(rows), len(found))
+
+    def _first(
+        self, rows: Int[np.ndarray, " n"], window: Window, most: int
+    ) -> Int[np.ndarray, " shown"]:
+        """The first row of each cell that has one, then the first of the others."""
+        if len(rows) <= most:
+            return rows
+        cells, count = self._cells(rows, window)
+        first = np.full(count, -1, np.int64)
+        first[cells[::-1]] = np.arange(len(rows) - 1, -1, -1)  # the last one written is the first
+        kept = np.sort(first[first >= 0])[:most]
+        chosen = np.zeros(len(rows), bool)
+        chosen[kept] = True
+        others = np.flatnonzero(~chosen[: 2 * most])[: most - len(kept)]
+        chosen[others] = True
+        return rows[np.flatnonzero(chosen)]
+
+    def _cells(
+        self, rows: Int[np.ndarray, " n"], window: Window
+    ) -> tuple[Int[np.ndarray, " n"], int]:
+        """The cell of each row at the window's level of detail, and one past the last."""
+        left, right, bottom, top = window
+        extent = max(self.high[0] - self.low[0], self.high[1] - self.low[1]) or 1.0
+        seen = min(max(right - left, top - bottom, extent * 2.0**-40), extent)
+        size = extent / 2.0 ** np.floor(np.log2(ACROSS * extent / seen))
+        column = ((self.x[rows] - self.low[0]) / size).astype(np.int64)
+        line = ((self.y[rows] - self.low[1]) / size).astype(np.int64)
+        column -= column.min()
+        line -= line.min()
+        width = int(column.max()) + 1
+        return line * width + column, (int(line.max()) + 1) * width
+
+
+def plane(
+    token: Int[np.ndarray, " n"],
+    points: Float[np.ndarray, "n 2"],
+    attention: Float[np.ndarray, " n"],
+    seed: int,
+) -> Plane:
+    """Put points into the order in which they are thinned.
+
+    Args:
+        token: the number of each point's token.
+        points: their coordinates.
+        attention: what the tokens receive; NaN if it is not known.
+        seed: of the order.
+    """
+    order = random_streams.generator(seed, "view", "order of the points").permutation(len(token))
+    order = order.astype(np.int32)
+    return Plane(
+        token[order].astype(np.int32, copy=False),
+        points[order, 0].astype(np.float32, copy=False),
+        points[order, 1].astype(np.float32, copy=False),
+        attention[order].astype(np.float32, copy=False),
+    )
