@@ -304,7 +304,8 @@ def keygap(
 
 
 for command in (
-    *(
+    *(demo, run, check, extract, measure, project, report, answer, bias, causes, align),
+    *(choices, view),
         demo,
         run,
         check,
