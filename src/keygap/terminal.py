@@ -144,7 +144,7 @@ def print_table(frame: pd.DataFrame, notes: Iterable[object] = ()) -> None:
     Nothing is cut off. Text wraps between its words, and columns that do not fit beside the first
     ones follow in a table of their own, whose rows have the same numbers.
     """
-    console = Console(width=width())
+    console = Console(width=width() or WIDTH_OF_A_FILE)
     columns = [_Column.of(frame, place) for place in range(frame.shape[1])]
     blocks = _blocks(columns, console.width)
     for block in blocks:
@@ -155,21 +155,21 @@ def print_table(frame: pd.DataFrame, notes: Iterable[object] = ()) -> None:
 
 
 def print_list(rows: Iterable[tuple[str, str]]) -> None:
-    """Print names and what they mean, in two columns."""
+    """Print names and what they mean, in two columns; in a file or a pipe, one line for each."""
     found = [(printable(name), printable(what)) for name, what in rows]
     first = max((cell_len(name) for name, _ in found), default=0) + 2
+    room = max((width() or sys.maxsize) - first, LEAST_WIDTH)
     for name, what in found:
-        room = max(width() - first, 20)
         lines = textwrap.wrap(what, room, break_on_hyphens=False) or [""]
         typer.echo(name + " " * (first - cell_len(name)) + f"\n{' ' * first}".join(lines))
 
 
-def width() -> int:
-    """Columns of a line: of $COLUMNS or the terminal; without either there are many."""
+def width() -> int | None:
+    """Columns of a line: of $COLUMNS or the terminal; None in a file or a pipe."""
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given) >= LEAST_WIDTH:
         return int(given)
-    return Console().width if sys.stdout.isatty() else WIDTH_OF_A_FILE
+    return Console().width if sys.stdout.isatty() else None
 
 
 @dataclass(frozen=True)

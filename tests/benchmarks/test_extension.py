@@ -152,7 +152,10 @@ def test_listing_benchmarks_imports_none_of_them() -> None:
         "try: cli.main()\n"
         "finally: print(*sorted(sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = dict(os.environ)  # readline adds COLUMNS to that of the process, not to this one
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     for name, line in described():
         assert any(text.split() == [name, *line.split()] for text in done.stdout.splitlines())
