@@ -306,20 +306,6 @@ def keygap(
 for command in (
     *(demo, run, check, extract, measure, project, report, answer, bias, causes, align),
     *(choices, view),
-        demo,
-        run,
-        check,
-        extract,
-        measure,
-        project,
-        report,
-        answer,
-        bias,
-        causes,
-        align,
-        choices,
-        view,
-    ),
     *(benchmarks, models, probes, maps),
 ):
     app.command()(command)

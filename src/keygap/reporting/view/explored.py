@@ -23,7 +23,7 @@ from keygap.reporting.explorer.data import (
     thumbnails_of,
 )
 from keygap.reporting.run import projection_of
-from keygap.reporting.view.asked import COLUMNS, Filter, Query, Refused
+from keygap.reporting.view.asked import Filter, Query, Refused
 from keygap.reporting.view.plane import Plane
 from keygap.reporting.view.planes import METHODS, Planes
 from keygap.reporting.view.tokens import Tokens, tokens_of
@@ -70,7 +70,7 @@ class Explored:
         self.planes = Planes(store, self.tokens, projection_of(store.root), seed)
         self.has_thumbnails = store.has(THUMBNAILS)
         self._counts = np.bincount(self.tokens.columns["word"], minlength=len(self.tokens.words))
-        self._match: tuple[Any, np.ndarray | None] | None = None  # of the last filter
+        self._last: tuple[Filter, Plane, np.ndarray | None, int] | None = None
         self._busy = threading.Lock()  # one answer at a time, which bounds what they take
         self.planes.at(self.planes.places[0], "pca")
 
@@ -130,7 +130,7 @@ class Explored:
             whole if end is None else end for end, whole in zip(ends, found.whole, strict=True)
         )
         with self._busy:
-            match = self._matching(asked, found)
+            match, matching = self._matching(asked, found)
             always = found.rows_of(np.union1d(keep, own).astype(np.int32))
             thin = found.thinned(window, MOST - len(always), match)  # type: ignore[arg-type]
             rows = np.union1d(thin.rows, always)
@@ -145,7 +145,7 @@ class Explored:
                 "total": len(found.token),
                 "window": thin.window,
                 "matching": thin.matching,
-                "found": len(found.token) if match is None else int(match[found.token].sum()),
+                "found": matching,
                 **self._labels(found.token[rows]),
             }
 
@@ -227,13 +227,14 @@ class Explored:
     def _position(self, token: int) -> int:
         return int(self.tokens.columns["position"][token])
 
-    def _matching(self, asked: Filter, plane: Plane) -> np.ndarray | None:
-        """Which tokens match, kept for as long as only the window changes."""
-        by_plane = asked.sink or any(name not in COLUMNS for name, *_ in asked.ranges)
-        key = (asked, plane if by_plane else None)
-        if self._match is None or self._match[0] != key:
-            self._match = (key, asked.match(self.tokens, plane))
-        return self._match[1]
+    def _matching(self, asked: Filter, plane: Plane) -> tuple[np.ndarray | None, int]:
+        """Which tokens match, and how many of a plane do; kept while only the window changes."""
+        last = self._last
+        if last is None or last[:2] != (asked, plane):
+            match = asked.match(self.tokens, plane)
+            count = len(plane.token) if match is None else int(match[plane.token].sum())
+            self._last = last = (asked, plane, match, count)
+        return last[2:]
 
     def _labels(self, tokens: Int[np.ndarray, " n"]) -> dict[str, Any]:
         columns = {name: self.tokens.columns[NAMES.get(name, name)][tokens] for name in KINDS}
