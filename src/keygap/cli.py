@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from keygap.store import Store
 
 DESCRIPTION = "Does a vision-language model keep image and text in the same attention key space?"
+Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. Default: all.")]
+Probes = Annotated[str, typer.Option(help="See keygap probes.", autocompletion=probe_names)]
+
 app = typer.Typer(
     name="keygap",
     cls=Commands,
@@ -107,12 +110,8 @@ def bias(
     split: Split = None,
     data: Data = None,
     language: Language = None,
-    subjects: Annotated[
-        str | None, typer.Option(help="Subjects of the benchmark. Default: all.")
-    ] = None,
-    probes: Annotated[
-        str, typer.Option(help="See keygap probes.", autocompletion=probe_names)
-    ] = PROBES,
+    subjects: Subjects = None,
+    probes: Probes = PROBES,
     settings: Annotated[
         list[str] | None,
         typer.Option(

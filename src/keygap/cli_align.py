@@ -145,11 +145,16 @@ def align(
     if kinds is not None or by_layer:
         options["maps"] = _kinds(kinds, by_layer)
     remedy = _search(model, source, place, {**options, "sites": listed(site)})
+    _say_remedy(say, remedy, place, model.model, benchmark)
+
+
+def _say_remedy(say: Output, remedy: Remedy, place: Path, model: str, benchmark: str) -> None:
+    """Print what a search found, and how it is used."""
     use = f"with kg.align.load_remedy({str(place)!r}).applied(vlm): vlm.generate(batch)"
     say.result(
         *remedy.summary().splitlines(),
         *([f"use: {use}"] if remedy.found else []),
-        then=quoted("causes", model.model, "--benchmark", benchmark, "--out", "DIR"),
+        then=quoted("causes", model, "--benchmark", benchmark, "--out", "DIR"),
         rows=remedy.candidates,
         facts={"found": remedy.found, "folder": place},
     )

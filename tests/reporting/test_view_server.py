@@ -59,7 +59,7 @@ def test_it_listens_on_the_loopback_interface_alone(client):
     for address in set(own) - {"127.0.0.1"}:
         if not str(address).startswith("127."):
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection((address, port), timeout=2)
+                socket.create_connection((str(address), port), timeout=2)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/points?place=0", "/api/sample?sample=0", "/nothing"])

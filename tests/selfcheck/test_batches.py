@@ -62,7 +62,8 @@ def test_rounding_that_copies_of_a_sample_show_is_no_reason_to_read_one_by_one()
 
     for hook, result in ((noisy, "pass"), (mixing, "one by one")):
         changed = vlm_of("llava")
-        handle = changed.layers[0].attention.k_proj.register_forward_hook(hook)
+        projection: Any = changed.layers[0].attention.k_proj
+        handle = projection.register_forward_hook(hook)
         found = batches_of(changed)
         handle.remove()
         assert found.result == result, found

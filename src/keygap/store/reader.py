@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from keygap.arguments import distinct
 from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError, unknown
 from keygap.store.checksums import REPAIR, Recorded, checksums_of, read_checksums
+from keygap.store.labelled import LabelledVectors as LabelledVectors
 from keygap.store.lock import refuse_locked
 from keygap.store.reading import first_line, read_json, read_table, read_yaml, verify
 from keygap.store.run import (
@@ -45,52 +45,6 @@ UNFINISHED = "holds an extraction that did not finish: repeat its command, it co
 TOKEN_COLUMNS = ("sample_id", "position", "token", "modality", "role")
 VECTOR_COLUMNS = ("sample_id", "position", "attention", "vector")
 THUMBNAIL_COLUMNS = ("sample_id", "image", "frame", "picture")
-
-
-@dataclass(frozen=True)
-class LabelledVectors:
-    """The vectors of some tokens at one site and layer, with the labels of these tokens.
-
-    Attributes:
-        array: the vectors, float32.
-        labels: one row per token: the columns of ``tokens``, and the ``attention`` that the
-            position receives, divided by its even share.
-    """
-
-    array: Float[np.ndarray, "n heads head_dim"]
-    labels: pd.DataFrame
-
-    @property
-    def sample_ids(self) -> np.ndarray:
-        """The sample that each token belongs to."""
-        return self.labels["sample_id"].to_numpy()
-
-    @property
-    def positions(self) -> np.ndarray:
-        """The position of each token in its prompt."""
-        return self.labels["position"].to_numpy()
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Each token as the tokenizer spells it."""
-        return self.labels["token"].to_numpy()
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __repr__(self) -> str:
-        n, heads, size = self.array.shape
-        return f"LabelledVectors({n:,} vectors of {heads} heads of {size} dimensions)"
-
-    def _repr_html_(self) -> str:
-        found = self.labels.groupby(["modality", "role"], sort=False, observed=True)
-        rows = found.agg(vectors=("token", "size"), samples=("sample_id", "nunique"))
-        caption = f"{self!r}, by the modality and role of their tokens, and of how many samples."
-        return as_html(caption, rows.reset_index())
-
-    def where(self, mask: Bool[np.ndarray, " n"]) -> LabelledVectors:
-        """The rows where a mask is true."""
-        return LabelledVectors(self.array[mask], self.labels[mask].reset_index(drop=True))
 
 
 class Store:

@@ -1,0 +1,57 @@
+"""Vectors of one site and layer, with the labels of their tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from keygap.display import as_html
+
+
+@dataclass(frozen=True)
+class LabelledVectors:
+    """The vectors of some tokens at one site and layer, with the labels of these tokens.
+
+    Attributes:
+        array: the vectors, float32.
+        labels: one row per token: the columns of ``tokens``, and the ``attention`` that the
+            position receives, divided by its even share.
+    """
+
+    array: Float[np.ndarray, "n heads head_dim"]
+    labels: pd.DataFrame
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """The sample that each token belongs to."""
+        return self.labels["sample_id"].to_numpy()
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The position of each token in its prompt."""
+        return self.labels["position"].to_numpy()
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Each token as the tokenizer spells it."""
+        return self.labels["token"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __repr__(self) -> str:
+        n, heads, size = self.array.shape
+        return f"LabelledVectors({n:,} vectors of {heads} heads of {size} dimensions)"
+
+    def _repr_html_(self) -> str:
+        found = self.labels.groupby(["modality", "role"], sort=False, observed=True)
+        rows = found.agg(vectors=("token", "size"), samples=("sample_id", "nunique"))
+        caption = f"{self!r}, by the modality and role of their tokens, and of how many samples."
+        return as_html(caption, rows.reset_index())
+
+    def where(self, mask: Bool[np.ndarray, " n"]) -> LabelledVectors:
+        """The rows where a mask is true."""
+        return LabelledVectors(self.array[mask], self.labels[mask].reset_index(drop=True))
