@@ -106,8 +106,8 @@ def test_axes_of_a_subsample_are_nearly_those_of_all_and_the_same_each_time(larg
     assert np.array_equal(some[0].points, some[1].points)
     assert not np.array_equal(some[0].points, some[2].points)
     assert np.array_equal(some[0].token, np.arange(len(tokens)))
-    first = [one.points[:, 0] for one in (all_of_them, some[0])]
-    assert abs(np.corrcoef(*first)[0, 1]) > 0.98
+    first, second = (one.points[:, 0] for one in (all_of_them, some[0]))
+    assert abs(np.corrcoef(first, second)[0, 1]) > 0.98
 
 
 def test_tsne_coordinates_are_those_of_the_file(client, explored):
