@@ -135,6 +135,7 @@ def returned(module: Any) -> set[type]:
 OTHERS = {
     *("Benchmark", "Condition", "Intervention", "Plan", "Probe", "Reading", "Result", "Samples"),
     *("Sides", "Statistic", "Steering", "Unfit", "UserError", "Variant"),
+    "ChoicesTable",  # it has a short repr and no HTML yet
 }
 
 
