@@ -194,3 +194,7 @@ def test_a_notebook_gets_one_output_that_is_updated(monkeypatch, lines):
     assert 'value="0" max="2"' in shown[0]["text/html"]
     assert "&lt;b&gt;letters: 0/2" in shown[0]["text/html"]
     assert shown[-1]["text/plain"].startswith("<b>letters: 2/2 in 0.")
+    with step("reading"):
+        time.sleep(0.12)
+    assert "<progress></progress> reading: 0." in shown[-2]["text/html"]
+    assert '<progress value="1" max="1"></progress> reading: 0.' in shown[-1]["text/html"]

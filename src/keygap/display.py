@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import html
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from keygap.text import one_line, printable
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 LONGEST_REPR = 200
 MOST_ROWS = 60  # of a table in a notebook
-MOST_NOTES = 8  # that a notebook shows without a click
+MOST_NOTES = 10  # that a notebook shows without a click
 LONGEST_CELL = 400
+SHORT = 30  # characters of cells that stay on one line
 
 
 def shown(value: object) -> str:
@@ -87,16 +88,18 @@ def as_html(caption: str, frame: pd.DataFrame, notes: Iterable[object] = ()) -> 
     lines = [one_line(note) for note in notes]
     if len(frame) > len(rows):
         lines.insert(0, f"{len(rows)} of {len(frame):,} rows are shown.")
-    return f"<div>{_table(one_line(caption, 2000), rows)}{_list(lines)}</div>"
+    # A caption inside the table would be as narrow as a narrow table.
+    said = (
+        f'<figcaption style="max-width: 60em">{html.escape(one_line(caption, 2000))}</figcaption>'
+    )
+    return f'<figure style="margin: 0; overflow-x: auto">{said}{_table(rows)}{_list(lines)}</figure>'
 
 
-def _table(caption: str, frame: pd.DataFrame) -> str:
+def _table(frame: pd.DataFrame) -> str:
     import pandas as pd
     from pandas.io.formats.style import Styler
 
-    numeric: list[Hashable] = [
-        place for place, kind in enumerate(frame.dtypes) if kind.kind in "iufb"
-    ]
+    numeric = [place for place, kind in enumerate(frame.dtypes) if kind.kind in "iufb"]
     cells: Any = {
         place: [one_line(shown(value), LONGEST_CELL) for value in frame.iloc[:, place]]
         for place in range(frame.shape[1])
@@ -104,16 +107,19 @@ def _table(caption: str, frame: pd.DataFrame) -> str:
     text = pd.DataFrame(cells, index=frame.index, dtype=object)
     heads = [one_line(name, LONGEST_CELL) for name in frame.columns]
     # The same result has the same HTML, and the style of a table touches no other in the notebook.
-    digest = hashlib.sha256(repr((caption, heads, cells)).encode()).hexdigest()
-    style = Styler(text, uuid=digest[:12], caption=html.escape(caption), cell_ids=False)
+    digest = hashlib.sha256(repr((heads, cells)).encode()).hexdigest()
+    style = Styler(text, uuid=digest[:12], cell_ids=False)
     style.hide(axis="index").format(escape="html")
     style.set_table_attributes('class="dataframe"')
-    left = "caption-side: top; text-align: left; max-width: 60em"
-    style.set_table_styles([{"selector": "caption", "props": left}])
+    rules: list[Any] = []
+    for place, own in cells.items():
+        side = "right" if place in numeric else "left"
+        wrap = "nowrap" if max(map(len, own), default=0) <= SHORT else "normal"
+        props = f"text-align: {side}; white-space: {wrap}"
+        rules.append({"selector": f".col{place}", "props": props})
+    style.set_table_styles(rules)
     if heads:
         style.relabel_index([html.escape(head) for head in heads], axis="columns")
-    if numeric:
-        style.set_properties(subset=numeric, **{"text-align": "right"})
     return style.to_html()
 
 

@@ -276,7 +276,10 @@ class _Notebook(_Ticking):
         works = self.going or self._last
         bars = []
         for work in works:
-            ends = "" if work.total is None else f' value="{work.done}" max="{work.total}"'
+            if work.total is not None:
+                ends = f' value="{work.done}" max="{work.total}"'
+            else:  # a bar without a value moves for ever
+                ends = "" if work in self.going else f' value="{int(work.finished)}" max="1"'
             bars.append(f"<div><progress{ends}></progress> {html.escape(work.line())}</div>")
         return {"text/plain": "; ".join(work.line() for work in works), "text/html": "".join(bars)}
 

@@ -59,14 +59,17 @@ class LinkTable:
         return brief(f"LinkTable({where}, {n} samples: {found} of {len(heads):,} found a link)")
 
     def _repr_html_(self) -> str:
-        shown = self.frame[self.frame["head"] == ALL]
+        shown = self.frame[
+            (self.frame["head"] == ALL) & self.frame["measure"].isin(["partial", "indirect"])
+        ]
         n = int(self.frame["n_samples"].max()) if len(self.frame) else 0
+        outcome = f"answer: {self.outcome}. " if self.outcome else ""
         caption = (
             f"Links from the separation of keys to the answer, over {n} samples, means over heads. "
-            "spearman and partial: rank correlation; path and indirect: standardised coefficient "
-            "(no unit). 95 % intervals by bootstrap over samples; p_holm is adjusted for layers "
-            "and heads; detectable: what would have been found with a probability of 0.8. "
-            f"{f'answer: {self.outcome}. ' if self.outcome else ''}.frame has every head."
+            "partial: rank correlation with covariates held fixed; indirect: product of the "
+            "standardised coefficients of the chain (no unit). 95 % intervals by bootstrap over "
+            "samples; p_holm is adjusted for layers and heads; detectable: what would have been "
+            f"found with a probability of 0.8. {outcome}.frame has every head and measure."
         )
         cells = {
             "value (95 % interval)": [
