@@ -92,7 +92,9 @@ def as_html(caption: str, frame: pd.DataFrame, notes: Iterable[object] = ()) -> 
     said = (
         f'<figcaption style="max-width: 60em">{html.escape(one_line(caption, 2000))}</figcaption>'
     )
-    return f'<figure style="margin: 0; overflow-x: auto">{said}{_table(rows)}{_list(lines)}</figure>'
+    return (
+        f'<figure style="margin: 0; overflow-x: auto">{said}{_table(rows)}{_list(lines)}</figure>'
+    )
 
 
 def _table(frame: pd.DataFrame) -> str:
