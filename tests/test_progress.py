@@ -18,7 +18,8 @@ from keygap.terminal import LineFormatter, StderrHandler, library_warnings
 
 
 @pytest.fixture
-def lines(caplog):
+def lines(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "_told", time.monotonic())
     caplog.set_level(logging.INFO, "keygap")
     return lambda: list(caplog.messages)
 
@@ -58,6 +59,14 @@ def test_lines_come_by_time_also_while_one_item_takes_long(lines, monkeypatch):
     second = [line for line in during if re.match(r"letters: 3/4, 2\.\d/s, 0\.\d s left", line)]
     assert len(first) >= 2
     assert len(second) >= 2
+
+
+def test_much_short_work_is_not_silent_either(lines, monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.3)
+    for _ in range(5):
+        with step("short"):
+            time.sleep(0.1)
+    assert 1 <= len(lines()) <= 2
 
 
 def test_a_step_says_what_it_does_now(lines, monkeypatch):

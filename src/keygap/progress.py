@@ -133,10 +133,16 @@ class Work:
 
 
 class _Display:
-    """What shows the work that goes on, outermost first."""
+    """What shows the work that goes on, outermost first.
+
+    Attributes:
+        going: the work.
+        told: when a line was last logged, by this display or an earlier one.
+    """
 
     def __init__(self) -> None:
         self.going: list[Work] = []
+        self.told = _told
 
     def begin(self, work: Work) -> None:
         self.going.append(work)
@@ -201,7 +207,6 @@ class _Ticking(_Display):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told = time.monotonic()
         self._stopped = threading.Event()
         self._lock = threading.RLock()
         threading.Thread(target=self._run, name="keygap progress", daemon=True).start()
@@ -285,6 +290,7 @@ class _Notebook(_Ticking):
 
 
 _silent = False
+_told = time.monotonic()  # when the last line was logged; much short work is silence too
 _display: _Display | None = None
 _lock = threading.RLock()
 
@@ -299,14 +305,14 @@ def _begin(work: Work) -> Work:
 
 
 def _end(work: Work) -> None:
-    global _display
+    global _display, _told
     with _lock:
         if _display is None or work not in _display.going:
             return
         _display.end(work)
         if not _display.going:
             _display.close()
-            _display = None
+            _display, _told = None, _display.told
 
 
 def _new_display() -> _Display:
