@@ -106,8 +106,11 @@ def test_remaining_time_by_hand(monkeypatch):
     assert work.status() == "5/10, 10 s each, 50 s left"
     now[0] = 134.0
     assert work.status() == "5/10, 10 s each, 46 s left"
-    now[0] = 200.0  # the item takes longer than the others did: four more after it
-    assert work.status() == "5/10, 10 s each, 40 s left"
+    now[0] = 200.0  # the item takes longer than the others did, and there are four after it
+    assert work.status() == "5/10, 10 s each, the next takes 70 s so far, 40 s for the others"
+    work.advance(4)  # in 100 s
+    now[0] = 220.0
+    assert work.status() == "9/10, 14 s each, the next takes 20 s so far"
     now[0] = 100.0 + 30
     work = progress.Work("x", 100)
     now[0] += 10

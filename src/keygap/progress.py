@@ -123,9 +123,11 @@ class Work:
             return f"{count} after {_duration(now - self.started)}{detail}"
         each = (self.moved - self.started) / made
         rate = f"{1 / each:.1f}/s" if each < 1 else f"{_duration(each)} each"
-        waited = now - self.moved  # for the item that goes on, which may take longer than others
-        left = max((self.total - self.done) * each - waited, (self.total - self.done - 1) * each)
-        return f"{count}, {rate}, {_duration(left)} left{detail}"
+        waited, rest = now - self.moved, self.total - self.done
+        if waited <= each:
+            return f"{count}, {rate}, {_duration(rest * each - waited)} left{detail}"
+        after = f", {_duration((rest - 1) * each)} for the others" if rest > 1 else ""
+        return f"{count}, {rate}, the next takes {_duration(waited)} so far{after}{detail}"
 
     def line(self) -> str:
         """What the work is, and its status."""
@@ -312,7 +314,8 @@ def _end(work: Work) -> None:
         _display.end(work)
         if not _display.going:
             _display.close()
-            _display, _told = None, _display.told
+            _told = _display.told
+            _display = None
 
 
 def _new_display() -> _Display:
