@@ -188,8 +188,10 @@ def test_the_wheel_scrolls_the_page_until_the_plot_has_the_focus(looker):
     looker.page.mouse.wheel(0, 40)
     looker.page.wait_for_function(f"scrollY > {before}")
     assert looker.canvas.screenshot() == shot
-    looker.canvas.focus()
+    looker.canvas.focus()  # which may scroll the page
     looker.page.wait_for_timeout(100)
+    box = looker.canvas.bounding_box()
+    looker.page.mouse.move(box["x"] + 200, box["y"] + 150)
     before, shot = looker.page.evaluate("scrollY"), looker.canvas.screenshot()
     looker.page.mouse.wheel(0, -200)
     looker.page.wait_for_timeout(200)

@@ -100,7 +100,7 @@ def test_cells_of_heads_show_the_numbers_of_gap_csv(answered):
 def test_the_experiment_in_a_report_makes_the_same_gap_csv(answered, tmp_path):
     """The YAML of a single run, which has no study file of its own."""
     page = html.unescape(kg.report(answered.root).read_text())
-    found = re.search(r'<pre id="experiment-yaml">(.*?)</pre>', page, re.DOTALL)
+    found = re.search(r'<pre id="experiment-yaml" tabindex="0">(.*?)</pre>', page, re.DOTALL)
     assert found is not None
     (tmp_path / "again.yaml").write_text(found[1])
     run_study(read_experiment(tmp_path / "again.yaml"), tmp_path / "study")

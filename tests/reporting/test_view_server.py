@@ -55,9 +55,11 @@ def client(tmp_path_factory):
 def test_it_listens_on_the_loopback_interface_alone(client):
     host, port = client.server.socket.getsockname()
     assert host == "127.0.0.1"
-    own = [info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    own = [
+        str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+    ]
     for address in set(own) - {"127.0.0.1"}:
-        if not str(address).startswith("127."):
+        if not address.startswith("127."):
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((str(address), port), timeout=2)
 

@@ -111,10 +111,13 @@ def _model(run: Run) -> dict[str, Any]:
 
 
 def _plan(runs: Sequence[Run]) -> dict[str, Any]:
-    """An experiment that makes the runs again. Runs of one report share their settings."""
+    """An experiment that makes the runs again, as far as they recorded what was asked.
+
+    Runs of one report share their settings.
+    """
     first = runs[0].manifest
     asked = runs[0].table.settings
-    extraction = {name: first[name] for name in ("samples", "layers", "sites", "batch_size")}
+    extraction = {name: first.get(name) for name in ("samples", "layers", "sites", "batch_size")}
     measurement = {
         name: asked[name]
         for name in ("text_roles", "tokens_per_sample", "n_permutations", "n_bootstraps")
@@ -123,17 +126,17 @@ def _plan(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "name": "again",
         "models": _distinct(
-            {"name": run.manifest["model"], "dtype": run.manifest["dtype"],
-             "revision": run.manifest["revision"]}
+            {"name": run.manifest["model"], "dtype": run.manifest.get("dtype"),
+             "revision": run.manifest.get("revision")}
             for run in runs
         ),
         "benchmarks": _distinct(
-            {name: run.manifest[key] for name, key in
+            {name: run.manifest.get(key) for name, key in
              (("name", "benchmark"), ("split", "split"), ("data", "data"),
               ("language", "language"))}
             for run in runs
         ),
-        "seed": first["seed"],
+        "seed": first.get("seed", 0),
         "extraction": {name: value for name, value in extraction.items() if value is not None},
         "measurement": {**measurement, "contrasts": known},
     }  # fmt: skip

@@ -59,7 +59,7 @@ def samples_of(run: Run, attention: pd.DataFrame | None) -> Samples | None:
         return None
     read = store.samples[store.samples["failure"].isna()]
     answers = _answers(store)
-    chosen = _chosen(read, answers, int(run.manifest["seed"]))
+    chosen = _chosen(read, answers, int(run.manifest.get("seed", 0)))
     site = store.sites[0]
     layers = store.layers(site)
     layer = layers[len(layers) // 2]
