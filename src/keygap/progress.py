@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress_bar import ProgressBar
+from rich.table import Column
 from rich.text import Text
 
 from keygap.interrupts import tidied
@@ -31,6 +32,7 @@ logger = logging.getLogger("keygap")
 QUIET_SECONDS = 30.0
 NOTEBOOK_SECONDS = 0.5
 LONGEST = 100  # characters of a detail
+LONG = 5.0  # seconds of one item, from which it is said that it takes longer than others
 Item = TypeVar("Item")
 
 
@@ -124,7 +126,7 @@ class Work:
         each = (self.moved - self.started) / made
         rate = f"{1 / each:.1f}/s" if each < 1 else f"{_duration(each)} each"
         waited, rest = now - self.moved, self.total - self.done
-        if waited <= each:
+        if waited <= max(each, LONG):
             return f"{count}, {rate}, {_duration(rest * each - waited)} left{detail}"
         after = f", {_duration((rest - 1) * each)} for the others" if rest > 1 else ""
         return f"{count}, {rate}, the next takes {_duration(waited)} so far{after}{detail}"
@@ -167,7 +169,9 @@ class _Bars(_Display):
         super().__init__()
         self._stack = ExitStack()
         self._stack.enter_context(tidied())
-        columns = (TextColumn("{task.description}", markup=False), _Bar(20), _Status())
+        what, status = (Column(no_wrap=True, overflow="ellipsis") for _ in range(2))
+        description = TextColumn("{task.description}", markup=False, table_column=what)
+        columns = (description, _Bar(20), _Status(status))
         # stdout may be a file or a pipe, into which no line of a terminal belongs
         shared = sys.stdout.isatty()
         self._bars = Progress(*columns, console=console, redirect_stdout=shared)
