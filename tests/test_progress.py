@@ -18,7 +18,8 @@ from keygap.terminal import LineFormatter, StderrHandler, library_warnings
 
 
 @pytest.fixture
-def lines(caplog):
+def lines(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "_told", time.monotonic())
     caplog.set_level(logging.INFO, "keygap")
     return lambda: list(caplog.messages)
 
@@ -60,6 +61,14 @@ def test_lines_come_by_time_also_while_one_item_takes_long(lines, monkeypatch):
     assert len(second) >= 2
 
 
+def test_much_short_work_is_not_silent_either(lines, monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.3)
+    for _ in range(5):
+        with step("short"):
+            time.sleep(0.1)
+    assert 1 <= len(lines()) <= 2
+
+
 def test_a_step_says_what_it_does_now(lines, monkeypatch):
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.1)
     with step("loading") as say:
@@ -97,8 +106,11 @@ def test_remaining_time_by_hand(monkeypatch):
     assert work.status() == "5/10, 10 s each, 50 s left"
     now[0] = 134.0
     assert work.status() == "5/10, 10 s each, 46 s left"
-    now[0] = 200.0  # the item takes longer than the others did: four more after it
-    assert work.status() == "5/10, 10 s each, 40 s left"
+    now[0] = 200.0  # the item takes longer than the others did, and there are four after it
+    assert work.status() == "5/10, 10 s each, the next takes 70 s so far, 40 s for the others"
+    work.advance(4)  # in 100 s
+    now[0] = 220.0
+    assert work.status() == "9/10, 14 s each, the next takes 20 s so far"
     now[0] = 100.0 + 30
     work = progress.Work("x", 100)
     now[0] += 10

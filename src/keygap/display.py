@@ -89,12 +89,10 @@ def as_html(caption: str, frame: pd.DataFrame, notes: Iterable[object] = ()) -> 
     if len(frame) > len(rows):
         lines.insert(0, f"{len(rows)} of {len(frame):,} rows are shown.")
     # A caption inside the table would be as narrow as a narrow table.
-    said = (
-        f'<figcaption style="max-width: 60em">{html.escape(one_line(caption, 2000))}</figcaption>'
-    )
-    return (
-        f'<figure style="margin: 0; overflow-x: auto">{said}{_table(rows)}{_list(lines)}</figure>'
-    )
+    said = html.escape(one_line(caption, 2000))
+    head = f'<figcaption style="max-width: 60em">{said}</figcaption>'
+    body = f"{head}{_table(rows)}{_list(lines)}"
+    return f'<figure style="margin: 0; overflow-x: auto">{body}</figure>'
 
 
 def _table(frame: pd.DataFrame) -> str:

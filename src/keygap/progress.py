@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress_bar import ProgressBar
+from rich.table import Column
 from rich.text import Text
 
 from keygap.interrupts import tidied
@@ -31,6 +32,7 @@ logger = logging.getLogger("keygap")
 QUIET_SECONDS = 30.0
 NOTEBOOK_SECONDS = 0.5
 LONGEST = 100  # characters of a detail
+LONG = 5.0  # seconds of one item, from which it is said that it takes longer than others
 Item = TypeVar("Item")
 
 
@@ -123,9 +125,11 @@ class Work:
             return f"{count} after {_duration(now - self.started)}{detail}"
         each = (self.moved - self.started) / made
         rate = f"{1 / each:.1f}/s" if each < 1 else f"{_duration(each)} each"
-        waited = now - self.moved  # for the item that goes on, which may take longer than others
-        left = max((self.total - self.done) * each - waited, (self.total - self.done - 1) * each)
-        return f"{count}, {rate}, {_duration(left)} left{detail}"
+        waited, rest = now - self.moved, self.total - self.done
+        if waited <= max(each, LONG):
+            return f"{count}, {rate}, {_duration(rest * each - waited)} left{detail}"
+        after = f", {_duration((rest - 1) * each)} for the others" if rest > 1 else ""
+        return f"{count}, {rate}, the next takes {_duration(waited)} so far{after}{detail}"
 
     def line(self) -> str:
         """What the work is, and its status."""
@@ -133,10 +137,16 @@ class Work:
 
 
 class _Display:
-    """What shows the work that goes on, outermost first."""
+    """What shows the work that goes on, outermost first.
+
+    Attributes:
+        going: the work.
+        told: when a line was last logged, by this display or an earlier one.
+    """
 
     def __init__(self) -> None:
         self.going: list[Work] = []
+        self.told = _told
 
     def begin(self, work: Work) -> None:
         self.going.append(work)
@@ -159,7 +169,9 @@ class _Bars(_Display):
         super().__init__()
         self._stack = ExitStack()
         self._stack.enter_context(tidied())
-        columns = (TextColumn("{task.description}", markup=False), _Bar(20), _Status())
+        what, status = (Column(no_wrap=True, overflow="ellipsis") for _ in range(2))
+        description = TextColumn("{task.description}", markup=False, table_column=what)
+        columns = (description, _Bar(20), _Status(status))
         # stdout may be a file or a pipe, into which no line of a terminal belongs
         shared = sys.stdout.isatty()
         self._bars = Progress(*columns, console=console, redirect_stdout=shared)
@@ -201,7 +213,6 @@ class _Ticking(_Display):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told = time.monotonic()
         self._stopped = threading.Event()
         self._lock = threading.RLock()
         threading.Thread(target=self._run, name="keygap progress", daemon=True).start()
@@ -285,6 +296,7 @@ class _Notebook(_Ticking):
 
 
 _silent = False
+_told = time.monotonic()  # when the last line was logged; much short work is silence too
 _display: _Display | None = None
 _lock = threading.RLock()
 
@@ -299,13 +311,14 @@ def _begin(work: Work) -> Work:
 
 
 def _end(work: Work) -> None:
-    global _display
+    global _display, _told
     with _lock:
         if _display is None or work not in _display.going:
             return
         _display.end(work)
         if not _display.going:
             _display.close()
+            _told = _display.told
             _display = None
 
 

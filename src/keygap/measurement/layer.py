@@ -62,7 +62,8 @@ class LayerMeasurement:
         with step(f"{self.key['site']}, layer {self.key['layer']}") as say:
             for case in cases(selector, contrasts, self._note):
                 for head, sides in by_head(case, options, self.n_layers):
-                    say(f"{case.contrast.name} {case.confound}".strip() + f", head {head}")
+                    where = "all heads" if head == "all" else f"head {head}"
+                    say(f"{case.contrast.name} {case.confound}".strip() + f", {where}")
                     self._compare(case, head, sides)
         for own in self._comparisons:
             if own.key["rung"] == "between":
