@@ -17,6 +17,7 @@ from align.causes.simulated import causes_table, few_points
 from align.made_models import llava
 from align.remedy.made_search import colours
 from align.remedy.simulated import Simulated
+from choices.simulated import choices_table
 from keygap import display
 from keygap.align.causes.points import layer_sets
 from keygap.align.causes.verdict import verdict
@@ -98,6 +99,7 @@ def results(model, tmp_path_factory) -> dict[str, Any]:
         kg.bias.tpr(answers, answers[::-1], answers),
         kg.bias.balance_point(rng.normal(size=60) + odd, odd, np.arange(60), n_bootstraps=20),
         causes,
+        choices_table(models={HOSTILE: 0.1}, n={"mmd": 200, "jsd": 40}),
         verdict(causes.samples, causes.points),
         Remedy(remedy, rule),
         kg.align.Change("attention-bias", [0, 1, 2, 5], 0.5, facts={"model": HOSTILE}),
@@ -136,7 +138,6 @@ def returned(module: Any) -> set[type]:
 OTHERS = {
     *("Benchmark", "Condition", "Intervention", "Plan", "Probe", "Reading", "Result", "Samples"),
     *("Sides", "Statistic", "Steering", "Unfit", "UserError", "Variant"),
-    "ChoicesTable",  # it has a short repr and no HTML yet
 }
 
 

@@ -38,11 +38,13 @@ def test_every_public_name_can_be_imported():
 def test_type_checkers_see_the_same_objects():
     source = resources.files("keygap").joinpath("__init__.py").read_text()
     imported = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keygap"):
-            for name in node.names:
-                assert name.asname == name.name  # a re-export, to a type checker
-                imported[name.name] = f"{node.module}:{name.name}"
+    (block,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for name in node.names:
+            assert name.asname == name.name  # a re-export, to a type checker
+            imported[name.name] = f"{node.module}:{name.name}"
     public = dict(kg._PUBLIC)
     for module in ("align", "bias", "choices", "gap"):
         assert imported.pop(module) == f"keygap:{module}"

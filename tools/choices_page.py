@@ -16,16 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from keygap.choices.levels import GAUSSIANS
 from keygap.choices.sentences import sentences
 from keygap.choices.tables import ChoicesTable, percent, read_choices, share_cell
+from keygap.reporting.papers import markdown
 
 FIGURES = ("choices-mmd.png", "choices-jsd.png")
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """A table in Markdown; all cells are text."""
-    lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def statements(table: ChoicesTable) -> str:
@@ -73,6 +69,14 @@ def divergences(table: ChoicesTable) -> str:
     return markdown(found.map("{:.3f}".format).reset_index())
 
 
+def values(table: ChoicesTable) -> str:
+    """Quartiles of the value between image and text under Gaussian kernels."""
+    own = table.frame[table.frame["estimator"].isin(GAUSSIANS)]
+    found = own.groupby("scale")["cross"].describe()[["min", "25%", "50%", "75%", "max"]]
+    found.columns = ["smallest", "first quartile", "median", "third quartile", "largest"]
+    return markdown(found.map("{:.3f}".format).reset_index())
+
+
 def size(table: ChoicesTable) -> str:
     """How many choices there are, and in how many coordinates they were computed."""
     return (
@@ -87,6 +91,7 @@ TABLES: dict[str, Callable[[ChoicesTable], str]] = {
         sentences(table.statements, table.settings["published"]["source"])
     ),
     "statements": statements,
+    "values": values,
     "ratios": ratios,
     "divergences": divergences,
     "variance": variance,

@@ -20,6 +20,7 @@ from keygap.align.causes.mediation import across_points, mediation
 from keygap.align.causes.tables import CausesTable, read_causes
 from keygap.align.causes.verdict import verdict
 from keygap.reporting.causes_figure import dose_response
+from keygap.reporting.papers import markdown
 
 MEASURES = {
     "image_attention": "attention to the image",
@@ -209,13 +210,6 @@ TABLES: Mapping[str, Callable[[Sequence[CausesTable]], Rows]] = {
 }
 
 
-def markdown(rows: Rows) -> str:
-    """A Markdown table."""
-    frame = pd.DataFrame(rows).fillna("").astype(str)
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def verdicts(tables: Sequence[CausesTable]) -> str:
     """What is said of every model, as a list."""
     said = []
@@ -234,7 +228,7 @@ def main() -> None:
     options = parser.parse_args()
     tables = [read_causes(run) for run in options.runs]
     text = options.page.read_text()
-    made = {name: markdown(make(tables)) for name, make in TABLES.items()}
+    made = {name: markdown(pd.DataFrame(make(tables)).fillna("")) for name, make in TABLES.items()}
     made["verdicts"] = verdicts(tables)
     for name, block in made.items():
         pattern = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"

@@ -6,8 +6,9 @@ transformers, and the command line should answer without loading either.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keygap.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -84,13 +85,4 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'keygap' has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    found = importlib.import_module(module)
-    return getattr(found, attribute) if attribute else found
-
-
-def __dir__() -> list[str]:
-    return sorted([*_PUBLIC, "__version__"])
+__getattr__, __dir__ = lazy(__name__, _PUBLIC, ("__version__",))

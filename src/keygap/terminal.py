@@ -93,16 +93,16 @@ def refused_files() -> Iterator[None]:
         raise UserError(f"{place} cannot be read or written: {error.strerror}") from error
 
 
-class StderrHandler(logging.Handler):
+class StderrHandler(logging.StreamHandler):
     """Writes records to what stderr is now: a progress bar puts itself in its place for a while."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        try:
-            sys.stderr.write(f"{self.format(record)}\n")
-            sys.stderr.flush()
-        except Exception:
-            self.handleError(record)
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)  # that of StreamHandler keeps the stderr of this moment
+
+    @property
+    def stream(self) -> Any:
+        """Standard error, or what has taken its place."""
+        return sys.stderr
 
 
 def adopt_library_logs() -> None:

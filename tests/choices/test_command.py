@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pandas as pd
@@ -37,6 +38,18 @@ def test_a_run_gets_its_table_and_a_row_is_computed_again(run, monkeypatch, caps
     assert "gap.mmd(" in said
 
 
+def test_json_has_the_statements_and_both_numbers_of_a_row(run, monkeypatch, capsys):
+    status, said, _ = keygap(monkeypatch, capsys, "choices", run, *FEW, "--json")
+    assert status == 0
+    found = json.loads(said)
+    saved = pd.read_csv(run / "choices_statements.csv")
+    assert [row["share"] for row in found["rows"]] == pytest.approx(saved["share"].tolist())
+    row = found["next"].split()[-1]
+    _, said, _ = keygap(monkeypatch, capsys, "choices", run, "--row", row, "--json")
+    again = json.loads(said)
+    assert again["row"]["cross"] == pytest.approx(again["directly"]["cross"])
+
+
 def test_a_row_that_does_not_exist_is_one_line(run, monkeypatch, capsys):
     keygap(monkeypatch, capsys, "choices", run, *FEW, "--layers", "first")
     status, _, said = keygap(monkeypatch, capsys, "choices", run, "--row", "0000000000")
@@ -53,7 +66,5 @@ def test_two_models_of_real_weights_are_in_an_order(store, vlm, easy_vqa, tmp_pa
     order = table.statements[table.statements["statement"] == "order"]
     assert list(order["model"]) == ["micro:linear > micro:mlp"]
     table.save(tmp_path / "both")
-    pd.testing.assert_frame_equal(
-        read_choices(tmp_path / "both").frame,
-        table.frame[list(table.frame)][list(read_choices(tmp_path / "both").frame)],
-    )
+    read = read_choices(tmp_path / "both").frame
+    pd.testing.assert_frame_equal(read, table.frame[list(read)])

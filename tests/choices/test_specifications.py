@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from choices.planted import planted
 from keygap.choices import measuring
-from keygap.choices.levels import DIVERGENCES, ESTIMATORS, KERNELS, Plan
+from keygap.choices.levels import DIVERGENCES, KERNELS, Plan
 from keygap.choices.running import specifications
 from keygap.errors import UserError
 
@@ -38,7 +37,7 @@ def test_the_known_order_of_two_gaps_is_found_by_every_sound_choice():
     assert share(table, "separated", model="far") == 1.0
 
 
-def test_the_order_of_equal_models_holds_in_about_half_of_the_choices_with_a_wide_interval():
+def test_the_order_of_equal_models_holds_in_about_half_of_the_choices():
     shares = []
     for seed in range(8):
         stores = planted("one", 2.0, seed=2 * seed), planted("two", 2.0, seed=2 * seed + 1)
@@ -175,8 +174,3 @@ def test_the_same_seed_gives_the_same_table_and_another_one_other_tokens():
     assert first.equals(second)
     assert list(first["row"]) == list(other["row"])
     assert not np.isclose(first["cross"], other["cross"]).all()
-
-
-def test_all_estimators_are_known_by_name():
-    assert len(set(ESTIMATORS)) == len(ESTIMATORS) == len(KERNELS) + len(DIVERGENCES)
-    assert not [*itertools.chain(set(KERNELS) & set(DIVERGENCES))]

@@ -13,7 +13,7 @@ from keygap.contrasts.own import OwnContrast, Selection
 from keygap.reporting import page
 from made import as_of_keygap_0_1
 
-from .explored import looked_at
+from .explored import BROWSER, looked_at
 
 SITES = ["k_proj", "key"]
 
@@ -65,3 +65,13 @@ def not_drawn(monkeypatch):
     monkeypatch.setattr(
         page, "saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, driven by Playwright; tests that use it are skipped where one is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER)
+        yield found
+        found.close()

@@ -25,14 +25,6 @@ SITE, LAYER = "k_proj", 1  # what the tests look at, if nothing else is said
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER)
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
 def report(explored):
     return reported(explored)
 

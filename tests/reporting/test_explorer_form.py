@@ -34,14 +34,6 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER)
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
 def report(explored):
     return reported(explored)
 

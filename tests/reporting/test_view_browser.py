@@ -24,14 +24,6 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome o
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER)
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
 def client(explored):
     with served(Store(explored)) as found:
         yield found

@@ -5,8 +5,9 @@ Names are imported on first use: a report reads the tables of this room, and nee
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keygap.lazy import lazy
 
 if TYPE_CHECKING:
     from keygap.align.baselines import BASELINES as BASELINES
@@ -27,31 +28,24 @@ if TYPE_CHECKING:
     from keygap.align.vectors import read_vectors as read_vectors
 
 _PUBLIC = {
-    "fit": "fitting",
-    "fit_layer_by_layer": "fitting",
-    "read_vectors": "vectors",
-    "Map": "map",
-    "load_map": "map",
-    "MAPS": "maps",
-    "BASELINES": "baselines",
-    "steer": "steering",
-    "steering_of": "steering",
-    "search": "remedy.searching",
-    "Remedy": "remedy.result",
-    "Change": "remedy.change",
-    "load_remedy": "remedy.change",
-    "Plan": "causes.points",
-    "CausesTable": "causes.tables",
-    "read_causes": "causes.tables",
+    "fit": "keygap.align.fitting:fit",
+    "fit_layer_by_layer": "keygap.align.fitting:fit_layer_by_layer",
+    "read_vectors": "keygap.align.vectors:read_vectors",
+    "Map": "keygap.align.map:Map",
+    "load_map": "keygap.align.map:load_map",
+    "MAPS": "keygap.align.maps:MAPS",
+    "BASELINES": "keygap.align.baselines:BASELINES",
+    "steer": "keygap.align.steering:steer",
+    "steering_of": "keygap.align.steering:steering_of",
+    "search": "keygap.align.remedy.searching:search",
+    "Remedy": "keygap.align.remedy.result:Remedy",
+    "Change": "keygap.align.remedy.change:Change",
+    "load_remedy": "keygap.align.remedy.change:load_remedy",
+    "Plan": "keygap.align.causes.points:Plan",
+    "CausesTable": "keygap.align.causes.tables:CausesTable",
+    "read_causes": "keygap.align.causes.tables:read_causes",
 }
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

@@ -5,8 +5,9 @@ Names are imported on first use: a report reads the tables of this room, and nee
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keygap.lazy import lazy
 
 if TYPE_CHECKING:
     from keygap.choices.direct import again as again
@@ -16,20 +17,13 @@ if TYPE_CHECKING:
     from keygap.choices.tables import read_choices as read_choices
 
 _PUBLIC = {
-    "specifications": "running",
-    "Plan": "levels",
-    "again": "direct",
-    "ChoicesTable": "tables",
-    "read_choices": "tables",
+    "specifications": "keygap.choices.running:specifications",
+    "Plan": "keygap.choices.levels:Plan",
+    "again": "keygap.choices.direct:again",
+    "ChoicesTable": "keygap.choices.tables:ChoicesTable",
+    "read_choices": "keygap.choices.tables:read_choices",
 }
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from keygap import gap, random_streams
 from keygap.choices.left_out import histogram_divergence, mean_terms
 from keygap.choices.levels import JOINTS, MARGINALS, NEIGHBOURS, SAMPLE
 from keygap.choices.selection import Selection
 from keygap.errors import UserError
+from keygap.gap.core.bins import equal_width_bins
 from keygap.gap.core.calibration import LN2, bound_terms
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.held_out import held_out, named_critics
@@ -65,16 +66,17 @@ def divergences(
         try:
             if name in MARGINALS:
                 n_bins = int(name.rpartition("_")[2])
-                bins = _marginal_bins(x, y, n_bins)
-                values = histogram_divergence(bins, n_bins, samples, draws, by_sample)
+                index = equal_width_bins(sides.pooled.astype(np.float64), n_bins)
+                split = index[: len(x)], index[len(x) :]
+                values = histogram_divergence(split, n_bins, samples, draws, by_sample)
             elif name in JOINTS:
                 dims, n_bins = JOINTS[name]
                 if dims not in components:
                     components[dims] = pooled_components(sides, dims, allow_fewer=True)
                 if components[dims].available < dims:
                     raise UserError(f"these vectors vary in fewer than {dims} directions")
-                index, occupied = joint_bins(components[dims].scores, n_bins)
-                split = index[: len(x), None], index[len(x) :, None]
+                joint, occupied = joint_bins(components[dims].scores, n_bins)
+                split = joint[: len(x), None], joint[len(x) :, None]
                 values = histogram_divergence(split, occupied, samples, draws, by_sample)
             elif name == NEIGHBOURS:
                 values = _by_neighbours(x, y, groups, samples, draws, by_sample, seed)
@@ -84,17 +86,6 @@ def divergences(
             note(f"no {name} of {contrast}: {reason}")
             continue
         yield name, values
-
-
-def _marginal_bins(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], n_bins: int
-) -> tuple[Int[np.ndarray, "n d"], Int[np.ndarray, "m d"]]:
-    """Bin of every value between the smallest and the largest value of its column."""
-    pooled = np.concatenate([x, y]).astype(np.float64)
-    low, width = pooled.min(0), np.ptp(pooled, axis=0)
-    shares = np.divide(pooled - low, width, out=np.zeros_like(pooled), where=width > 0)
-    bins = np.minimum((n_bins * shares).astype(np.int64), n_bins - 1)
-    return bins[: len(x)], bins[len(x) :]
 
 
 def _by_neighbours(

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+LEVEL = 0.95  # of every interval over samples
+
 
 def jackknife_error(values: Float[np.ndarray, "... 1+G"]) -> Float[np.ndarray, ...]:
     """Standard error of the observed values, from those without each group of samples.

@@ -32,18 +32,14 @@ class KernelSums:
     """Sums of several kernels over the pairs of tokens of two cells.
 
     Attributes:
-        kernels: their names.
         sums: for each kernel, cells by cells; a cell is ``2 * modality + half`` and a sample.
         own: sum of a kernel of each token with itself, for each cell.
         counts: number of tokens of each cell.
-        n_samples: number S of samples.
     """
 
-    kernels: tuple[str, ...]
     sums: Float[np.ndarray, "K 4 S 4 S"]
     own: Float[np.ndarray, "K 4 S"]
     counts: Float[np.ndarray, "4 S"]
-    n_samples: int
 
     def mmd2(
         self, contrast: str, unit: str, draws: Float[np.ndarray, "B S"]
@@ -76,7 +72,7 @@ class KernelSums:
         return found
 
     def _sides(self, contrast: str, unit: str) -> tuple[_Side, _Side]:
-        everything = slice(0, self.n_samples)
+        everything = slice(None)
         image, text = slice(0, 2), slice(2, 4)
         if contrast == CONTRASTS[0]:
             return _Side(image, everything), _Side(text, everything)
@@ -201,11 +197,9 @@ def kernel_sums(
     own = np.stack([_own(name, centred, cells[order], counts) for name in kernels])
     shape = (len(kernels), 4, n_samples)
     return KernelSums(
-        tuple(kernels),
         sums.cpu().numpy().reshape(*shape, 4, n_samples),
         own.reshape(shape),
         counts.reshape(4, n_samples),
-        n_samples,
     )
 
 
@@ -292,7 +286,7 @@ def _own(
     if name == "energy":
         return np.zeros(len(counts))
     if name == "linear":
-        squares = (centred.astype(np.float64) ** 2).sum(1)
+        squares = (centred**2).sum(1)
         return np.bincount(cells, weights=squares, minlength=len(counts))
     return counts.copy()
 

@@ -49,8 +49,9 @@ def mean_terms(
         draws: multiplicities.
         by_sample: whether samples weigh the same, or tokens.
     """
-    totals, counts = _totals(terms[:, None], samples, draws.shape[1], by_sample)
-    return (draws @ totals)[:, 0] / (draws @ counts)
+    size, weight = _weights(samples, draws.shape[1], by_sample)
+    totals = np.bincount(samples, weights=weight * terms, minlength=len(size))
+    return (draws @ totals) / (draws @ size)
 
 
 def histogram_divergence(
@@ -93,14 +94,13 @@ def _shares(
     by_sample: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Share of every bin in row 0 of the draws (float64), and in the others (float32)."""
-    n_samples, (n, columns) = draws.shape[1], bins.shape
-    size = np.bincount(samples, minlength=n_samples).astype(np.float64)
-    weight = 1.0 / size[samples] if by_sample else np.ones(n)
+    n_samples, columns = draws.shape[1], bins.shape[1]
+    size, weight = _weights(samples, n_samples, by_sample)
     index = (samples[:, None] * columns + np.arange(columns)) * n_bins + bins
     counts = np.bincount(
         index.ravel(), weights=np.repeat(weight, columns), minlength=n_samples * columns * n_bins
     ).reshape(n_samples, columns * n_bins)
-    norm = draws @ (np.minimum(size, 1.0) if by_sample else size)
+    norm = draws @ size
     observed = torch.from_numpy(draws[:1] @ counts / norm[0])
     drawn = torch.from_numpy(draws[1:].astype(np.float32)) @ torch.from_numpy(
         counts.astype(np.float32)
@@ -115,18 +115,11 @@ def _divergences(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return entropies.sum(1)
 
 
-def _totals(
-    values: Float[np.ndarray, "n k"],
-    samples: Int[np.ndarray, " n"],
-    n_samples: int,
-    by_sample: bool,
-) -> tuple[Float[np.ndarray, "S k"], Float[np.ndarray, " S"]]:
-    """Sum and number of the values of each sample; their mean and 1 where samples weigh alike."""
+def _weights(
+    samples: Int[np.ndarray, " n"], n_samples: int, by_sample: bool
+) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, " n"]]:
+    """What each sample weighs, and each of its tokens: 1 a sample, or 1 a token."""
     counts = np.bincount(samples, minlength=n_samples).astype(np.float64)
-    totals = np.zeros((n_samples, values.shape[1]))
-    np.add.at(totals, samples, values)
-    if not by_sample:
-        return totals, counts
-    present = counts > 0
-    totals[present] /= counts[present, None]
-    return totals, present.astype(np.float64)
+    if by_sample:
+        return np.minimum(counts, 1.0), 1.0 / counts[samples]
+    return counts, np.ones(len(samples))

@@ -57,13 +57,13 @@ class SiteNumbers:
     Attributes:
         numbers: by coordinates and measure.
         heads: number of heads.
-        sizes: number of samples, of image tokens and of text tokens, by coordinates.
+        n_samples: number of samples, by coordinates.
         passes: number of coordinates in which kernels were evaluated.
     """
 
     numbers: dict[tuple[Coordinates, Measure], Numbers] = field(default_factory=dict)
     heads: int = 1
-    sizes: dict[Coordinates, tuple[int, int]] = field(default_factory=dict)
+    n_samples: dict[Coordinates, int] = field(default_factory=dict)
     passes: int = 0
     _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ def measure_layer(
             except UserError as reason:
                 note(str(reason))
                 continue
-            found.sizes[place] = selection.n_samples, tokens
+            found.n_samples[place] = selection.n_samples
             found.passes += 1
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from keygap.choices.intervals import half_width, jackknife_error
+from keygap.choices.intervals import LEVEL, half_width, jackknife_error
 from keygap.choices.levels import (
     EACH,
     JSD_SCALES,
@@ -28,8 +28,6 @@ from keygap.choices.levels import (
 from keygap.choices.measuring import Coordinates, Measure, SiteNumbers
 from keygap.choices.tables import row_ids
 from keygap.gap.core.calibration import LN2
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def rows_of(
     """
     rows, observed, draws = [], [], []
     measures = list(dict.fromkeys(measure for _, measure in found.numbers))
-    texts = [name for name in plan.text if any(place.text == name for place in found.sizes)]
+    texts = [name for name in plan.text if any(place.text == name for place in found.n_samples)]
     for layer, head, text, outliers, tokens, space in itertools.product(
         layers, _heads(found, plan), texts, plan.outliers, plan.tokens, plan.spaces
     ):
@@ -67,13 +65,13 @@ def rows_of(
             for index in layers[layer]
             for one in head[1]
         ]
-        if not all(member in found.sizes for member in members):
+        if not all(member in found.n_samples for member in members):
             continue
         place = {
             "layer": layer, "heads": head[0], "text": text, "outliers": outliers,
             "tokens": tokens, "space": space,
         }  # fmt: skip
-        n_samples = found.sizes[members[0]][0]
+        n_samples = found.n_samples[members[0]]
         sizes = {"n_samples": n_samples, "n_image": tokens, "n_text": tokens}
         weight = 1.0 / found.heads if head[0] not in (TOGETHER, MEAN) else 1.0
         for measure in measures:

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from keygap.arguments import seed_of
+from keygap.choices.intervals import LEVEL
 from keygap.choices.levels import MEAN, RULES, Plan
 from keygap.choices.measuring import SiteNumbers, measure_layer
-from keygap.choices.rows import LEVEL, SiteRows, rows_of
+from keygap.choices.rows import SiteRows, rows_of
 from keygap.choices.statements import (
     PUBLISHED_CROSS,
     PUBLISHED_INTRA,
@@ -86,7 +87,7 @@ def specifications(
         "n_groups": chosen.n_groups,
         "level": LEVEL,
         "seed": seed,
-        "sources": [str(store.root) for store in stores],
+        "sources": [store.root.name for store in stores],
         "coordinates": passes,
         "rules": [{"rule": rule, "reason": reason} for rule, reason in RULES],
         "notes": notes,

@@ -61,7 +61,7 @@ class Selection:
     def points(
         self, space: str, head: int | None
     ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
-        """Image and text vectors in the coordinates of a space, fitted to both without samples.
+        """Image and text vectors in the coordinates of a space, fitted to both sides together.
 
         Args:
             space: ``raw``, ``standardised`` or ``pca_50``.

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from keygap.choices.tables import ROBUST, counted, percent
+from keygap.choices.tables import ROBUST, percent
+from keygap.display import counted
 from keygap.text import one_line
 
 HOLDS, FAILS, CHOICE, BY_MODEL, NO_INTERVAL = (

@@ -18,14 +18,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from keygap.choices.intervals import half_width, jackknife_error
+from keygap.choices.intervals import LEVEL, half_width, jackknife_error
 from keygap.choices.levels import FACTORS
 
 STATEMENT_COLUMNS = (
     "statement", "what", "measure", "model", "benchmark", "site", "share", "share_low",
     "share_high", "n_choices",
 )  # fmt: skip
-LEVEL = 0.95
 PUBLISHED_CROSS, PUBLISHED_INTRA, PUBLISHED_JSD = 0.408, 0.012, 0.3
 PUBLISHED_RATIO = PUBLISHED_CROSS / PUBLISHED_INTRA
 

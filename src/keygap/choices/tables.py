@@ -21,9 +21,11 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from keygap.choices import levels
 from keygap.choices.levels import FACTORS
 from keygap.choices.statements import STATEMENT_COLUMNS
 from keygap.choices.variance import VARIANCE_COLUMNS
+from keygap.display import as_html, counted
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.files import Content
@@ -59,21 +61,17 @@ SCHEMA = pa.schema(
 )
 # The order of the levels of a factor in tables and figures; other levels follow, by their numbers.
 LEVELS: Mapping[str, tuple[str, ...]] = {
-    "layer": ("first", "middle", "last", "mean"),
-    "heads": ("together", "mean"),
-    "text": ("question", "user", "all"),
-    "outliers": ("kept", "without_sinks", "without_massive"),
+    "layer": levels.LAYERS,
+    "heads": (levels.TOGETHER, levels.MEAN),
+    "text": tuple(levels.TEXTS),
+    "outliers": levels.OUTLIERS,
     "tokens": (),
-    "unit": ("sample", "token"),
-    "space": ("raw", "standardised", "pca_50"),
-    "estimator": (
-        "gaussian_median", "gaussian_grid", "gaussian_1/d", "gaussian_1", "linear", "energy",
-        "histogram_10", "histogram_30", "histogram_100", "joint_2_10", "joint_2_30",
-        "joint_2_100", "joint_50_10", "joint_50_30", "joint_50_100", "neighbours", "classifier",
-    ),
-    "bias": ("unbiased", "biased"),
-    "scale": ("mmd", "mmd2", "nats", "bits", "root"),
-}  # fmt: skip
+    "unit": levels.UNITS,
+    "space": levels.SPACES,
+    "estimator": levels.ESTIMATORS,
+    "bias": (levels.UNBIASED, levels.BIASED),
+    "scale": (*levels.MMD_SCALES, *levels.JSD_SCALES),
+}
 ROBUST = 0.95  # a statement is robust if the interval of its share lies above
 MOST_SHOWN = 20  # rows of a summary
 _IDENTITY = ("model", "benchmark", "site", "measure", *FACTORS)  # what the id of a row is made of
@@ -154,6 +152,13 @@ class ChoicesTable:
         """
         save_results(folder, self.files())
 
+    def _repr_html_(self) -> str:
+        caption = (
+            f"{self!r}: the share of the choices in which each statement holds, in percent, with "
+            "its 95 % interval over samples."
+        )
+        return as_html(caption, self.summary(), self.settings.get("notes", ()))
+
     def __repr__(self) -> str:
         counts = ", ".join(
             f"{number} {measure}"
@@ -165,11 +170,6 @@ class ChoicesTable:
             f"{counted(self.frame['benchmark'].nunique(), 'benchmark')}, "
             f"{counted(self.statements['statement'].nunique(), 'statement')})"
         )
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, such as "1 model" and "3 models"."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -205,8 +205,8 @@ def row_ids(frame: pd.DataFrame) -> list[str]:
     """
     columns = (frame[name].astype(str) for name in _IDENTITY)
     return [
-        hashlib.sha256(json.dumps(levels).encode()).hexdigest()[:12]
-        for levels in zip(*columns, strict=True)
+        hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+        for values in zip(*columns, strict=True)
     ]
 
 

@@ -6,19 +6,20 @@ draws figures is imported when it is used: looking at a run (``keygap.reporting.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keygap.lazy import lazy
 
 if TYPE_CHECKING:
-    from keygap.reporting.page import report
-    from keygap.reporting.run import Run, read_run
+    from keygap.reporting.page import report as report
+    from keygap.reporting.run import Run as Run
+    from keygap.reporting.run import read_run as read_run
 
-__all__ = ["Run", "read_run", "report"]
+_PUBLIC = {
+    "Run": "keygap.reporting.run:Run",
+    "read_run": "keygap.reporting.run:read_run",
+    "report": "keygap.reporting.page:report",
+}
+__all__ = list(_PUBLIC)
 
-_HOMES = {"report": "page", "Run": "run", "read_run": "run"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'keygap.reporting' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"keygap.reporting.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

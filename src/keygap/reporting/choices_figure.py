@@ -17,7 +17,7 @@ from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from keygap.choices.tables import counted
+from keygap.display import counted
 from keygap.reporting.choices_curve import PLACES, Curve, Lane, quantile, short
 from keygap.reporting.figures import fitted
 from keygap.text import printable

@@ -79,6 +79,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
     anchors: set[str] = set()
     top = heads.largest(runs)
+    first_table = headline(runs)
     text = _template().render(
         title=", ".join(dict.fromkeys(run.model for run in runs)),
         contrasts=definitions(runs),
@@ -86,7 +87,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         jsd_dim=JSD_DIM,
         single=figures.SINGLE,
         verdicts=verdicts(runs, [files.answers is not None for files in of_bias]),
-        headline=headline(runs),
+        headline=first_table,
         heads_caption=heads.CAPTION,
         notes=notes_of(runs),
         provenance=provenance(runs, out),
@@ -102,7 +103,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
             for number, run in enumerate(runs)
         ],
     )
-    write_for_papers(runs, headline(runs), out)
+    write_for_papers(runs, first_table, out)
     path = out / REPORT
     write_text(path, text)
     return path

@@ -47,15 +47,19 @@ def write_for_papers(runs: Sequence[Run], headline: Sequence[Mapping[str, Any]],
     latex = table.style.hide(axis="index").format(escape="latex")
     latex = latex.format_index(escape="latex", axis=1)
     write_text(folder / "headline.tex", latex.to_latex(hrules=True, column_format="llrlrrr"))
-    write_text(folder / "headline.md", _markdown(table))
+    write_text(folder / "headline.md", f"{markdown(table)}\n")
     sites = dict.fromkeys(site for run in runs for site in run.table.frame["site"])
     ratios = [rows_of(runs, site) for site in sites]
     data = pd.concat(ratios, ignore_index=True)[RATIO_COLUMNS] if ratios else pd.DataFrame()
     write_text(folder / "ratio.csv", data.to_csv(index=False))
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; a bar in a name would begin another cell."""
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown.
+
+    Args:
+        table: its cells are written as text; a bar in one would begin another cell and is escaped.
+    """
     rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

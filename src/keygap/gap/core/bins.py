@@ -28,11 +28,12 @@ def equal_width_bins(values: Float[np.ndarray, "n k"], bins: int) -> Int[np.ndar
     """Bin of each value, of bins of equal width between the ends of its column.
 
     Args:
-        values: Pooled values, in float64. Every column has at least two different ones.
+        values: Pooled values, in float64. All values of a constant column are in its first bin.
         bins: Number of bins of each column.
 
     Returns:
         Indices in [0, bins). The largest value of a column is in its last bin.
     """
-    low, high = values.min(0), values.max(0)
-    return np.minimum((bins * (values - low) / (high - low)).astype(int), bins - 1)
+    low, width = values.min(0), np.ptp(values, axis=0)
+    places = bins * (values - low) / np.where(width > 0.0, width, 1.0)
+    return np.minimum(places.astype(int), bins - 1)

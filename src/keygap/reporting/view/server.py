@@ -163,7 +163,7 @@ def _answered(
         return HTTPStatus.BAD_REQUEST, {"error": str(error)}
     except UserError as error:
         return HTTPStatus.CONFLICT, {"error": str(error)}
-    except Exception:
+    except Exception:  # a fault of one answer must not end the server: it is logged and said
         logger.exception("a request failed")
         said = {"error": "keygap view failed; its terminal says why"}
         return HTTPStatus.INTERNAL_SERVER_ERROR, said
