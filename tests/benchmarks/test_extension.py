@@ -152,7 +152,8 @@ def test_listing_benchmarks_imports_none_of_them() -> None:
         "try: cli.main()\n"
         "finally: print(*sorted(sys.modules), file=sys.stderr)"
     )
-    environment = dict(os.environ)  # readline adds COLUMNS to that of the process, not to this one
+    # readline adds COLUMNS to the environment of a process, which the workers of pytest inherit
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )

@@ -62,7 +62,8 @@ def _moments(
     belongs = sparse.csr_array((np.ones(len(own)), (code[side], rows)), (samples, len(own)))
     count = np.bincount(code[side], minlength=samples).astype(np.float64)
     count[count < 2] = np.nan
-    mean = (belongs @ own.reshape(len(own), -1)).reshape(samples, *array.shape[1:])
+    width = array.shape[1] * array.shape[2]  # -1 would be no width for a side without a token
+    mean = (belongs @ own.reshape(len(own), width)).reshape(samples, *array.shape[1:])
     mean /= count[:, None, None]
     apart = ((own - mean[code[side]]) ** 2).sum(-1)
     return mean, (belongs @ apart) / (count - 1)[:, None]
