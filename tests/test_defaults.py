@@ -81,6 +81,7 @@ def test_every_option_of_the_schema_is_one_of_the_api():
 
 
 def test_the_defaults_are_those_of_the_documentation():
+    assert API["extract"]["tokens"] == 64
     assert API["extract"] | API["measure"] | API["project"] == {
         "layers": ("first", "middle", "last"),
         "sites": ("k_proj",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from keygap.cli_options import (
     Split,
     Thumbnails,
     listed,
+    tokens_of,
 )
 from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
@@ -40,6 +41,14 @@ MaxBad = Annotated[
 Layers = Annotated[
     str, typer.Option(help="first, middle, last, all and indices, such as 0,4,last.")
 ]
+Tokens = Annotated[
+    Any,
+    typer.Option(
+        parser=tokens_of,
+        metavar="N|all",
+        help="Image tokens of a sample to keep. Text tokens are all kept.",
+    ),
+]
 Sites = Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")]
 
 
@@ -57,6 +66,7 @@ def extract(
     sites: Sites = SITES,
     samples: Samples = defaults.SAMPLES,
     batch_size: BatchSize = defaults.BATCH_SIZE,
+    tokens: Tokens = defaults.IMAGE_TOKENS,
     captions: Captions = False,
     thumbnails: Thumbnails = True,
     max_bad: MaxBad = None,
@@ -76,6 +86,7 @@ def extract(
         layers=asked_layers,
         sites=asked_sites,
         batch_size=batch_size,
+        tokens=tokens,
         thumbnails=thumbnails,
         max_bad=max_bad,
     )

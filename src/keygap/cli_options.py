@@ -87,6 +87,16 @@ def listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",")]
 
 
+def tokens_of(given: str | int) -> int | str:
+    """How many image tokens to keep: a number, which the default is already, or ``all``."""
+    text = str(given)
+    if text == "all":
+        return text
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:10]) <= MOST:
+        raise UserError(f"--tokens {text!r} is neither a number from 1 to {MOST} nor all")
+    return int(text)
+
+
 def numbers(text: str, option: str) -> list[float]:
     """The numbers of a list that is written with commas.
 

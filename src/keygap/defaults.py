@@ -11,6 +11,7 @@ SAMPLES = 200
 LAYERS = ("first", "middle", "last")
 SITES = ("k_proj",)
 BATCH_SIZE = 8
+IMAGE_TOKENS = 64  # of each sample, whose vectors are kept
 
 # Probes of text bias
 PROBES = ("hint", "shuffle", "blank", "absent")

@@ -111,6 +111,28 @@ def test_without_sinks_a_contrast_of_sinks_is_not_measurable(name):
         CONTRASTS[name].select(labels_of(), ["question"], 0)
 
 
+def test_sinks_that_were_not_drawn_are_in_no_other_contrast():
+    """Tokens that were chosen by the attention they receive would distort it."""
+    labels = labels_of(sinks=True)
+    extra = (labels["attention"] >= SINK_SHARE) & (labels["modality"] == "image")
+    labels = labels.assign(drawn=~extra)
+    for name in ("image_text", "image_image", "image_region"):
+        for mask in CONTRASTS[name].select(labels, ["question"], 0):
+            assert not (mask & extra).any()
+    sinks, rest = CONTRASTS["image_sink"].select(labels, ["question"], 0)
+    assert (sinks == extra).all()
+    assert rest.any()
+
+
+def test_the_halves_of_an_image_are_those_of_the_whole_image():
+    """A store that keeps rows 0 to 2 of 4 says that there are 4."""
+    labels = labels_of()
+    kept = labels[labels["patch_row"] < 3].reset_index(drop=True).assign(patch_rows=4)
+    upper, lower = CONTRASTS["image_region"].select(kept, ["question"], 0)
+    assert set(kept["patch_row"][upper]) == {0, 1}
+    assert set(kept["patch_row"][lower]) == {2}
+
+
 def test_the_word_beside_the_sink_occurs_once_in_a_sample_and_is_no_sink():
     labels = labels_of(sinks=True)  # token 1 is the sink, and occurs once in every sample
     breaks = labels[labels["role"] == "template"].assign(token_id=2, attention=1.0)

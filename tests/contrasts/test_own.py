@@ -72,3 +72,13 @@ def test_the_name_of_a_registered_contrast_is_refused():
     mine = {"name": "image_sink", "a": {"modality": "image"}, "b": {"modality": "text"}}
     with pytest.raises(ValidationError, match="image_sink is the name of a contrast"):
         OwnContrast.model_validate(mine)
+
+
+def test_a_selection_has_undrawn_sinks_only_if_it_asks_for_sinks():
+    labels = labels_of(sinks=True)
+    extra = ((labels["attention"] >= 5) & (labels["modality"] == "image")).to_numpy()
+    labels = labels.assign(drawn=~extra)
+    image = own.Selection(modality="image")
+    assert not (image.mask(labels) & extra).any()
+    assert not (image.model_copy(update={"sink": False}).mask(labels) & extra).any()
+    assert (image.model_copy(update={"sink": True}).mask(labels) == extra).all()

@@ -71,6 +71,7 @@ def _part(rng: np.random.Generator, samples: range, words: int) -> PartTables:
     listed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), WIDTH)
     columns = [
         *(pa.array(labels[name]).cast(where.field(name).type) for name in where.names[:3]),
+        pa.array(np.ones(count, dtype=bool)),
         pa.array(rng.exponential(size=count).astype(np.float32)),
         listed.cast(where.field("vector").type),
     ]

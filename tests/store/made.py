@@ -57,6 +57,7 @@ def part(samples: range, failed: tuple[int, ...] = ()) -> PartTables:
             "sample_id": names,
             "position": [0, 1, 2] * size,
             "modality": modality,
+            "drawn": [True] * len(names),
             "attention": np.arange(3 * size, dtype=np.float32),
             "vector": [vector(n, position, layer) for n in good for position in range(3)],
         }
@@ -120,6 +121,7 @@ def _part_of(vectors: LabelledVectors, names: list[str], layers: Sequence[int]) 
             ("k_proj", layer): _table(
                 {
                     **{name: labels[name] for name in ("sample_id", "position", "modality")},
+                    "drawn": [True] * len(labels),
                     "attention": labels["attention"].astype("float32"),
                     "vector": list(flat + layer),
                 },

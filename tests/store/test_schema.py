@@ -50,4 +50,5 @@ def test_a_part_says_how_its_vectors_are_divided_into_heads(root):
     schema = pq.read_schema(root / "vectors/site=k_proj/layer=0/part-00000.parquet")
     assert schema.metadata[b"heads"] == b"2"
     assert schema.metadata[b"head_dim"] == b"2"
-    assert schema.names == ["sample_id", "position", "modality", "attention", "vector"]
+    assert schema.metadata[b"dtype"] == b"float32"
+    assert schema.names == ["sample_id", "position", "modality", "drawn", "attention", "vector"]

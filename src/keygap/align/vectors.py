@@ -22,7 +22,7 @@ from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sam
 from keygap.capture.batches import labelled, opened
 from keygap.capture.choice import named_layers, named_sites
 from keygap.capture.hooks import Capture, Key
-from keygap.capture.tables import CapturedBatch
+from keygap.capture.tables import CapturedBatch, vector_tables
 from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError, unknown
 from keygap.models.batch import Batch
@@ -31,6 +31,7 @@ from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
 from keygap.store import LabelledVectors, Store
+from keygap.store.schema import as_float32
 
 logger = logging.getLogger("keygap")
 
@@ -181,18 +182,17 @@ def read_batches(
         UserError: a layer does not have a site, or no sample has finite vectors.
     """
     tokens: list[pa.Table] = []
-    tables: dict[Key, list[pa.Table]] = {}
+    read: list[CapturedBatch] = []
     with Capture(vlm, sites, layers, attention=True) as capture:
         for samples, batch in batches:
-            captured = CapturedBatch(vlm, samples, batch, capture(batch))
+            captured = CapturedBatch.read(capture, samples, batch)
             failures.update({samples[row].id: why for row, why in captured.failures.items()})
-            tokens += captured.token_tables()
-            for key, table in captured.vector_tables():
-                tables.setdefault(key, []).append(table)
-    if not tables:
+            tokens += captured.token_tables().values()
+            read.append(captured)
+    if not tokens:
         raise _none_read(vlm.name, failures)
-    labels = _joined(tokens).to_pandas()
-    return {key: _labelled(_joined(tables.pop(key)), labels) for key in list(tables)}
+    labels = pa.concat_tables(tokens).unify_dictionaries().to_pandas()
+    return {key: _labelled(table, labels) for key, table in vector_tables(read)}
 
 
 def facts_of_model(vlm: VLM, chosen: SampleSet) -> dict[str, Any]:
@@ -242,17 +242,13 @@ def facts_of(source: Store | FitVectors) -> dict[str, Any]:
 def _labelled(table: pa.Table, tokens: pd.DataFrame) -> LabelledVectors:
     """The vectors of a layer with the labels of their tokens, as a store gives them."""
     shape = [int(table.schema.metadata[name]) for name in (b"heads", b"head_dim")]
-    flat = table["vector"].combine_chunks().flatten()
-    array = flat.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    array = as_float32(flat, table.schema.metadata[b"dtype"].decode()).reshape(-1, *shape)
     index = ["sample_id", "position"]
     rows = table.select(index).to_pandas().astype({"sample_id": str})
     labels = tokens.astype({"sample_id": str}).merge(rows, on=index, validate="one_to_one")
     assert np.array_equal(labels[index], rows), "vectors and tokens are in different orders"
     return LabelledVectors(array, labels.assign(attention=table["attention"].to_numpy()))
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables).unify_dictionaries()
 
 
 def _none_read(name: str, failures: Failures) -> UserError:

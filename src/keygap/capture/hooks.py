@@ -8,7 +8,7 @@ tensors and not copies. With interventions applied, they are what attention used
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, Self
@@ -27,6 +27,9 @@ from keygap.models.site_hooks import hook_hidden, hook_projection
 from keygap.models.vlm import VLM
 
 Key = tuple[str, int]  # site, layer
+ATTENTION = "attention"  # in the place of a site: what each position receives
+# Takes what was read at a layer, by site, as soon as it is complete.
+Keep = Callable[[int, Mapping[str, Tensor]], None]
 
 
 class _EverythingRead(Exception):
@@ -72,6 +75,8 @@ class Capture:
         self.stop_early = stop_early
         self.output: Any = None
         self._read: dict[Key, Tensor] = {}
+        self._seen: set[Key] = set()  # in this pass
+        self._then: Keep | None = None
         self._inputs: Mapping[str, Any] = {}  # of the pass that is read; other passes are not
         self._in_preparation = False  # whether that pass is one that an intervention needs first
         tapped = sum(layer.calls_function for layer in self.layers) if attention else 0
@@ -95,12 +100,14 @@ class Capture:
         self._forget()
 
     def __call__(
-        self, batch: Batch | Mapping[str, Any]
+        self, batch: Batch | Mapping[str, Any], then: Keep | None = None
     ) -> dict[Key, Float[Tensor, "b t heads head_dim"]]:
         """Run the model on a batch and return what was read.
 
         Args:
             batch: what the prompter made, or model inputs on the model's device.
+            then: takes what was read at a layer once it is complete. It is not returned, and not
+                held until the pass ends.
 
         Returns:
             Vectors by (site, layer). In a cross-attention layer the tokens of keys and values are
@@ -108,6 +115,7 @@ class Capture:
             receives over its even share, (batch, tokens), see ``received``.
         """
         self._forget()
+        self._then = then
         self._inputs = batch.inputs if isinstance(batch, Batch) else batch
         self._in_preparation = self.vlm.interventions.preparing
         stopped = suppress(_EverythingRead)
@@ -115,22 +123,40 @@ class Capture:
             with stopped, nullcontext() if self.gradients else torch.no_grad():
                 self.output = self.vlm.forward(batch)
         finally:
-            read, self._read, self._inputs = self._read, {}, {}
-        missing = self._wanted - len(read)
+            read, seen = self._read, self._seen
+            self._read, self._then, self._inputs = {}, None, {}
+        missing = self._wanted - len(seen)
         if missing:
-            seen = sorted(read)
-            raise RuntimeError(f"{missing} of {self._wanted} vectors were never seen; seen: {seen}")
+            raise RuntimeError(
+                f"{missing} of {self._wanted} vectors were never seen; seen: {sorted(seen)}"
+            )
         return read
 
     def _forget(self) -> None:
         self._read = {}
+        self._seen = set()
         self._inputs = {}
         self.output = None
 
     def _keep(self, key: Key, vectors: Tensor) -> None:
+        self._seen.add(key)
         self._read[key] = vectors
-        if self.stop_early and len(self._read) == self._wanted:
+        if self._then is not None:
+            self._hand_over(key[1])
+        if self.stop_early and len(self._seen) == self._wanted:
             raise _EverythingRead
+
+    def _hand_over(self, index: int) -> None:
+        """Give what was read at a layer away, if it is complete."""
+        names = [site.name for site in self.sites]
+        tapped = self.attention and self.vlm.layers[index].calls_function
+        names += [ATTENTION] if tapped else []
+        own = {name: self._read[name, index] for name in names if (name, index) in self._read}
+        if len(own) == len(names):
+            for name in names:
+                del self._read[name, index]
+            assert self._then is not None
+            self._then(index, own)
 
     def _set_hook(self, hooks: ExitStack, site: Site, layer: DecoderLayer) -> None:
         """Hook the module that a site is read from, if it is one."""
@@ -177,7 +203,7 @@ class Capture:
         layer = owners[id(call.module)]
         if self.attention:
             shares = received(call, self._inputs.get("attention_mask"))
-            self._keep(("attention", layer.index), shares)
+            self._keep((ATTENTION, layer.index), shares)
         for site in self.sites:
             if site.kind == "attention":
                 states: Tensor = getattr(call, site.source)

@@ -1,8 +1,8 @@
-"""What is kept of a forward pass, as arrow tables with the columns of the store.
+"""What is kept of forward passes, as arrow tables with the columns of the store.
 
 Padding is left out, and so are the samples whose vectors are not finite. In a cross-attention layer
-the keys are image features, which are not in the prompt: their labels are made here, and their rows
-follow those of the prompt's tokens.
+the keys are image features, which are not in the prompt: their rows follow those of the prompt's
+tokens.
 """
 
 from __future__ import annotations
@@ -15,80 +15,65 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
+from torch import Tensor
 
 from keygap.benchmarks import Entry, Sample
-from keygap.capture.features import feature_labels, visible_features
-from keygap.capture.hooks import Key
-from keygap.capture.sites import SITES
+from keygap.capture.hooks import Capture, Key
+from keygap.capture.keeping import ALL, Draw, Keeper, KeptVectors
 from keygap.capture.thumbnails import thumbnail_table
 from keygap.models.batch import Batch
-from keygap.models.vlm import VLM
 from keygap.store.schema import TOKENS_SCHEMA, vectors_schema
-from keygap.tokens import TokenLabels
-
-Kept = dict[int, Int[np.ndarray, " n"]]  # row of a batch -> the indices of its vectors
+from keygap.tokens import MODALITIES, TokenLabels
 
 
 @dataclass(frozen=True)
 class CapturedBatch:
-    """One forward pass: the samples, their batch, and what ``Capture`` read.
+    """What is kept of one forward pass.
 
     Attributes:
-        vlm: the model.
         samples: the samples of the batch.
-        batch: their inputs and labels.
-        read: vectors by (site, layer), and attention received by ``("attention", layer)``.
+        labels: of the tokens of their prompts.
+        features: labels of the image features that are not in the prompts, by row; empty if no
+            cross-attention layer was read.
+        vectors: of the samples that did not fail, by (site, layer).
+        failures: the rows of the batch whose vectors are not finite, and where the first such one
+            is.
     """
 
-    vlm: VLM
     samples: Sequence[Sample]
-    batch: Batch
-    read: Mapping[Key, torch.Tensor]
+    labels: Sequence[TokenLabels]
+    features: Mapping[int, TokenLabels]
+    vectors: Mapping[Key, KeptVectors]
+    failures: Mapping[int, str]
 
-    @cached_property
-    def failures(self) -> dict[int, str]:
-        """The rows of the batch whose vectors are not finite, and where the first such one is."""
-        bad: dict[int, str] = {}
-        kind = str(self.vlm.dtype).removeprefix("torch.")
-        for (site, layer), tensor in self.read.items():
-            finite = tensor.isfinite().flatten(2).all(-1) if tensor.ndim > 2 else tensor.isfinite()
-            for row, labels in enumerate(self.batch.labels):
-                # image features are counted with their padding: their number is not that of tokens
-                size = len(labels) if self._attends(layer) == "self" else finite.shape[1]
-                if row not in bad and not bool(finite[row, :size].all()):
-                    bad[row] = f"{site} of layer {layer} is not finite in {kind}: try another dtype"
-        return bad
+    @classmethod
+    def read(
+        cls, capture: Capture, samples: Sequence[Sample], batch: Batch, draw: Draw = ALL
+    ) -> CapturedBatch:
+        """Run a batch.
+
+        Args:
+            capture: what is read, inside its ``with`` block.
+            samples: the samples of the batch.
+            batch: their inputs and labels.
+            draw: how many image tokens of each sample are kept.
+        """
+        keeper = Keeper(capture.vlm, samples, batch, draw)
+        capture(batch, keeper)
+        vectors = keeper.vectors()
+        return cls(samples, batch.labels, keeper.features, vectors, keeper.failures)
 
     @cached_property
     def good(self) -> list[int]:
-        """The other rows."""
+        """The rows that did not fail."""
         return [row for row in range(len(self.samples)) if row not in self.failures]
-
-    @cached_property
-    def features(self) -> dict[int, TokenLabels]:
-        """Labels of the image features that are not in the prompt, by good row.
-
-        Empty if no cross-attention layer was read.
-        """
-        counts = [
-            tensor.shape[1]
-            for (site, layer), tensor in self.read.items()
-            if self._attends(layer) == "cross" and (site == "attention" or SITES[site].of_keys)
-        ]
-        if not counts:
-            return {}
-        image = self.vlm.prompter.image_tokens
-        return {
-            row: feature_labels(self.batch.inputs, row, counts[0], image.ids[0], image.placeholder)
-            for row in self.good
-        }
 
     def sample_rows(self) -> dict[str, dict[str, Any]]:
         """The row of every sample of the batch, by its id."""
         rows = {
             self.samples[row].id: sample_row(
-                self.samples[row], self.batch.labels[row], self.features.get(row)
+                self.samples[row], self.labels[row], self.features.get(row)
             )
             for row in self.good
         }
@@ -98,72 +83,92 @@ class CapturedBatch:
         }
         return rows | bad
 
-    def token_tables(self) -> Iterator[pa.Table]:
-        """The tokens of every good sample, then its image features."""
+    def token_tables(self) -> dict[str, pa.Table]:
+        """The tokens of every good sample, then its image features, by the sample's id."""
+        found = {}
         for row in self.good:
-            name, labels = self.samples[row].id, self.batch.labels[row]
-            yield token_table(name, labels)
+            name, labels = self.samples[row].id, self.labels[row]
+            tables = [token_table(name, labels)]
             if row in self.features:
-                yield token_table(name, self.features[row], start=len(labels))
+                tables.append(token_table(name, self.features[row], start=len(labels)))
+            found[name] = pa.concat_tables(tables)
+        return found
 
-    def thumbnail_tables(self) -> Iterator[pa.Table]:
-        """What the prompt of every good sample shows."""
-        for row in self.good:
-            yield thumbnail_table(self.samples[row], self.batch.labels[row])
+    def thumbnail_tables(self) -> dict[str, pa.Table]:
+        """What the prompt of every good sample shows, by the sample's id."""
+        return {
+            self.samples[row].id: thumbnail_table(self.samples[row], self.labels[row])
+            for row in self.good
+        }
 
-    def vector_tables(self) -> Iterator[tuple[Key, pa.Table]]:
-        """One table per site and layer, with the good samples' vectors."""
-        if not self.good:
-            return
-        for key in self.read:
-            if key[0] != "attention":
-                yield key, self._vector_table(key)
 
-    def _vector_table(self, key: Key) -> pa.Table:
-        site, layer = key
-        tensor = self.read[key]
-        across = self._attends(layer) == "cross"
-        of_features = across and SITES[site].of_keys
-        kept = self._visible(tensor.shape[1]) if of_features else self._unpadded
-        labels: Any = self.features if of_features else self.batch.labels
-        position = [
-            np.arange(len(own)) + (len(self.batch.labels[row]) if of_features else 0)
-            for row, own in kept.items()
-        ]
-        names = np.repeat(
-            np.asarray([self.samples[row].id for row in kept], dtype=object),
-            [len(own) for own in kept.values()],
-        )
-        shares = self.read.get(("attention", layer))
-        if shares is None or (across and not of_features):  # nothing attends to queries
-            received = np.full(len(names), np.nan, np.float32)
-        else:
-            received = _rows_of(shares, kept)
-        heads, head_dim = tensor.shape[-2:]
-        schema = vectors_schema(heads, head_dim)
-        columns = [
-            pa.array(names).cast(schema.field("sample_id").type),
-            pa.array(np.concatenate(position).astype(np.int32)),
-            pa.array(np.concatenate([labels[row].modality for row in kept])).cast(
-                schema.field("modality").type
-            ),
-            pa.array(received),
-            pa.FixedSizeListArray.from_arrays(
-                pa.array(_rows_of(tensor, kept).reshape(-1)), heads * head_dim
-            ),
-        ]
-        return pa.table(columns, schema=schema)
+def vector_tables(
+    batches: Sequence[CapturedBatch], order: Sequence[str] | None = None
+) -> Iterator[tuple[Key, pa.Table]]:
+    """One table per site and layer, with the vectors of the good samples of some batches.
 
-    @cached_property
-    def _unpadded(self) -> Kept:
-        return {row: np.arange(len(self.batch.labels[row])) for row in self.good}
+    Args:
+        batches: the batches.
+        order: ids of their samples, in the order of the rows; by default that of the batches.
+    """
+    names = [sample.id for batch in batches for sample in batch.samples]
+    rank = {name: number for number, name in enumerate(names if order is None else order)}
+    for key in dict.fromkeys(key for batch in batches for key in batch.vectors):
+        parts = [(batch, batch.vectors[key]) for batch in batches if key in batch.vectors]
+        if any(len(kept.row) for _, kept in parts):
+            yield key, _vector_table(parts, list(rank), rank)
 
-    def _visible(self, count: int) -> Kept:
-        visible = visible_features(self.batch.inputs, count).cpu().numpy()
-        return {row: np.flatnonzero(visible[row]) for row in self.good}
 
-    def _attends(self, layer: int) -> str:
-        return self.vlm.layers[layer].attends
+def _vector_table(
+    parts: Sequence[tuple[CapturedBatch, KeptVectors]], names: list[str], rank: Mapping[str, int]
+) -> pa.Table:
+    """The vectors of several batches at one site and layer."""
+    number: list[np.ndarray] = []
+    position: list[np.ndarray] = []
+    modality: list[np.ndarray] = []
+    for batch, kept in parts:
+        ranks = np.array([rank[sample.id] for sample in batch.samples], np.int32)
+        lengths = np.array([len(labels) for labels in batch.labels], np.int32)
+        number.append(ranks[kept.row])
+        position.append((kept.place + kept.of_features * lengths[kept.row]).astype(np.int32))
+        modality.append(_modality(batch, kept))
+    sample = np.concatenate(number)
+    order = np.argsort(sample, kind="stable")
+    vectors = torch.cat([kept.vectors for _, kept in parts])
+    heads, head_dim = vectors.shape[1:]
+    ordered = vectors if (np.diff(sample) >= 0).all() else vectors[torch.from_numpy(order)]
+    schema = vectors_schema(heads, head_dim, str(vectors.dtype).removeprefix("torch."))
+    columns = [
+        pa.DictionaryArray.from_arrays(pa.array(sample[order]), pa.array(names, pa.string())),
+        pa.array(np.concatenate(position)[order]),
+        pa.DictionaryArray.from_arrays(
+            pa.array(np.concatenate(modality)[order]), pa.array(MODALITIES, pa.string())
+        ),
+        pa.array(np.concatenate([kept.drawn for _, kept in parts])[order]),
+        pa.array(np.concatenate([kept.attention for _, kept in parts])[order]),
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(_as_stored(ordered).reshape(-1)), type=schema.field("vector").type
+        ),
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _modality(batch: CapturedBatch, kept: KeptVectors) -> Int[np.ndarray, " n"]:
+    """The modality of every vector of a batch, as an index of ``MODALITIES``."""
+    if kept.of_features:
+        return np.full(len(kept.row), MODALITIES.index("image"), np.int32)
+    known = np.zeros((len(batch.labels), max(map(len, batch.labels))), np.int32)
+    for row, labels in enumerate(batch.labels):
+        for number, name in enumerate(MODALITIES):
+            known[row, : len(labels)][labels.modality == name] = number
+    return known[kept.row, kept.place]
+
+
+def _as_stored(vectors: Tensor) -> np.ndarray:
+    """Vectors as numpy; those in bfloat16, which numpy does not have, as their bits."""
+    if vectors.dtype == torch.bfloat16:
+        return vectors.contiguous().view(torch.int16).numpy().view(np.uint16)
+    return vectors.contiguous().numpy()
 
 
 def sample_row(
@@ -210,8 +215,3 @@ def token_table(sample_id: str, labels: TokenLabels, start: int = 0) -> pa.Table
     }
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in TOKENS_SCHEMA]
     return pa.table(arrays, schema=TOKENS_SCHEMA)
-
-
-def _rows_of(tensor: torch.Tensor, kept: Kept) -> Float[np.ndarray, "n ..."]:
-    rows = [tensor[row, torch.from_numpy(own).to(tensor.device)] for row, own in kept.items()]
-    return torch.cat(rows).float().cpu().numpy()

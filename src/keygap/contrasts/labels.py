@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from keygap.contrasts.contrast import Masks
 
@@ -19,10 +19,40 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> Bool[np.ndarray, " n"
     return ((labels["modality"] == "text") & labels["role"].isin(list(roles))).to_numpy()
 
 
-def is_image(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+def is_drawn(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Tokens that were not kept because they are sinks, so that no choice by attention is in them.
+
+    That is all of them where labels have no column ``drawn``.
+    """
+    if "drawn" not in labels:
+        return np.ones(len(labels), dtype=bool)
+    return labels["drawn"].to_numpy(dtype=bool)
+
+
+def is_visual(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
     """Tokens that show part of an image or of a video frame; separators and padding show none."""
     visual = labels["modality"].isin(["image", "video"])
     return (visual & ~labels["role"].isin(["separator", "padding"])).to_numpy()
+
+
+def is_image(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Visual tokens, without those that were kept because they are sinks."""
+    return is_visual(labels) & is_drawn(labels)
+
+
+def last_patch(labels: pd.DataFrame, column: str) -> Int[np.ndarray, " n"]:
+    """The last row or column of patches of each token's image.
+
+    Where only some of an image's tokens are there, a store adds the number of rows and columns.
+
+    Args:
+        labels: of tokens.
+        column: ``patch_row`` or ``patch_column``.
+    """
+    if f"{column}s" in labels:
+        return labels[f"{column}s"].to_numpy() - 1
+    of_image = labels.groupby(["sample_id", "image"], observed=True)[column]
+    return of_image.transform("max").to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:

@@ -18,7 +18,16 @@ import pandas as pd
 from jaxtyping import Bool
 
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
-from keygap.contrasts.labels import SINK_SHARE, halves, is_image, is_sink, is_text, rank
+from keygap.contrasts.labels import (
+    SINK_SHARE,
+    halves,
+    is_image,
+    is_sink,
+    is_text,
+    is_visual,
+    last_patch,
+    rank,
+)
 from keygap.errors import UserError
 
 
@@ -104,8 +113,7 @@ def image_region(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks
     placed = is_image(labels) & (labels["patch_row"] >= 0).to_numpy()
     if not placed.any():
         raise NotMeasurable("the image tokens have no place in the image")
-    rows = labels[placed].groupby(["sample_id", "image"], observed=True)["patch_row"]
-    last = rows.transform("max").reindex(labels.index).to_numpy()
+    last = last_patch(labels, "patch_row")
     row = labels["patch_row"].to_numpy()
     upper = placed & (2 * row < last)
     lower = placed & (2 * row > last)
@@ -120,7 +128,7 @@ def image_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     Raises:
         NotMeasurable: no image token is a sink.
     """
-    return _sinks(labels, is_image(labels), "image token")
+    return _sinks(labels, is_visual(labels), "image token")
 
 
 def text_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
-from keygap.contrasts.labels import is_sink
+from keygap.contrasts.labels import is_drawn, is_sink, last_patch
 from keygap.errors import UserError
 from keygap.tokens import ROLES, known_roles
 
@@ -99,7 +99,7 @@ class Selection(BaseModel):
                 keep &= _within(labels, column, window)
         if self.sink is not None:
             keep &= is_sink(labels) == self.sink
-        return keep
+        return keep if self.sink else keep & is_drawn(labels)
 
 
 def _spelled(value: object) -> str:
@@ -113,8 +113,7 @@ def _within(
 ) -> Bool[np.ndarray, " n"]:
     """Patches whose centre lies in a window, as shares of the image's side."""
     index = labels[column].to_numpy()
-    last = labels.groupby(["sample_id", "image"], observed=True)[column].transform("max").to_numpy()
-    centre = (index + 0.5) / np.maximum(last + 1, 1)
+    centre = (index + 0.5) / np.maximum(last_patch(labels, column) + 1, 1)
     return (index >= 0) & (centre >= window[0]) & (centre < window[1])
 
 

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from keygap import defaults
 from keygap.arguments import folder_of, whole
@@ -45,6 +46,7 @@ def extract(
     sites: Sequence[str] = defaults.SITES,
     samples: int | Unset | None = UNSET,
     batch_size: int = defaults.BATCH_SIZE,
+    tokens: int | Literal["all"] = defaults.IMAGE_TOKENS,
     thumbnails: bool = True,
     max_bad: int | None = None,
     seed: int | Unset = UNSET,
@@ -60,6 +62,8 @@ def extract(
         samples: how many, chosen by ``seed`` and stratified by subject; None means all. By default
             200.
         batch_size: samples in one forward pass.
+        tokens: most image tokens of a sample whose vectors are kept, drawn by the seed. Text tokens
+            are all kept, and a few image tokens that are attention sinks. ``all``: every token.
         thumbnails: whether to keep a copy of each image of at most 96 pixels, which the report's
             explorer shows. False for images that may not be shown.
         max_bad: how many samples may be bad. If there are more, what was read is kept, and the run
@@ -76,13 +80,22 @@ def extract(
     """
     names, wanted = named_sites(sites), named_layers(layers)
     batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
+    image_tokens = None if tokens == "all" else whole(tokens, "tokens", 1)
     most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     chosen = as_sample_set(source, samples, seed)
     indices = vlm.layer_indices(wanted)
     names, note = sites_to_read(vlm, names, indices)
     first = first_usable(vlm, chosen)
-    size = part_size(vlm, names, indices, batch_size, first)
-    plan = Plan(vlm, chosen, tuple(names), tuple(indices), batch_size, size, thumbnails=thumbnails)
+    plan = Plan(
+        vlm,
+        chosen,
+        tuple(names),
+        tuple(indices),
+        batch_size,
+        part_size(vlm, names, indices, batch_size, first, image_tokens),
+        thumbnails=thumbnails,
+        image_tokens=image_tokens,
+    )
     identity = identity_of(plan)
     with StoreWriter(out, identity) as writer:
         with step(f"self-check of {vlm.name}"):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from keygap.engines.plan import Plan
 from keygap.models.fingerprint import fingerprint
 from keygap.store import StoreWriter
@@ -37,6 +39,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "sites": list(plan.sites),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "batch_size": plan.batch_size,
+        "tokens": "all" if plan.image_tokens is None else plan.image_tokens,
         "thumbnails": plan.thumbnails,
         "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
     }
@@ -56,6 +59,8 @@ def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> di
         writer: of the extraction, after its last commit.
     """
     vlm, failures = plan.vlm, writer.failures
+    image_tokens = np.array(writer.samples["n_image_tokens"].drop_null())
+    drawn = image_tokens if plan.image_tokens is None else image_tokens.clip(max=plan.image_tokens)
     connector = vlm.connector
     attending = next(layer for layer in vlm.layers if layer.attention is not None)
     return {
@@ -78,6 +83,8 @@ def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> di
         "device": str(vlm.device),
         "n_samples": len(writer.samples) - len(failures),
         "n_failed": len(failures),
+        "n_image_tokens": int(image_tokens.sum()),
+        "n_image_tokens_drawn": int(drawn.sum()),
         "failures": failures,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "checksums": writer.checksums,

@@ -15,6 +15,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from keygap.benchmarks import SampleSet
+from keygap.capture.keeping import Draw
 from keygap.capture.sites import SITES
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
@@ -36,6 +37,7 @@ class Plan:
         part_size: samples in one part, a multiple of ``batch_size``.
         alone: whether each sample has a forward pass of its own, whatever ``batch_size`` says.
         thumbnails: whether small copies of the images are kept.
+        image_tokens: most image tokens of a sample whose vectors are kept; None keeps all.
     """
 
     vlm: VLM
@@ -46,6 +48,7 @@ class Plan:
     part_size: int
     alone: bool = False
     thumbnails: bool = True
+    image_tokens: int | None = None
 
     def __len__(self) -> int:
         """The number of parts."""
@@ -55,6 +58,11 @@ class Plan:
         """The samples of a part, counted from 0."""
         start = number * self.part_size
         return self.samples[start : start + self.part_size]
+
+    @property
+    def draw(self) -> Draw:
+        """Which image tokens of a sample are kept, by the seed of the samples."""
+        return Draw(self.image_tokens, self.samples.seed)
 
     def missing(self, done: Collection[str], damaged: Collection[int] = ()) -> list[int]:
         """The parts to extract, ascending.
@@ -101,7 +109,12 @@ class Engine(Protocol):
 
 
 def part_size(
-    vlm: VLM, sites: Sequence[str], layers: Sequence[int], batch_size: int, first: Batch | None
+    vlm: VLM,
+    sites: Sequence[str],
+    layers: Sequence[int],
+    batch_size: int,
+    first: Batch | None,
+    image_tokens: int | None = None,
 ) -> int:
     """How many samples a part has: whole batches, within ``PART_SAMPLES`` and ``PART_BYTES``.
 
@@ -113,12 +126,13 @@ def part_size(
         layers: absolute indices.
         batch_size: samples in one forward pass.
         first: the first usable sample, whose length is taken for all; None if there is none.
+        image_tokens: most image tokens of a sample that are kept; None keeps all.
     """
     numbers = sum(
         (layer.key_heads if SITES[site].of_keys else layer.heads) * layer.head_dim
         for site in sites
         for layer in (vlm.layers[index] for index in layers)
     )
-    tokens = len(first.labels[0]) if first is not None else 1
+    tokens = int(Draw(image_tokens).mask(first.labels[0], "").sum()) if first is not None else 1
     batch_bytes = max(1, 4 * numbers * tokens * batch_size)
     return batch_size * max(1, min(PART_BYTES // batch_bytes, PART_SAMPLES // batch_size))

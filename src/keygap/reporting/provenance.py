@@ -117,7 +117,8 @@ def _plan(runs: Sequence[Run]) -> dict[str, Any]:
     """
     first = runs[0].manifest
     asked = runs[0].table.settings
-    extraction = {name: first.get(name) for name in ("samples", "layers", "sites", "batch_size")}
+    names = ("samples", "layers", "sites", "batch_size", "tokens")
+    extraction = {name: first.get(name) for name in names}
     measurement = {
         name: asked[name]
         for name in ("text_roles", "tokens_per_sample", "n_permutations", "n_bootstraps")

@@ -12,7 +12,7 @@ from keygap import defaults
 from keygap.benchmarks import BadSample
 from keygap.capture.hooks import Capture
 from keygap.capture.sites import SITES
-from keygap.capture.tables import CapturedBatch
+from keygap.capture.tables import CapturedBatch, vector_tables
 from keygap.models.batch import Batch
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.fingerprint import fingerprint
@@ -88,12 +88,12 @@ def default_extraction(vlm: VLM, batch: Batch) -> Outcome:
         fingerprint(vlm.model)
         vlm.prompter.description()
         with Capture(vlm, sites, layers, attention=True) as capture:
-            captured = CapturedBatch(vlm, check_samples(), batch, capture(batch))
+            captured = CapturedBatch.read(capture, check_samples(), batch)
         if captured.failures:
             raise BadSample(next(iter(captured.failures.values())))
         captured.sample_rows()
-        list(captured.token_tables())
-        list(captured.vector_tables())
+        captured.token_tables()
+        list(vector_tables([captured]))
 
     if why := refusal(vlm, run):
         return FAIL, why

@@ -17,8 +17,9 @@ class LabelledVectors:
 
     Attributes:
         array: the vectors, float32.
-        labels: one row per token: the columns of ``tokens``, and the ``attention`` that the
-            position receives, divided by its even share.
+        labels: one row per token: the columns of ``tokens``; the ``attention`` that the position
+            receives, divided by its even share; and ``drawn``, which is false for an image token
+            that is there because it is an attention sink (see ``keygap.store.schema``).
     """
 
     array: Float[np.ndarray, "n heads head_dim"]

@@ -38,6 +38,7 @@ from keygap.store.run import (
     place_of,
     vectors_folder,
 )
+from keygap.store.schema import as_float32
 
 logger = logging.getLogger("keygap")
 
@@ -177,7 +178,8 @@ class Store:
         table = self._read(self._parts_in(place), VECTOR_COLUMNS)
         rows = table.select(["sample_id", "position"]).to_pandas()
         labels = self._labels_of(rows, folder)
-        labels = labels.assign(attention=table["attention"].to_numpy())
+        drawn = table["drawn"].to_numpy() if "drawn" in table.column_names else True
+        labels = labels.assign(attention=table["attention"].to_numpy(), drawn=drawn)
         vectors = LabelledVectors(_array_of(table, folder), labels)
         keep = np.ones(len(labels), dtype=bool)
         if modality is not None:
@@ -219,15 +221,15 @@ class Store:
         return self.root / name
 
     def _labels_of(self, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-        """The labels of a layer's rows: of all tokens, or of those that are read at the layer.
+        """The labels of a layer's rows: of all tokens, or of those that the layer has.
 
-        In a model with cross-attention, keys are image features in some layers and tokens of the
-        prompt in the others.
+        Not every image token is kept. In a model with cross-attention, keys are image features in
+        some layers and tokens of the prompt in the others.
         """
         labels = self.tokens
         if len(rows) < len(labels):
             wanted, known = _index_of(rows), _index_of(labels)
-            labels = labels[known.isin(wanted)].reset_index(drop=True)
+            labels = _with_grids(labels)[known.isin(wanted)].reset_index(drop=True)
         if not np.array_equal(rows["position"].to_numpy(), labels["position"].to_numpy()):
             if not self._is_finished:
                 raise self._unfinished()
@@ -356,10 +358,17 @@ def _array_of(table: pa.Table, folder: Path) -> Float[np.ndarray, "n heads head_
     metadata = table.schema.metadata or {}
     try:
         shape = (-1, int(metadata[b"heads"]), int(metadata[b"head_dim"]))
-        flat = table["vector"].combine_chunks().flatten()
-        return flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(shape)
+        flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return as_float32(flat, metadata.get(b"dtype", b"float32").decode()).reshape(shape)
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # without checksums only
         raise UserError(f"{folder} holds no vectors ({first_line(error)}): {REPAIR}") from error
+
+
+def _with_grids(labels: pd.DataFrame) -> pd.DataFrame:
+    """Labels with the number of patch rows and columns of each token's image."""
+    of_image = labels.groupby(["sample_id", "image"], observed=True, sort=False)
+    columns = ("patch_row", "patch_column")
+    return labels.assign(**{f"{name}s": of_image[name].transform("max") + 1 for name in columns})
 
 
 def _index_of(rows: pd.DataFrame) -> pd.MultiIndex:

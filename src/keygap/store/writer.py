@@ -52,7 +52,7 @@ from keygap.store.schema import SAMPLES_SCHEMA
 OWN_FILES = (EXTRACTION, MANIFEST, SAMPLES, CHECKSUMS)
 SHOWN = 3  # damaged files that a message names
 # What an identity of an earlier keygap, which does not say it, stands for.
-EARLIER = {"thumbnails": False}
+EARLIER = {"thumbnails": False, "tokens": "all"}
 
 logger = logging.getLogger("keygap")
 

@@ -110,6 +110,7 @@ class Extraction(_Section):
     layers: list[str | int] = list(defaults.LAYERS)
     sites: list[str] = list(defaults.SITES)
     batch_size: Annotated[int, _whole(1)] = defaults.BATCH_SIZE
+    tokens: Annotated[int, _whole(1)] | Literal["all"] = defaults.IMAGE_TOKENS
     thumbnails: bool = True
 
     @field_validator("layers")

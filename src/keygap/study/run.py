@@ -126,6 +126,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
         layers=extraction.layers,
         sites=extraction.sites,
         batch_size=extraction.batch_size,
+        tokens=extraction.tokens,
         thumbnails=extraction.thumbnails,
     )
     measure_run(store, experiment)

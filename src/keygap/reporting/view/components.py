@@ -27,6 +27,7 @@ from keygap.store import Store
 from keygap.store.checksums import REPAIR
 from keygap.store.reading import read_blocks
 from keygap.store.run import vectors_folder
+from keygap.store.schema import as_float32
 from keygap.tokens import MODALITIES
 
 FITTED = 10_000  # most tokens of images that axes are fitted on, and of texts
@@ -218,4 +219,5 @@ def _array(block: pa.RecordBatch, path: Path) -> Float[np.ndarray, "n d"]:
     flat = block["vector"].flatten().to_numpy(zero_copy_only=False)
     if len(flat) != block.num_rows * _width(path):
         raise UserError(f"{path} holds tokens without vectors: {REPAIR}")
-    return flat.astype(np.float32, copy=False).reshape(block.num_rows, -1)
+    dtype = (block.schema.metadata or {}).get(b"dtype", b"float32").decode()
+    return as_float32(flat, dtype).reshape(block.num_rows, -1)

@@ -1,0 +1,290 @@
+"""Which vectors of a forward pass are kept; the others never leave the device.
+
+A prompt has hundreds or thousands of image tokens, and a measurement uses a few of each sample,
+because samples are its unit. So at most a number of image tokens of a sample is drawn, by a seed
+and the sample's id alone: the draw does not depend on the batch, the layer or the machine. Text
+tokens are all kept.
+
+Attention sinks are few and would rarely be drawn, and contrasts ask for them by name. The image
+tokens that receive most attention at a layer are therefore kept there beside those that were drawn,
+if they are sinks, and marked: a selection by attention would distort every other contrast.
+
+A layer is chosen from as soon as it has been read, so that a pass holds one whole layer at a time.
+Which rows are wanted is known before the pass, and sinks are found without waiting for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from keygap import random_streams
+from keygap.benchmarks import Sample
+from keygap.capture.features import feature_labels, visible_features
+from keygap.capture.hooks import ATTENTION, Key
+from keygap.capture.sites import SITES
+from keygap.contrasts.labels import SINK_SHARE
+from keygap.models.batch import Batch
+from keygap.models.vlm import VLM
+from keygap.tokens import TokenLabels
+
+SINKS = 16  # most image tokens of a sample that a layer keeps because they are sinks
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How many image tokens of a sample are kept.
+
+    Attributes:
+        image_tokens: at most this many; None keeps all.
+        seed: of the draw.
+    """
+
+    image_tokens: int | None = None
+    seed: int = 0
+
+    def mask(self, labels: TokenLabels, sample_id: str) -> Bool[np.ndarray, " n"]:
+        """Which tokens of a sample are kept at every layer: text, and image tokens that are drawn.
+
+        Args:
+            labels: of the sample's tokens.
+            sample_id: the sample.
+        """
+        kept = np.ones(len(labels), dtype=bool)
+        image = np.flatnonzero(labels.modality != "text")
+        if self.image_tokens is None or len(image) <= self.image_tokens:
+            return kept
+        rng = random_streams.generator(self.seed, "kept image tokens", sample_id)
+        kept[image] = False
+        kept[rng.choice(image, self.image_tokens, replace=False)] = True
+        return kept
+
+
+ALL = Draw()
+
+
+@dataclass(frozen=True)
+class KeptVectors:
+    """The vectors of one site and layer that are kept of a batch, by row and then by place.
+
+    Attributes:
+        row: which prompt of the batch.
+        place: which of the prompt's tokens, or of its image features.
+        drawn: False for an image token that is kept because it is a sink.
+        attention: what the token receives, in multiples of its even share; NaN if not measured.
+        vectors: on the CPU, in the dtype of the pass.
+        of_features: whether these are image features that are not in the prompt.
+    """
+
+    row: Int[np.ndarray, " n"]
+    place: Int[np.ndarray, " n"]
+    drawn: Bool[np.ndarray, " n"]
+    attention: Float[np.ndarray, " n"]
+    vectors: Float[Tensor, "n heads head_dim"]
+    of_features: bool
+
+    def where(self, mask: Bool[np.ndarray, " n"]) -> KeptVectors:
+        """The rows where a mask is true."""
+        return KeptVectors(
+            self.row[mask],
+            self.place[mask],
+            self.drawn[mask],
+            self.attention[mask],
+            self.vectors[torch.from_numpy(mask)],
+            self.of_features,
+        )
+
+
+class Keeper:
+    """Chooses what is kept of one pass, layer by layer, and checks that every vector is finite.
+
+    It is given to ``Capture`` with the batch. ``vectors`` and ``failures`` are read after the pass.
+
+    Args:
+        vlm: the model.
+        samples: the samples of the batch.
+        batch: their inputs and labels.
+        draw: how many image tokens of each sample are kept.
+    """
+
+    def __init__(self, vlm: VLM, samples: Sequence[Sample], batch: Batch, draw: Draw = ALL) -> None:
+        self.vlm, self.batch, self.draw = vlm, batch, draw
+        self.ids = [sample.id for sample in samples]
+        self.features: dict[int, TokenLabels] = {}  # of cross-attention layers, by row
+        self._choices: dict[bool, _Choice] = {}
+        self._pending: dict[Key, _Copy] = {}
+        self._bad: dict[Key, Bool[Tensor, " b"]] = {}
+
+    def __call__(self, layer: int, read: Mapping[str, Tensor]) -> None:
+        """Take what was read at a layer.
+
+        Args:
+            layer: its absolute index.
+            read: vectors (batch, tokens, heads, head_dim) by site, and under ``ATTENTION`` what
+                each position receives, (batch, tokens).
+        """
+        across = self.vlm.layers[layer].attends == "cross"
+        shares = read.get(ATTENTION)
+        for name, tensor in read.items():
+            of_features = across and (name == ATTENTION or SITES[name].of_keys)
+            choice = self._choice(of_features, tensor.shape[1])
+            self._bad[name, layer] = choice.not_finite(tensor)
+            if name != ATTENTION:
+                received = shares if of_features or not across else None  # queries receive none
+                self._pending[name, layer] = choice.copy(tensor, received)
+
+    @cached_property
+    def failures(self) -> dict[int, str]:
+        """The rows of the batch with a vector that is not finite, and where the first one is."""
+        found: dict[int, str] = {}
+        kind = str(self.vlm.dtype).removeprefix("torch.")
+        if not self._bad:
+            return found
+        bad = torch.stack([one.cpu() for one in self._bad.values()]).numpy()
+        for row in np.flatnonzero(bad.any(axis=0)):
+            site, layer = list(self._bad)[int(np.argmax(bad[:, row]))]
+            found[int(row)] = f"{site} of layer {layer} is not finite in {kind}: try another dtype"
+        return found
+
+    def vectors(self) -> dict[Key, KeptVectors]:
+        """What is kept of the good samples, by site and layer."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # copies to pinned memory do not wait
+        good = np.ones(len(self.ids), dtype=bool)
+        good[list(self.failures)] = False
+        found = {}
+        for key, copy in self._pending.items():
+            kept = copy.arranged()
+            found[key] = kept if good.all() else kept.where(good[kept.row])
+        return found
+
+    def _choice(self, of_features: bool, count: int) -> _Choice:
+        """Which of the prompts' tokens, or of their image features, are kept."""
+        if of_features not in self._choices:
+            labels = self._feature_labels(count) if of_features else list(self.batch.labels)
+            real = np.zeros((len(labels), count), dtype=bool)
+            kept, image = real.copy(), real.copy()
+            visible = visible_features(self.batch.inputs, count).cpu() if of_features else None
+            for row, (own, name) in enumerate(zip(labels, self.ids, strict=True)):
+                places = (
+                    np.arange(len(own)) if visible is None else np.flatnonzero(visible[row].numpy())
+                )
+                real[row, places] = True
+                kept[row, places] = self.draw.mask(own, name)
+                image[row, places] = own.modality != "text"
+            # the padding of image features is counted: their number is not that of tokens
+            checked = np.ones_like(real) if of_features else real
+            self._choices[of_features] = _Choice(checked, kept, image & ~kept, of_features)
+        return self._choices[of_features]
+
+    def _feature_labels(self, count: int) -> list[TokenLabels]:
+        image = self.vlm.prompter.image_tokens
+        found = [
+            feature_labels(self.batch.inputs, row, count, image.ids[0], image.placeholder)
+            for row in range(len(self.ids))
+        ]
+        self.features = dict(enumerate(found))
+        return found
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which vectors of a padded batch are kept.
+
+    Attributes:
+        checked: those that must be finite.
+        kept: those that are kept at every layer.
+        spare: the image tokens that were not drawn, of which sinks are kept.
+        of_features: whether the vectors are those of image features.
+    """
+
+    checked: Bool[np.ndarray, "b t"]
+    kept: Bool[np.ndarray, "b t"]
+    spare: Bool[np.ndarray, "b t"]
+    of_features: bool
+
+    def not_finite(self, tensor: Float[Tensor, "b t ..."]) -> Bool[Tensor, " b"]:
+        """The rows that have a number that is not finite, without waiting for the device."""
+        finite = tensor.detach().isfinite()
+        if tensor.ndim > 2:
+            finite = finite.flatten(2).all(-1)
+        return (~finite & self._on(tensor.device, "checked")).any(1)
+
+    def copy(self, tensor: Tensor, received: Float[Tensor, "b t"] | None) -> _Copy:
+        """Begin to copy what is kept to the CPU."""
+        index = self._on(tensor.device, "index")
+        if received is not None and self.spare.any():
+            index = torch.cat([index, self._sinks(received)])
+        vectors = tensor.detach().flatten(0, 1).index_select(0, index)
+        shares = None if received is None else _to_cpu(received.flatten().index_select(0, index))
+        return _Copy(self, _to_cpu(index), _to_cpu(vectors), shares)
+
+    def _sinks(self, received: Float[Tensor, "b t"]) -> Int[Tensor, " n"]:
+        """The image tokens that receive most, of those that were not drawn."""
+        spare = self._on(received.device, "spare")
+        count = min(SINKS, int(self.spare.sum(axis=1).max()))
+        most = received.masked_fill(~spare, -1.0).topk(count, dim=1).indices
+        first = torch.arange(len(most), device=most.device)[:, None] * received.shape[1]
+        return (most + first).flatten()
+
+    def _on(self, device: torch.device, name: str) -> Tensor:
+        """One of the arrays on a device, copied there once."""
+        key = (name, str(device))
+        if key not in self._copies:
+            array = np.flatnonzero(self.kept) if name == "index" else getattr(self, name)
+            self._copies[key] = torch.from_numpy(array).to(device)
+        return self._copies[key]
+
+    @cached_property
+    def _copies(self) -> dict[tuple[str, str], Tensor]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Vectors on their way to the CPU."""
+
+    choice: _Choice
+    index: Int[Tensor, " n"]
+    vectors: Float[Tensor, "n heads head_dim"]
+    shares: Float[Tensor, " n"] | None
+
+    def arranged(self) -> KeptVectors:
+        """The vectors by row and place, without the tokens that turned out to be no sinks."""
+        index, width = self.index.numpy(), self.choice.kept.shape[1]
+        drawn = self.choice.kept.ravel()[index]
+        if self.shares is None:
+            attention = np.full(len(index), np.nan, np.float32)
+        else:
+            attention = self.shares.float().numpy()
+        spare = self.choice.spare.ravel()[index]  # a row with few of them offers others
+        wanted = drawn | (spare & (attention >= SINK_SHARE))
+        found = KeptVectors(
+            index // width, index % width, drawn, attention, self.vectors, self.choice.of_features
+        )
+        if wanted.all() and (np.diff(index) > 0).all():
+            return found
+        order = np.argsort(index, kind="stable")
+        order = order[wanted[order]]
+        return KeptVectors(
+            found.row[order],
+            found.place[order],
+            drawn[order],
+            attention[order],
+            self.vectors[torch.from_numpy(order)],
+            found.of_features,
+        )
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; from a GPU it is not waited for."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return target.copy_(tensor, non_blocking=True)
