@@ -60,6 +60,7 @@ class _State:
 
 
 _state = _State()
+_counting = threading.Lock()  # files are written in threads, too
 
 
 def keep(what: str) -> None:
@@ -70,11 +71,13 @@ def keep(what: str) -> None:
 @contextmanager
 def tidied() -> Iterator[None]:
     """Raise ``Interrupted`` in a block instead of ending the process: it has something to tidy."""
-    _state.tidying += 1
+    with _counting:
+        _state.tidying += 1
     try:
         yield
     finally:
-        _state.tidying -= 1
+        with _counting:
+            _state.tidying -= 1
 
 
 @contextmanager

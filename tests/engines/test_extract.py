@@ -229,9 +229,9 @@ def test_only_what_is_damaged_is_extracted_again(
         kg.Store(tmp_path).verify()
     read = []
 
-    def counted(plan, number):
+    def counted(plan, number, limit):
         read.append(number)
-        return run_part(plan, number)
+        return run_part(plan, number, limit)
 
     monkeypatch.setattr("keygap.engines.local.run_part", counted)
     with caplog.at_level(logging.WARNING, "keygap"):

@@ -1,24 +1,37 @@
-"""The engine that extracts in this process, one part after another."""
+"""The engine that extracts in this process: a part is written while the next one is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from keygap.engines.part import run_part
 from keygap.engines.plan import Plan, WrittenPart
-from keygap.store import write_part
+from keygap.store import PartTables, write_part
 
 
 class LocalEngine:
     """Extracts the parts of a plan in this process."""
 
-    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Iterator[WrittenPart]:
+    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
         """See ``Engine.run``."""
-        for number in numbers:
-            yield _written(plan, number, root)
+        limit = plan.limit()
+        before: Future[WrittenPart] | None = None
+        with ThreadPoolExecutor(1, "keygap-write") as writing:
+            for number in numbers:
+                try:
+                    tables = run_part(plan, number, limit)
+                except BaseException:  # the part before is whole, whatever stopped this one
+                    if before is not None:
+                        yield before.result()
+                    raise
+                if before is not None:
+                    yield before.result()
+                before = writing.submit(_written, tables, number, root)
+            if before is not None:
+                yield before.result()
 
 
-def _written(plan: Plan, number: int, root: Path) -> WrittenPart:
-    tables = run_part(plan, number)
+def _written(tables: PartTables, number: int, root: Path) -> WrittenPart:
     return WrittenPart(number, tables.samples, write_part(root, number, tables))

@@ -3,68 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from keygap.benchmarks import SampleSet
-from keygap.capture.batches import labelled, opened
 from keygap.capture.hooks import Capture
 from keygap.capture.keeping import Draw
 from keygap.capture.tables import CapturedBatch, failed_row, vector_tables
+from keygap.engines.ahead import BatchLimit, Prepared, prepared, run_within_memory
 from keygap.engines.plan import Plan
 from keygap.progress import track
 from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
 
 
-def run_part(plan: Plan, number: int) -> PartTables:
-    """Extract a part of a plan. The result depends on nothing else, and nothing is written.
+def run_part(plan: Plan, number: int, limit: BatchLimit | None = None) -> PartTables:
+    """Extract a part of a plan. The result depends on the plan alone, and nothing is written.
 
     Args:
         plan: of the extraction.
         number: of the part, from 0.
+        limit: samples in one forward pass, as far as memory is known; by default those of the plan.
+            It changes vectors by rounding only.
 
     Returns:
         The tables of the part. A bad sample is a row of ``samples`` with its reason.
     """
-    part = plan.part(number)
-    rows: dict[str, dict[str, Any]] = {}
-    tokens: dict[str, pa.Table] = {}
-    thumbnails: dict[str, pa.Table] = {}
+    part, limit = plan.part(number), limit or plan.limit()
+    reasons: dict[str, str] = {}
     read: list[CapturedBatch] = []
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
-        batches = part.batches(1 if plan.alone else plan.batch_size)
-        for samples in track(batches, len(batches), f"batches of part {number + 1}"):
-            captured, bad = _read(capture, samples, plan.draw)
-            rows |= bad
-            if captured is None:
-                continue
-            rows |= captured.sample_rows()
-            tokens |= captured.token_tables()
-            if plan.thumbnails:
-                thumbnails |= captured.thumbnail_tables()
-            read.append(captured)
-    names = [entry.id for entry in part.entries]
+        forward = partial(_read, capture, draw=plan.draw)
+        batches = prepared(plan.vlm, part, limit)
+        count = -(-len(part) // limit.samples)
+        for ready in track(batches, count, f"batches of part {number + 1}"):
+            reasons |= ready.bad
+            if ready.batch is not None:
+                found, bad = run_within_memory(plan.vlm, ready, limit, forward)
+                read += found
+                reasons |= bad
+    return _tables(plan, number, read, reasons)
+
+
+def _read(capture: Capture, ready: Prepared, draw: Draw) -> CapturedBatch:
+    assert ready.batch is not None
+    return CapturedBatch.read(capture, ready.samples, ready.batch, draw)
+
+
+def _tables(
+    plan: Plan, number: int, read: Sequence[CapturedBatch], reasons: Mapping[str, str]
+) -> PartTables:
+    """The tables of a part, in the order of its samples."""
+    entries = plan.part(number).entries
+    names = [entry.id for entry in entries]
+    rows: dict[str, dict[str, Any]] = {
+        entry.id: failed_row(entry, reasons[entry.id]) for entry in entries if entry.id in reasons
+    }
+    tokens: dict[str, pa.Table] = {}
+    thumbnails: dict[str, pa.Table] = {}
+    for captured in read:
+        rows |= captured.sample_rows()
+        tokens |= captured.token_tables()
+        if plan.thumbnails:
+            thumbnails |= captured.thumbnail_tables()
     return PartTables(
         samples=pa.Table.from_pylist([rows[name] for name in names], schema=SAMPLES_SCHEMA),
         tokens=_joined(tokens, names),
         vectors=dict(vector_tables(read, names)),
         thumbnails=_joined(thumbnails, names),
     )
-
-
-def _read(
-    capture: Capture, chosen: SampleSet, draw: Draw
-) -> tuple[CapturedBatch | None, dict[str, dict[str, Any]]]:
-    """One forward pass over the usable samples of a batch, and the rows of the others, by id."""
-    samples, broken = opened(chosen)
-    usable, batch, refused = labelled(capture.vlm, samples)
-    reasons = broken | refused
-    bad = {e.id: failed_row(e, reasons[e.id]) for e in chosen.entries if e.id in reasons}
-    if batch is None:
-        return None, bad
-    return CapturedBatch.read(capture, usable, batch, draw), bad
 
 
 def _joined(tables: Mapping[str, pa.Table], order: Sequence[str]) -> pa.Table | None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from keygap.benchmarks import SampleSet
 from keygap.capture.keeping import Draw
 from keygap.capture.sites import SITES
+from keygap.engines.ahead import BatchLimit
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 
@@ -63,6 +64,10 @@ class Plan:
     def draw(self) -> Draw:
         """Which image tokens of a sample are kept, by the seed of the samples."""
         return Draw(self.image_tokens, self.samples.seed)
+
+    def limit(self) -> BatchLimit:
+        """The size of its batches, until one does not fit into memory."""
+        return BatchLimit(1 if self.alone else self.batch_size)
 
     def missing(self, done: Collection[str], damaged: Collection[int] = ()) -> list[int]:
         """The parts to extract, ascending.

@@ -53,6 +53,12 @@ class Finding:
         return {PASS: True, FAIL: False}.get(self.result)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory, on a GPU or on the CPU."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
     """Why a model refuses what it is given, in one line; None if it runs.
 
@@ -67,9 +73,7 @@ def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
         run()
     except (MemoryError, *_REFUSALS) as error:
         line = (str(error).strip().splitlines() or [""])[0][:200]
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-            words in str(error) for words in _OUT_OF_MEMORY
-        ):
+        if is_out_of_memory(error):
             raise UserError(
                 f"{vlm.name}: out of memory on {vlm.device} during the self-check: free some, load "
                 f"the model with a smaller dtype, or spread it with device_map ({line})"

@@ -1,0 +1,118 @@
+"""Batches are made ahead in the order of the run, and become smaller when memory runs out."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+import keygap as kg
+from keygap.engines import ahead
+from keygap.engines.ahead import BatchLimit, prepared, run_within_memory
+from keygap.engines.part import run_part
+from keygap.engines.plan import Plan
+from made import bench_of, made_sample
+
+
+@pytest.fixture
+def chosen():
+    return bench_of([made_sample(f"s{n}", f"is it {n}?") for n in range(7)]).choose(None)
+
+
+def ids(batches) -> list[list[str]]:
+    return [[sample.id for sample in each.samples] for each in batches]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_come_in_the_order_of_the_run(vlm, chosen, monkeypatch, threads):
+    monkeypatch.setattr(ahead, "THREADS", threads)
+    names = [entry.id for entry in chosen.entries]
+    found = list(prepared(vlm, chosen, BatchLimit(3)))
+    assert ids(found) == [names[:3], names[3:6], names[6:]]
+    for each in found:
+        expected = vlm.prompter(each.samples)
+        assert torch.equal(each.batch.inputs["input_ids"], expected.inputs["input_ids"])
+
+
+def test_images_are_opened_by_one_thread_at_a_time_and_only_a_few_batches_ahead(vlm, monkeypatch):
+    monkeypatch.setattr(ahead, "THREADS", 3)
+    opening, opened = threading.Lock(), []
+    bench = bench_of([made_sample(f"s{n:02}") for n in range(24)])
+    real = bench.sample
+
+    def sample(number):
+        assert opening.acquire(blocking=False)
+        opened.append(number)
+        opening.release()
+        return real(number)
+
+    monkeypatch.setitem(vars(bench), "sample", sample)
+    batches = prepared(vlm, bench.choose(None), BatchLimit(2))
+    next(batches)
+    batches.close()
+    assert len(opened) <= 2 * (3 + 1)
+
+
+def out_of_memory_above(vlm, monkeypatch, most):
+    """Let a pass over more than so many prompts run out of memory; the sizes that were tried."""
+    tried: list[int] = []
+
+    def forward(batch, **keywords):
+        tried.append(len(batch.labels))
+        if tried[-1] > most:
+            raise torch.OutOfMemoryError("out of memory: 2 GiB\nsecond line")
+        return type(vlm).forward(vlm, batch, **keywords)
+
+    monkeypatch.setitem(vars(vlm), "forward", forward)
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_divided_and_later_ones_are_smaller(vlm, chosen, monkeypatch):
+    plan = Plan(vlm, chosen, ("k_proj",), (0,), batch_size=5, part_size=7)
+    expected = run_part(plan, 0)
+    limit = plan.limit()
+    tried = out_of_memory_above(vlm, monkeypatch, 2)
+    found = run_part(plan, 0, limit)
+    assert limit.samples == 2
+    assert tried[0] == 5
+    assert sum(tried) - sum(size for size in tried if size > 2) == 7
+    assert found.samples.equals(expected.samples)
+    assert found.tokens.equals(expected.tokens)
+    one, other = (part.vectors["k_proj", 0].drop_columns("vector") for part in (found, expected))
+    assert one.drop_columns("attention").equals(other.drop_columns("attention"))
+
+
+def test_a_sample_that_does_not_fit_alone_is_a_bad_one(vlm, chosen, monkeypatch, tmp_path):
+    out_of_memory_above(vlm, monkeypatch, 0)
+    (ready,) = prepared(vlm, chosen[:2], BatchLimit(2))
+    limit = BatchLimit(2)
+    results, bad = run_within_memory(vlm, ready, limit, lambda ready: vlm.forward(ready.batch))
+    assert results == []
+    reason = "it does not fit into memory alone: out of memory: 2 GiB"
+    assert bad == dict.fromkeys([sample.id for sample in ready.samples], reason)
+
+
+def test_another_error_is_not_taken_for_it(vlm, chosen, monkeypatch):
+    def forward(batch, **keywords):
+        raise RuntimeError("something else")
+
+    monkeypatch.setitem(vars(vlm), "forward", forward)
+    with pytest.raises(RuntimeError, match="something else"):
+        run_part(Plan(vlm, chosen, ("k_proj",), (0,), 2, 7), 0)
+
+
+def test_a_run_of_one_too_large_sample_says_so(vlm, tmp_path, monkeypatch):
+    bench = bench_of(
+        [made_sample(f"s{n}", "is it " + "very " * (200 * (n == 3))) for n in range(4)]
+    )
+
+    def forward(batch, **keywords):
+        if any((labels.token == "Ġvery").any() for labels in batch.labels):
+            raise torch.OutOfMemoryError("out of memory")
+        return type(vlm).forward(vlm, batch, **keywords)
+
+    monkeypatch.setitem(vars(vlm), "forward", forward)
+    store = kg.extract(vlm, bench, tmp_path / "run", layers=[0], samples=None, max_bad=1)
+    failures = store.samples.dropna(subset="failure").set_index("sample_id")["failure"]
+    assert failures.to_dict() == {"s3": "it does not fit into memory alone: out of memory"}
