@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from keygap.engines.part import run_part
@@ -13,7 +13,7 @@ from keygap.store import write_part
 class LocalEngine:
     """Extracts the parts of a plan in this process."""
 
-    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Iterator[WrittenPart]:
+    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
         """See ``Engine.run``."""
         for number in numbers:
             yield _written(plan, number, root)
