@@ -15,8 +15,9 @@ if __name__ == "__main__":  # before the imports, which take a while
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,13 +36,16 @@ from keygap.cli_options import (
     BenchmarkName,
     Bootstraps,
     Data,
+    Engine,
     Folder,
+    GpusPerWorker,
     Language,
     Out,
     Samples,
     Seed,
     Split,
     TextRoles,
+    Workers,
     listed,
     probe_names,
 )
@@ -96,9 +100,18 @@ def run(
     out: Annotated[
         str | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="local or ray, in place of the file's engine. See docs/cluster.md."),
+    ] = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Run a study from a file."""
-    _study(experiment, out, say)
+    given = {"name": engine, "workers": workers, "gpus_per_worker": gpus_per_worker}
+    _study(
+        experiment, out, say, {name: value for name, value in given.items() if value is not None}
+    )
 
 
 @with_output
@@ -186,6 +199,8 @@ def measure(
     ] = defaults.N_PERMUTATIONS,
     n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
+    engine: Engine = defaults.ENGINE,
+    workers: Workers = None,
     *,
     say: Output,
 ) -> None:
@@ -203,6 +218,8 @@ def measure(
         n_permutations=n_permutations,
         n_bootstraps=n_bootstraps,
         seed=seed,
+        engine=engine,
+        workers=workers,
     )
     table.save(folder)
     whole = table.main[table.main["head"] == "all"]
@@ -319,13 +336,16 @@ def _shown_prompt(vlm: VLM) -> str:
     return f"prompt: {prompt['form']}, {origin}; an example: {prompt['example']['text']!r}"
 
 
-def _study(experiment: Path, out: str | None, say: Output) -> None:
+def _study(
+    experiment: Path, out: str | None, say: Output, engine: Mapping[str, Any] | None = None
+) -> None:
     from keygap.reporting.run import read_run
     from keygap.study.experiment import read_experiment
     from keygap.study.run import folders_of, run_study, summary_of
 
     place = None if out is None else folder_of(out, "--out")
     asked = read_experiment(experiment)
+    asked = asked.on(engine) if engine else asked
     place = place or folder_of(Path("runs") / asked.name, "the folder of the study")
     adopt_library_logs()
     path = run_study(asked, place)

@@ -15,12 +15,15 @@ from keygap.cli_options import (
     BatchSize,
     BenchmarkName,
     Data,
+    Engine,
+    GpusPerWorker,
     Language,
     Out,
     Samples,
     Seed,
     Split,
     Thumbnails,
+    Workers,
     listed,
 )
 from keygap.cli_output import Output, quoted, with_output
@@ -61,11 +64,16 @@ def extract(
     thumbnails: Thumbnails = True,
     max_bad: MaxBad = None,
     seed: Seed = 0,
+    engine: Engine = defaults.ENGINE,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
     from keygap.capture.choice import named_layers, named_sites
+    from keygap.workers import workers_of
 
+    workers_of(engine, workers, gpus_per_worker)  # what is wrong with them is said at once
     place = folder_of(out, "--out")
     asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
@@ -78,6 +86,9 @@ def extract(
         batch_size=batch_size,
         thumbnails=thumbnails,
         max_bad=max_bad,
+        engine=engine,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
     )
     failed = store.samples[store.samples["failure"].notna()]
     say.result(

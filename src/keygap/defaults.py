@@ -12,6 +12,9 @@ LAYERS = ("first", "middle", "last")
 SITES = ("k_proj",)
 BATCH_SIZE = 8
 
+# Where extraction and measurement are done
+ENGINE = "local"
+
 # Probes of text bias
 PROBES = ("hint", "shuffle", "blank", "absent")
 BIAS_SAMPLES = 100

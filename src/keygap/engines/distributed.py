@@ -78,10 +78,12 @@ class Work:
                 f"{vlm.name} was given to kg.load as an object, and other processes have to load "
                 "it themselves: load it by its name or from a folder, or use the engine local"
             )
-        device = vlm.loaded.get("device")  # a worker sees its own GPUs alone
-        one = {"device": "cuda"} if device and device.startswith("cuda") else {}
+        place = Path(vlm.loaded["model"])
+        arguments = {**vlm.loaded, "model": str(place.resolve() if place.is_dir() else place)}
+        if str(arguments.get("device")).startswith("cuda"):
+            arguments["device"] = "cuda"  # a worker sees its own GPUs alone
         return cls(
-            {**vlm.loaded, **one},
+            arguments,
             vlm.interventions.active,
             replace(plan, vlm=cast(VLM, None)),
             identity_of(plan),
@@ -99,7 +101,7 @@ class Work:
                 f"a worker on another node does not see the folder {self.root}: name one with "
                 "--out that all nodes share"
             )
-        vlm = load(**self.load)
+        vlm = replace(load(**self.load), name=self.identity["model"])
         applied = ExitStack()  # as long as the function that is returned
         applied.enter_context(vlm.interventions.applied(*self.interventions))
         plan = replace(self.plan, vlm=vlm)

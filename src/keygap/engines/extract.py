@@ -51,7 +51,7 @@ def extract(
     thumbnails: bool = True,
     max_bad: int | None = None,
     seed: int | Unset = UNSET,
-    engine: str = LOCAL,
+    engine: str = defaults.ENGINE,
     workers: int | None = None,
     gpus_per_worker: int | None = None,
 ) -> Store:

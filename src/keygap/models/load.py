@@ -97,7 +97,11 @@ def load(
     with shown_loading(model):
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}
         loaded, processor = _read(model, remote, dtype=torch_dtype, device_map=device_map or device)
-    prompting = {"system": system, "template_arguments": template_arguments, "parts": parts}
+    prompting: dict[str, Any] = {
+        "system": system,
+        "template_arguments": template_arguments,
+        "parts": parts,
+    }
     placed = {"device_map": device_map} if device_map else {"device": device}
     vlm = wrap(loaded, processor, model, **prompting)
     return replace(vlm, loaded={"model": model, "dtype": dtype, **placed, **remote, **prompting})

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
+from keygap import defaults
 from keygap.arguments import whole
 from keygap.registry import Registry
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-LOCAL = "local"
+LOCAL = defaults.ENGINE
 
 
 class Workers(Protocol):
@@ -74,7 +75,7 @@ REGISTRY: Registry[Callable[..., Workers]] = Registry(
 
 
 def workers_of(
-    engine: str, workers: int | None = None, gpus_per_worker: int | None = None
+    engine: str = LOCAL, workers: int | None = None, gpus_per_worker: int | None = None
 ) -> Workers:
     """The workers of an engine.
 

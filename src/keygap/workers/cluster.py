@@ -27,7 +27,9 @@ from keygap.errors import UserError
 ADDRESS = "RAY_ADDRESS"
 NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
 REACHED_IN = 5.0  # seconds
-STORE_BYTES = 200 * 2**20  # of Ray's object store here; results are small, and what is larger spills
+STORE_BYTES = (
+    200 * 2**20
+)  # of Ray's object store here; results are small, and what is larger spills
 # What Ray reads from the environment where it is started here. The last makes it take the loopback
 # interface on Linux too, as it does on macOS and Windows.
 OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -69,6 +71,7 @@ def connected(workers: int | None) -> Iterator[None]:
         stack.enter_context(_environment(CONNECTED if address else OWN))
         ray = imported()
         if not ray.is_initialized():
+            stack.enter_context(_quiet())
             stack.callback(ray.shutdown)
             if address:
                 _refuse_unreachable(address)
@@ -161,6 +164,23 @@ def _refuse_unreachable(address: str) -> None:
         raise UserError(
             f"the Ray cluster at {address} cannot be reached ({error}): {NAME_A_CLUSTER}"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from printing that a worker died, which the caller says in one line.
+
+    Ray prints it to standard output, where the result of a command belongs, and has no option that
+    prevents it.
+    """
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager

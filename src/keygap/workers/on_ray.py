@@ -1,9 +1,9 @@
 """Workers that are Ray actors, on this machine or on a cluster.
 
 An actor is one process. It prepares once and does one item at a time. If it dies, another takes its
-place, and the item that it was doing is done again; a result that has arrived is kept, so no item is
-done twice for the caller. Results that arrive early wait for those before them, and workers get only
-a few items ahead, so that little is lost if the caller is killed.
+place, and the item that it was doing is done again. A result that has arrived is kept, so no item
+is done twice for the caller. Results that arrive early wait for those before them, and workers get
+only a few items ahead, so that little is lost if the caller is killed.
 
 Ray would restart actors and repeat calls by itself. It is done here because only then a worker that
 dies in the same way each time ends the work with one line.
@@ -181,8 +181,10 @@ class _Pool:
     def _take(self, answer: Any) -> None:
         place, number = self.going.pop(answer)
         exceptions = imported().exceptions
-        lost = (exceptions.RayActorError, exceptions.NodeDiedError, exceptions.ObjectLostError)
-        lost += (exceptions.OutOfMemoryError, exceptions.WorkerCrashedError)
+        lost = (
+            *(exceptions.RayActorError, exceptions.NodeDiedError, exceptions.WorkerCrashedError),
+            *(exceptions.ObjectLostError, exceptions.OutOfMemoryError),
+        )
         try:
             result = imported().get(answer)
         except lost as reason:
@@ -233,7 +235,7 @@ def _sent(make: Callable[[], Any], what: str) -> Any:
 
 
 def _unwrapped(error: Any) -> Exception:
-    """The exception that was raised in a worker, for a user error; else Ray's, with its traceback."""
+    """The user error that was raised in a worker; any other is Ray's, with its traceback."""
     cause = getattr(error, "cause", None)
     return UserError(str(cause)) if isinstance(cause, UserError) else error
 

@@ -1,0 +1,88 @@
+"""The connection to Ray begins and ends without a trace, and what prevents it is one line."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from keygap.errors import UserError
+from keygap.workers import REGISTRY, workers_of
+from keygap.workers.cluster import imported
+
+from .on_ray import Task, ray_here
+
+
+def unused_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("127.0.0.1:{port}", r"the Ray cluster at 127.0.0.1:\d+ cannot be reached \(.*refused\)"),
+        ("ray://127.0.0.1:{port}", r"the Ray Client cannot be used: run keygap on a node"),
+        ("nonsense", r"the Ray cluster at nonsense cannot be reached \(.*nonsense\)"),
+        ("auto", r"the Ray cluster at auto cannot be reached \(Could not find any running Ray"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_one_line(monkeypatch, address, line):
+    monkeypatch.setenv("RAY_ADDRESS", address.format(port=unused_port()))
+    before = signal.getsignal(signal.SIGTERM)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=line) as error, workers_of("ray"):
+        pass
+    assert "\n" not in str(error.value)
+    assert "RAY_ADDRESS" in str(error.value)
+    assert time.monotonic() - start < 20
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not imported().is_initialized()
+
+
+def test_what_was_begun_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    with ray_here() as workers:
+        assert signal.getsignal(signal.SIGTERM) == before
+        with workers_of("ray", 1) as inner:  # uses the same Ray and leaves it
+            assert list(inner.map(Task(tmp_path).begin, [3], "squares")) == [9]
+        assert list(workers.map(Task(tmp_path).begin, [4], "squares")) == [16]
+        children = psutil.Process().children(recursive=True)
+        assert any("raylet" in child.name() for child in children)
+    assert psutil.wait_procs(children, 20)[1] == []
+    assert list(tmp_path.glob("keygap-ray-*")) == []
+    assert not imported().is_initialized()
+
+
+def test_numbers_of_the_engine_local_are_refused():
+    with pytest.raises(UserError, match="workers is 2, and the engine is local"):
+        workers_of("local", 2)
+    with pytest.raises(UserError, match="gpus_per_worker is 1, and the engine is local"):
+        workers_of("local", None, 1)
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(0, None), (None, -1), (1.5, None)])
+def test_numbers_that_mean_nothing_are_refused(workers, gpus):
+    with pytest.raises(UserError, match="is needed"):
+        workers_of("ray", workers, gpus)
+
+
+def test_an_unknown_engine_is_one_line():
+    with pytest.raises(UserError, match="unknown engine 'rey'; did you mean 'ray'"):
+        workers_of("rey")
+    assert [name for name, what in REGISTRY.described() if what] == ["local", "ray"]
+
+
+def test_the_local_engine_does_items_when_they_are_asked_for(tmp_path):
+    with workers_of("local") as workers:
+        results = workers.map(Task(tmp_path).begin, [2, 3], "squares")
+        assert not list(Path(tmp_path).iterdir())
+        assert next(results) == 4
+        assert list(results) == [9]
