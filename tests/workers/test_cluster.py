@@ -8,14 +8,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from keygap.errors import UserError
 from keygap.workers import REGISTRY, workers_of
-from keygap.workers.cluster import imported
+from keygap.workers.cluster import _short_folder, imported
 
-from .on_ray import Task, ray_here
+from .on_ray import Task
 
 
 def unused_port() -> int:
@@ -46,19 +45,11 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(monkeypatch, address, line
     assert not imported().is_initialized()
 
 
-def test_what_was_begun_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = signal.getsignal(signal.SIGTERM)
-    with ray_here() as workers:
-        assert signal.getsignal(signal.SIGTERM) == before
-        with workers_of("ray", 1) as inner:  # uses the same Ray and leaves it
-            assert list(inner.map(Task(tmp_path).begin, [3], "squares")) == [9]
-        assert list(workers.map(Task(tmp_path).begin, [4], "squares")) == [16]
-        children = psutil.Process().children(recursive=True)
-        assert any("raylet" in child.name() for child in children)
-    assert psutil.wait_procs(children, 20)[1] == []
-    assert list(tmp_path.glob("keygap-ray-*")) == []
-    assert not imported().is_initialized()
+def test_a_long_path_for_temporary_files_is_not_used(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/of/a/job/with/a/long/name/12345678")
+    assert _short_folder() == "/tmp"
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/12345678")
+    assert _short_folder() == "/scratch/12345678"
 
 
 def test_numbers_of_the_engine_local_are_refused():

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import logging
+import signal
+import tempfile
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
 from keygap.errors import UserError
+from keygap.workers import workers_of
+from keygap.workers.cluster import imported
 
 from .on_ray import Task, killed_at_once, never_begins, ray_here
 
 
 @pytest.fixture(scope="module")
 def workers():
-    with ray_here() as found:
-        yield found
+    """Ray here, which leaves no handler of signals, no process and no file."""
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        tempfile.TemporaryDirectory(prefix="keygap-", dir="/tmp") as short,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(tempfile, "tempdir", short)
+        with ray_here() as found:
+            assert signal.getsignal(signal.SIGTERM) == before
+            assert len(list(Path(short).glob("keygap-*/session_latest"))) == 1
+            yield found
+            children = psutil.Process().children(recursive=True)
+            assert any("raylet" in child.name() for child in children)
+        assert psutil.wait_procs(children, 20)[1] == []
+        assert list(Path(short).iterdir()) == []
+    assert not imported().is_initialized()
 
 
 def squares(workers, task, numbers) -> list[int]:
@@ -28,6 +47,12 @@ def test_results_are_in_order_and_each_worker_prepares_once(workers, tmp_path):
     found = squares(workers, Task(tmp_path, slow=(0, 7)), numbers)
     assert found == [number**2 for number in numbers]
     assert len(list(tmp_path.glob("began-*"))) == 2
+
+
+def test_a_connection_that_exists_is_used_and_stays(workers, tmp_path):
+    with workers_of("ray", 1) as inner:
+        assert list(inner.map(Task(tmp_path).begin, [3], "squares")) == [9]
+    assert imported().is_initialized()
 
 
 def test_nothing_to_do_needs_no_worker(workers, tmp_path):
@@ -95,8 +120,8 @@ def test_workers_end_with_the_work_also_where_it_is_left(workers, tmp_path):
     assert next(results) == 0
     results.close()
     begun = [int(path.name.removeprefix("began-")) for path in tmp_path.glob("began-*")]
-    gone, alive = psutil.wait_procs([psutil.Process(p) for p in begun if psutil.pid_exists(p)], 10)
-    assert alive == []
+    left = [psutil.Process(number) for number in begun if psutil.pid_exists(number)]
+    assert psutil.wait_procs(left, 10)[1] == []
 
 
 def test_ray_listens_on_the_loopback_interface_alone(workers):

@@ -27,6 +27,7 @@ from keygap.errors import UserError
 ADDRESS = "RAY_ADDRESS"
 NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
 REACHED_IN = 5.0  # seconds
+LONGEST_FOLDER = 28  # characters; Ray puts sockets below it, whose paths have at most 107
 STORE_BYTES = (
     200 * 2**20
 )  # of Ray's object store here; results are small, and what is larger spills
@@ -75,10 +76,11 @@ def connected(workers: int | None) -> Iterator[None]:
             stack.callback(ray.shutdown)
             if address:
                 _refuse_unreachable(address)
-                _begin({"address": address}, f"the Ray cluster at {address} cannot be reached")
+                what = f"the Ray cluster at {address} cannot be reached"
+                _begin({"address": address}, what, NAME_A_CLUSTER)
             else:
                 stack.enter_context(interrupts.tidied())
-                folder = tempfile.mkdtemp(prefix="keygap-ray-")
+                folder = tempfile.mkdtemp(prefix="keygap-", dir=_short_folder())
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.callback(ray.shutdown)  # before its folder is removed
                 here = {
@@ -87,7 +89,7 @@ def connected(workers: int | None) -> Iterator[None]:
                     "object_store_memory": STORE_BYTES,
                     "_temp_dir": folder,
                 }
-                _begin(here, "Ray cannot be started here")
+                _begin(here, "Ray cannot be started here", "use the engine local")
         yield
 
 
@@ -121,7 +123,7 @@ def room(workers: int | None, gpus: int) -> Room:
     )
 
 
-def _begin(options: Mapping[str, Any], failure: str) -> None:
+def _begin(options: Mapping[str, Any], failure: str, remedy: str) -> None:
     """Connect, or start Ray. keygap's handling of signals stays as it is.
 
     Raises:
@@ -137,7 +139,7 @@ def _begin(options: Mapping[str, Any], failure: str) -> None:
         )
     except (OSError, ValueError, RuntimeError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{failure} ({line}): {NAME_A_CLUSTER}") from error
+        raise UserError(f"{failure} ({line}): {remedy}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
@@ -164,6 +166,12 @@ def _refuse_unreachable(address: str) -> None:
         raise UserError(
             f"the Ray cluster at {address} cannot be reached ({error}): {NAME_A_CLUSTER}"
         ) from error
+
+
+def _short_folder() -> str:
+    """A folder for temporary files whose path is short enough for Ray."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= LONGEST_FOLDER else "/tmp"
 
 
 @contextmanager
