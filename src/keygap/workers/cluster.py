@@ -32,7 +32,7 @@ STORE_BYTES = (
     200 * 2**20
 )  # of Ray's object store here; results are small, and what is larger spills
 # What Ray reads from the environment where it is started here. The last makes it take the loopback
-# interface on Linux too, as it does on macOS and Windows.
+# interface on Linux too, as it does on macOS and Windows; see ``_on_loopback``.
 OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 CONNECTED = {"RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -80,6 +80,7 @@ def connected(workers: int | None) -> Iterator[None]:
                 _begin({"address": address}, what, NAME_A_CLUSTER)
             else:
                 stack.enter_context(interrupts.tidied())
+                stack.enter_context(_on_loopback())
                 folder = tempfile.mkdtemp(prefix="keygap-", dir=_short_folder())
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.callback(ray.shutdown)  # before its folder is removed
@@ -172,6 +173,19 @@ def _short_folder() -> str:
     """A folder for temporary files whose path is short enough for Ray."""
     usual = tempfile.gettempdir()
     return usual if len(usual) <= LONGEST_FOLDER else "/tmp"
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Start Ray on the loopback interface also if it was imported before ``OWN`` was set."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
