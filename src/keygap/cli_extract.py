@@ -122,18 +122,18 @@ def answer(
     """Let a model answer a benchmark's questions: answers.csv, accuracy.csv."""
     import keygap as kg
     from keygap.bias.answers import TooManyBad
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
 
     place = folder_of(out, "--out")
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
-    refuse_unwritable(place)
-    is_run = _refuse_other_run(place, model.model, chosen)
-    try:
-        found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
-    except TooManyBad as stop:
-        stop.answers.save(place)
-        raise UserError(f"{stop}; the answers so far are in {place}") from stop
-    found.save(place)
+    with at_work(place):
+        is_run = _refuse_other_run(place, model.model, chosen)
+        try:
+            found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
+        except TooManyBad as stop:
+            stop.answers.save(place)
+            raise UserError(f"{stop}; the answers so far are in {place}") from stop
+        found.save(place)
     extraction = ("extract", model.model, "--benchmark", benchmark, "--samples", str(samples))
     say.result(
         *([found.what_is_left_out()] if found.left_out else []),

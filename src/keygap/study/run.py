@@ -33,7 +33,7 @@ from keygap.reporting import read_run, report
 from keygap.store import Store
 from keygap.store.checksums import read_checksums
 from keygap.store.files import temporary_files
-from keygap.store.lock import locked
+from keygap.store.lock import at_work
 from keygap.store.reading import read_text
 from keygap.store.results import is_whole, record_results
 from keygap.store.run import (
@@ -75,7 +75,7 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
     # Open every benchmark before any model is loaded: a mistake in the last one must not surface
     # after hours of work.
     sample_sets = [_chosen(source, experiment) for source in experiment.benchmarks]
-    with locked(out), workers_of(**experiment.engine.options()):  # one connection for all steps
+    with at_work(out), workers_of(**experiment.engine.options()):  # one connection for all steps
         interrupts.keep(f"the steps that finished are kept in {out}")
         for model in experiment.models:
             _run_model(model, sample_sets, experiment, out)
@@ -112,7 +112,9 @@ def _run_model(
     options = model.model_dump()
     vlm = load(options.pop("name"), **options)
     for source, sample_set in zip(experiment.benchmarks, sample_sets, strict=True):
-        _run_pair(vlm, sample_set, experiment, out / folder_name(model.name, source.name))
+        folder = out / folder_name(model.name, source.name)
+        with at_work(folder):
+            _run_pair(vlm, sample_set, experiment, folder)
     del vlm
     torch.cuda.empty_cache()
 

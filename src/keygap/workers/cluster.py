@@ -33,8 +33,8 @@ STORE_BYTES = (
 )  # of Ray's object store here; results are small, and what is larger spills
 # What Ray reads from the environment where it is started here. The last makes it take the loopback
 # interface on Linux too, as it does on macOS and Windows; see ``_on_loopback``.
-OWN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-CONNECTED = {"RAY_USAGE_STATS_ENABLED": "0"}
+CONNECTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+OWN = {**CONNECTED, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
