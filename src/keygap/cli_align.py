@@ -163,12 +163,12 @@ def _say_remedy(say: Output, remedy: Remedy, place: Path, model: str, benchmark:
 def _search(model: ModelOptions, source: Benchmark, out: Path, options: dict[str, Any]) -> Remedy:
     import keygap as kg
     from keygap.align.remedy.candidates import Candidates
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
 
     tried = ("maps", "sites", "layers", "strengths", "biases")
     Candidates(**{name: options[name] for name in tried if name in options})
-    refuse_unwritable(out)
-    return kg.align.search(model.load(), source, out, **options)
+    with at_work(out):
+        return kg.align.search(model.load(), source, out, **options)
 
 
 def _fit(
@@ -184,7 +184,8 @@ def _fit(
     import keygap as kg
     from keygap.align.maps import is_control
     from keygap.capture.choice import named_layers, named_sites
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.files import remove, temporary_files
+    from keygap.store.lock import SHORT, locked, refuse_unwritable
 
     is_control(kind)  # refuses an unknown name before the model is loaded
     sites, where = named_sites([site]), named_layers(listed(layers or "all"))
@@ -196,7 +197,10 @@ def _fit(
         size = common.pop("batch_size")
         read = kg.align.read_vectors(vlm, chosen, sites=sites, layers=where, batch_size=size)
         fitted = kg.align.fit(kind, read, **common)
-    fitted.save(out)
+    with locked(out.parent, SHORT):
+        for left in temporary_files(out.parent, out.name):  # by a process that was killed
+            remove(left)
+        fitted.save(out)
     return fitted
 
 

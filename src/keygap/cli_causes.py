@@ -73,7 +73,7 @@ def causes(
     from keygap.align.causes.points import Plan
     from keygap.align.causes.tables import pooled
     from keygap.align.causes.verdict import verdict
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
 
     place = folder_of(out, "--out")
     given = {"layers": layers, "sites": sites, "maps": maps}
@@ -85,19 +85,19 @@ def causes(
     bench = kg.benchmark(benchmark, split=split, data=data, language=language)
     wanted = None if subjects is None else listed(subjects)
     bench.choose(samples, seed, wanted).first_readable()
-    refuse_unwritable(place)
-    table = kg.causes(
-        model.load(),
-        bench,
-        place,
-        plan=plan,
-        samples=samples,
-        fit_samples=fit_samples,
-        subjects=wanted,
-        batch_size=batch_size,
-        n_bootstraps=n_bootstraps,
-        seed=seed,
-    )
+    with at_work(place):
+        table = kg.causes(
+            model.load(),
+            bench,
+            place,
+            plan=plan,
+            samples=samples,
+            fit_samples=fit_samples,
+            subjects=wanted,
+            batch_size=batch_size,
+            n_bootstraps=n_bootstraps,
+            seed=seed,
+        )
     asked = {name: table.settings[name] for name in ("model", "n_bootstraps", "seed")}
     found = verdict(table.samples, table.points, **asked)
     say.result(

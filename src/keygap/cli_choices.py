@@ -44,7 +44,7 @@ def choices(
     from keygap.choices.running import specifications
     from keygap.choices.tables import read_choices
     from keygap.store import Store
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
     from keygap.study.run import runs_in
 
     given = {
@@ -64,11 +64,11 @@ def choices(
         facts: dict[str, Any] = {"row": found.row, "calls": found.calls, "directly": found.values}
         say.result(then=quoted("report", place), facts=facts)
         return
-    refuse_unwritable(place)
-    table = specifications(
-        *stores, plan=plan, sites=None if sites is None else listed(sites), seed=seed
-    )
-    table.save(place)
+    with at_work(place):
+        table = specifications(
+            *stores, plan=plan, sites=None if sites is None else listed(sites), seed=seed
+        )
+        table.save(place)
     say.result(
         f"{len(table.frame)} choices, every one in {place / 'choices.parquet'}",
         table=table.summary(),

@@ -15,12 +15,15 @@ from keygap.cli_options import (
     BatchSize,
     BenchmarkName,
     Data,
+    Engine,
+    GpusPerWorker,
     Language,
     Out,
     Samples,
     Seed,
     Split,
     Thumbnails,
+    Workers,
     listed,
     tokens_of,
 )
@@ -71,11 +74,16 @@ def extract(
     thumbnails: Thumbnails = True,
     max_bad: MaxBad = None,
     seed: Seed = 0,
+    engine: Engine = defaults.ENGINE,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
     from keygap.capture.choice import named_layers, named_sites
+    from keygap.workers import workers_of
 
+    workers_of(engine, workers, gpus_per_worker)  # what is wrong with them is said at once
     place = folder_of(out, "--out")
     asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
@@ -89,6 +97,9 @@ def extract(
         tokens=tokens,
         thumbnails=thumbnails,
         max_bad=max_bad,
+        engine=engine,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
     )
     failed = store.samples[store.samples["failure"].notna()]
     say.result(
@@ -122,18 +133,18 @@ def answer(
     """Let a model answer a benchmark's questions: answers.csv, accuracy.csv."""
     import keygap as kg
     from keygap.bias.answers import TooManyBad
-    from keygap.store.lock import refuse_unwritable
+    from keygap.store.lock import at_work
 
     place = folder_of(out, "--out")
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
-    refuse_unwritable(place)
-    is_run = _refuse_other_run(place, model.model, chosen)
-    try:
-        found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
-    except TooManyBad as stop:
-        stop.answers.save(place)
-        raise UserError(f"{stop}; the answers so far are in {place}") from stop
-    found.save(place)
+    with at_work(place):
+        is_run = _refuse_other_run(place, model.model, chosen)
+        try:
+            found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
+        except TooManyBad as stop:
+            stop.answers.save(place)
+            raise UserError(f"{stop}; the answers so far are in {place}") from stop
+        found.save(place)
     extraction = ("extract", model.model, "--benchmark", benchmark, "--samples", str(samples))
     say.result(
         *([found.what_is_left_out()] if found.left_out else []),

@@ -76,6 +76,20 @@ BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Samples in one fo
 Bootstraps = Annotated[
     int, typer.Option(min=1, max=MOST_RESAMPLINGS, help="Resamplings behind an interval.")
 ]
+Engine = Annotated[
+    str,
+    typer.Option(help="local, or ray: worker processes on this machine or a Ray cluster."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MOST, help="Processes of the engine ray. Default: one for each GPU or node."
+    ),
+]
+GpusPerWorker = Annotated[
+    int | None,
+    typer.Option(min=0, max=MOST, help="GPUs of each worker. Default: as many as the model is on."),
+]
 # Paths are text until they are checked: Path("") is the current folder.
 Out = Annotated[str, typer.Option(help="Folder for the results.")]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder.")]

@@ -13,6 +13,9 @@ SITES = ("k_proj",)
 BATCH_SIZE = 8
 IMAGE_TOKENS = 64  # of each sample, whose vectors are kept
 
+# Where extraction and measurement are done
+ENGINE = "local"
+
 # Probes of text bias
 PROBES = ("hint", "shuffle", "blank", "absent")
 BIAS_SAMPLES = 100

@@ -23,6 +23,10 @@ class UserError(ValueError):
         return one_line(super().__str__())
 
 
+class CannotWrite(UserError):
+    """Nothing can be written where the user wants it: no step may go on without it."""
+
+
 def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") -> UserError:
     """Make the error for a name that does not exist; it suggests the nearest known name.
 

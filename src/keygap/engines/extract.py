@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from keygap.arguments import folder_of, whole
 from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
 from keygap.capture.batches import first_usable
 from keygap.capture.choice import named_layers, named_sites
+from keygap.engines.distributed import DistributedEngine
 from keygap.engines.local import LocalEngine
 from keygap.engines.manifest import identity_of, manifest_of
 from keygap.engines.plan import Engine, Plan, part_size
@@ -31,6 +33,7 @@ from keygap.selfcheck.extraction import notes_on, sites_to_read
 from keygap.selfcheck.finding import ALONE
 from keygap.store import Store, StoreWriter
 from keygap.store.writer import failures_of
+from keygap.workers import LOCAL, workers_of
 
 logger = logging.getLogger("keygap")
 
@@ -50,6 +53,9 @@ def extract(
     thumbnails: bool = True,
     max_bad: int | None = None,
     seed: int | Unset = UNSET,
+    engine: str = defaults.ENGINE,
+    workers: int | None = None,
+    gpus_per_worker: int | None = None,
 ) -> Store:
     """Read the vectors of a benchmark's samples at some sites and layers of a model.
 
@@ -70,14 +76,20 @@ def extract(
             continues with a larger limit. By default 5 % of the samples; the part of the run with
             the one too many is then not kept.
         seed: of the choice of samples. By default 0.
+        engine: where it is done: ``local``, in this process, or ``ray``, in worker processes here
+            or on a cluster (see docs/cluster.md). The rows are the same.
+        workers: how many processes; by default one for each GPU, or for each node without any.
+        gpus_per_worker: of each; by default as many as the model is on here.
 
     Returns:
         The store of the finished extraction.
 
     Raises:
         UserError: an unknown site or layer; a folder that holds another extraction, is being
-            written by another process or cannot be written; a full disk; or too many bad samples.
+            written by another process or cannot be written; a full disk; too many bad samples; or
+            an engine that is not there.
     """
+    processes = workers_of(engine, workers, gpus_per_worker)
     names, wanted = named_sites(sites), named_layers(layers)
     batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
     image_tokens = None if tokens == "all" else whole(tokens, "tokens", 1)
@@ -97,14 +109,15 @@ def extract(
         image_tokens=image_tokens,
     )
     identity = identity_of(plan)
-    with StoreWriter(out, identity) as writer:
+    with StoreWriter(out, identity) as writer, processes:
         with step(f"self-check of {vlm.name}"):
             findings = checked_in_extraction(vlm, first, batch_size)
         notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
         plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))
         for line in filter(None, notes):
             logger.info("%s: %s", vlm.name, line)
-        _drive(plan, LocalEngine(), writer, most)
+        chosen_engine = LocalEngine() if engine == LOCAL else DistributedEngine(processes)
+        _drive(plan, chosen_engine, writer, most)
         facts = checked_facts(findings, notes)
         writer.write_manifest(manifest_of(plan, identity, writer) | facts)
     return Store(out)
@@ -114,14 +127,14 @@ def _drive(plan: Plan, engine: Engine, writer: StoreWriter, most: int | None) ->
     """Extract and commit the parts that are missing; at most ``most`` samples may be bad."""
     _refuse_if_bad(writer.failures, plan.samples, most)  # a run that was stopped has them already
     missing = plan.missing(writer.done, writer.damaged)
-    parts = engine.run(plan, missing, writer.root)
     what = f"{plan.vlm.name} on {plan.samples.name}"
-    for part in track(parts, len(plan), what, done=len(plan) - len(missing)):
-        failures = {**writer.failures, **failures_of(part.samples)}
-        if most is None:
+    with closing(engine.run(plan, missing, writer.root)) as parts:  # its workers end here, too
+        for part in track(parts, len(plan), what, done=len(plan) - len(missing)):
+            failures = {**writer.failures, **failures_of(part.samples)}
+            if most is None:
+                _refuse_if_bad(failures, plan.samples, most)
+            writer.commit(part.number, part.samples, part.checksums)
             _refuse_if_bad(failures, plan.samples, most)
-        writer.commit(part.number, part.samples, part.checksums)
-        _refuse_if_bad(failures, plan.samples, most)
 
 
 def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet, most: int | None) -> None:

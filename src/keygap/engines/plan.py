@@ -7,7 +7,7 @@ continues with those that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -99,7 +99,7 @@ class WrittenPart:
 class Engine(Protocol):
     """A way to extract the parts of a plan: in this process, or on other machines."""
 
-    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Iterator[WrittenPart]:
+    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
         """Extract parts and write their files.
 
         Args:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from keygap.measurement.views import KEY
 from keygap.progress import track
 from keygap.store import LabelledVectors, Store
 from keygap.tokens import known_roles
+from keygap.workers import workers_of
 
 
 def measure(
@@ -36,6 +39,8 @@ def measure(
     n_permutations: int = defaults.N_PERMUTATIONS,
     n_bootstraps: int = defaults.N_BOOTSTRAPS,
     seed: int = 0,
+    engine: str = defaults.ENGINE,
+    workers: int | None = None,
 ) -> GapTable:
     """Measure contrasts of a run at each site and layer, all heads together and each head alone.
 
@@ -56,14 +61,19 @@ def measure(
             for each of them.
         n_bootstraps: resamplings of whole samples behind the intervals of the JSD.
         seed: of every random draw.
+        engine: where sites and layers are measured: ``local``, in this process, or ``ray``, in
+            worker processes here or on a cluster (see docs/cluster.md). The values are the same.
+        workers: how many processes; by default one for each node.
 
     Returns:
         The tables, with a note for everything that could not be measured.
 
     Raises:
         UserError: a name is unknown or given twice, there are no image or text tokens of these
-            roles, there are fewer than four samples, or vectors are not finite.
+            roles, there are fewer than four samples, vectors are not finite, or the engine is not
+            there.
     """
+    processes = workers_of(engine, workers)
     names = listed(CONTRASTS if contrasts is None else contrasts, "contrasts", "image_text")
     chosen = [contrast_of(name) for name in names]
     refuse_twice(contrast.name for contrast in chosen)
@@ -77,18 +87,46 @@ def measure(
     run = {name: manifest[name] for name in ("model", "connector", "benchmark")}
     places = store.site_layers(sites, layers)
     layers_of = Counter(site for site, _ in places)
-    found = []
-    for site, layer in track(places, len(places), f"gap of {manifest['model']}"):
-        vectors = store.vectors(site, layer)
-        _refuse_non_finite(vectors, site, layer)
-        key = {**run, "site": site, "layer": layer}
-        one = LayerMeasurement(key, options, layers_of[site])
-        one.measure(vectors, chosen)
-        found.append(one)
+    work = _Work(store, run, options, layers_of, chosen)
+    what = f"gap of {manifest['model']}"
+    with processes, closing(processes.map(work.begin, places, what)) as measured:
+        found = list(track(measured, len(places), what))
     settings = asdict(options) | {
         "contrasts": [{"name": c.name, "rung": c.rung, "what": c.what} for c in chosen]
     }
     return _table(found, settings)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is needed to measure any site and layer, in a form that other processes can be sent.
+
+    Attributes:
+        store: the extraction.
+        run: the columns that are the same in every row.
+        options: of the measurement.
+        layers_of: the number of layers of each site.
+        contrasts: what is measured.
+    """
+
+    store: Store
+    run: dict[str, Any]
+    options: Options
+    layers_of: Mapping[str, int]
+    contrasts: Sequence[Contrast]
+
+    def begin(self) -> Callable[[tuple[str, int]], LayerMeasurement]:
+        """The function that measures one site and layer."""
+        return self._measured
+
+    def _measured(self, place: tuple[str, int]) -> LayerMeasurement:
+        site, layer = place
+        vectors = self.store.vectors(site, layer)
+        _refuse_non_finite(vectors, site, layer)
+        key = {**self.run, "site": site, "layer": layer}
+        one = LayerMeasurement(key, self.options, self.layers_of[site])
+        one.measure(vectors, self.contrasts)
+        return one
 
 
 def _table(found: Sequence[LayerMeasurement], settings: dict[str, object]) -> GapTable:

@@ -11,6 +11,7 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -96,7 +97,14 @@ def load(
     with shown_loading(model):
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}
         loaded, processor = _read(model, remote, dtype=torch_dtype, device_map=device_map or device)
-    return wrap(loaded, processor, model, system, template_arguments, parts)
+    prompting: dict[str, Any] = {
+        "system": system,
+        "template_arguments": template_arguments,
+        "parts": parts,
+    }
+    placed = {"device_map": device_map} if device_map else {"device": device}
+    vlm = wrap(loaded, processor, model, **prompting)
+    return replace(vlm, loaded={"model": model, "dtype": dtype, **placed, **remote, **prompting})
 
 
 def _read(

@@ -50,6 +50,8 @@ class VLM:
         architecture: transformers' name of the model family.
         fusion: how image and text meet: ``sequence``, ``early fusion``, ``cross-attention`` or
             ``encoder``.
+        loaded: the arguments of ``kg.load`` that load it again, with the device that was chosen;
+            None for a model that the caller loaded.
     """
 
     name: str
@@ -62,6 +64,7 @@ class VLM:
     connector: Connector | None
     architecture: str = ""
     fusion: str = "sequence"
+    loaded: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return brief(f"VLM({self.name!r}: {', '.join(f'{k} {v}' for k, v in self._facts.items())})")

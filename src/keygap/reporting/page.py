@@ -35,7 +35,7 @@ from keygap.reporting.provenance import provenance
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.reporting.samples import samples_of
 from keygap.store import write_text
-from keygap.store.lock import refuse_unwritable
+from keygap.store.lock import at_work, refuse_unwritable
 from keygap.store.run import REPORT
 
 LADDER = (
@@ -75,6 +75,18 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
         if len(runs) == 1
         else runs[0].root.parent
     )
+    with at_work(out):
+        return _written(runs, of_bias, of_causes, of_choices, out)
+
+
+def _written(
+    runs: Sequence[Run],
+    of_bias: Sequence[bias.BiasFiles],
+    of_causes: Sequence[CausesTable | None],
+    of_choices: Sequence[ChoicesTable | None],
+    out: Path,
+) -> Path:
+    """Draw the figures and write the page, from the results that each run has."""
     # A report of one run lies in its folder, which is then no study of its own.
     of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
     anchors: set[str] = set()

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keygap import interrupts
-from keygap.errors import UserError
+from keygap.errors import CannotWrite
 
 Content: TypeAlias = "str | bytes | pa.Table"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
@@ -131,18 +131,18 @@ def temporary_files(folder: Path, pattern: str = "*") -> list[Path]:
     ]
 
 
-def explained(error: OSError, path: Path) -> UserError:
+def explained(error: OSError, path: Path) -> CannotWrite:
     """The error that tells the user why a file or folder cannot be written, and what to do."""
     if error.errno in _FULL:
-        return UserError(
+        return CannotWrite(
             f"the disk of {path.parent} is full: free some space and repeat the command, it "
             "continues where it stopped"
         )
     below = next((parent for parent in path.parents if parent.is_file()), None)
     if below is not None:
-        return UserError(f"{path} cannot be written, {below} is a file: name another folder")
+        return CannotWrite(f"{path} cannot be written, {below} is a file: name another folder")
     reason = error.strerror or error
-    return UserError(f"{path} cannot be written ({reason}): name another folder")
+    return CannotWrite(f"{path} cannot be written ({reason}): name another folder")
 
 
 def _written(path: Path, content: Content) -> str:

@@ -1,5 +1,8 @@
 """A lock on a folder, held by one process at a time.
 
+A command that works for long before it writes holds the lock from its beginning (``at_work``), so
+that a second one does not do the same work in vain.
+
 The lock is an advisory ``flock`` on a file in the folder. The kernel releases it when its holder
 ends in whatever way, so a killed run blocks nobody. The file says who holds the lock since when.
 """
@@ -10,6 +13,7 @@ import fcntl
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,12 +22,43 @@ from pathlib import Path
 from typing import IO
 
 from keygap import interrupts
-from keygap.errors import UserError
-from keygap.store.files import explained
-from keygap.store.run import LOCK
+from keygap.errors import CannotWrite
+from keygap.store.files import explained, remove, temporary_files
+from keygap.store.run import CAUSES_POINTS, FIGURES, LOCK, REMEDY_POINTS
 
 logger = logging.getLogger("keygap")
 SHORT = 3.0  # seconds; a table is saved in less
+_at_work: set[tuple[int, Path]] = set()  # threads of this process, and the folders they work on
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder while a command works that writes there more than once or late.
+
+    What the thread calls meanwhile may lock the folder again. Half files that a killed process has
+    left in the folder are removed first.
+
+    Args:
+        folder: the folder, which is created if it does not exist.
+
+    Raises:
+        UserError: as ``locked``.
+    """
+    with locked(folder, SHORT):
+        key = _key(folder)
+        if key in _at_work:
+            yield
+            return
+        _at_work.add(key)
+        try:
+            remedies = folder / REMEDY_POINTS
+            written = (FIGURES, CAUSES_POINTS)
+            for place in (folder, *(folder / n for n in written), remedies, *remedies.glob("*/")):
+                for left in temporary_files(place):
+                    remove(left)
+            yield
+        finally:
+            _at_work.discard(key)
 
 
 @contextmanager
@@ -40,6 +75,9 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
         UserError: another process, or another part of this one, holds the lock; or the folder
             cannot be written.
     """
+    if _key(folder) in _at_work:
+        yield
+        return
     try:
         created = [path for path in (folder, *folder.parents) if not path.exists()]
     except OSError as error:  # a name that is too long, for instance
@@ -57,6 +95,10 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
                     path.rmdir()
 
 
+def _key(folder: Path) -> tuple[int, Path]:
+    return threading.get_ident(), Path(os.path.abspath(folder))
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Refuse a folder that cannot be written, or that another process writes in.
 
@@ -66,7 +108,7 @@ def refuse_unwritable(folder: Path) -> None:
         UserError: it is one.
     """
     if folder.is_dir():
-        with locked(folder, SHORT):
+        with at_work(folder):
             pass
 
 
@@ -129,7 +171,7 @@ def _sign(file: IO[str], path: Path) -> None:
         raise explained(error, path) from error
 
 
-def _held(folder: Path, file: IO[str]) -> UserError:
+def _held(folder: Path, file: IO[str]) -> CannotWrite:
     holder = ""
     for _ in range(20):  # its holder may be about to write who it is
         file.seek(0)
@@ -137,7 +179,7 @@ def _held(folder: Path, file: IO[str]) -> UserError:
             break
         time.sleep(0.02)
     file.close()
-    return UserError(
+    return CannotWrite(
         f"{folder} is being written by {holder or 'another process'}: wait for it to end, or name "
         "another folder"
     )

@@ -135,6 +135,7 @@ class StoreWriter:
             self._refuse_other()
             self._remove_temporary()
             stack.callback(self._remove_uncommitted)
+            stack.callback(self._tidy)
             self._recover()
             self._stack = stack.pop_all()
         return self
@@ -286,6 +287,11 @@ class StoreWriter:
             left += temporary_files(folder, PARTS)
         for path in left:
             remove(path)
+
+    def _tidy(self) -> None:
+        """Leave no half file of another process that wrote parts and was killed."""
+        with suppress(OSError, UserError):
+            self._remove_temporary()
 
     def _remove_uncommitted(self) -> None:
         """Leave nothing of a run that committed nothing, unless something else is there."""

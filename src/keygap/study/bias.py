@@ -18,7 +18,7 @@ from keygap.bias.indices import attention_indices
 from keygap.bias.link import link
 from keygap.bias.probe import probe
 from keygap.bias.table import FILES, BiasTable, read_bias
-from keygap.errors import UserError
+from keygap.errors import CannotWrite, UserError
 from keygap.models import VLM
 from keygap.store import Store, save_results
 from keygap.store.results import is_whole
@@ -68,6 +68,8 @@ def bias_of_run(
     if attention:
         try:
             _attention_of_run(vlm, asked, folder, table, store, batch_size, resume)
+        except CannotWrite:
+            raise
         except UserError as reason:  # the answers stand without it
             logger.info("%s on %s: not measured: %s", vlm.name, asked.name, reason)
     return table

@@ -8,6 +8,7 @@ folder of the file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -40,6 +41,7 @@ from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
 from keygap.errors import UserError, unknown
 from keygap.projection.tsne import MOST_PERPLEXITY
 from keygap.reporting.published import Published
+from keygap.workers import workers_of
 
 OWN_FILES = ("jsonl", "folder")  # benchmarks whose name contains a path
 RENAMED = {"picture": "projection"}  # former keys of an experiment file
@@ -126,6 +128,24 @@ class Extraction(_Section):
 
 def _registered() -> list[str | OwnContrast]:
     return list(CONTRASTS)
+
+
+class Engine(_Section):
+    """Where extraction and measurement are done, which changes no result."""
+
+    name: str = defaults.ENGINE
+    workers: Annotated[int, _whole(1)] | None = None
+    gpus_per_worker: Annotated[int, _whole(0)] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Engine:
+        workers_of(**self.options())
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``extract``."""
+        given = self.model_dump()
+        return {"engine": given.pop("name"), **given}
 
 
 class Measurement(_Section):
@@ -249,11 +269,31 @@ class Experiment(_Section):
     causes: Causes | None = None
     choices: Choices | None = None
     published: Published | None = None
+    engine: Engine = Engine()
 
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
         return folder_name_of(name, "name")
+
+    def on(self, engine: Mapping[str, Any]) -> Experiment:
+        """The same experiment on another engine.
+
+        Args:
+            engine: keys and values that take the place of those of its engine.
+
+        Raises:
+            UserError: there is no such engine, its package is not installed, or it takes no number.
+        """
+        try:
+            changed = Engine.model_validate(self.engine.model_dump() | dict(engine))
+        except ValidationError as error:
+            raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        return self.model_copy(update={"engine": changed})
+
+    def asked(self) -> dict[str, Any]:
+        """What decides the results, as plain values: everything but the engine."""
+        return self.model_dump(mode="json", exclude={"engine"})
 
 
 def read_experiment(path: str | Path) -> Experiment:

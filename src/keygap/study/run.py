@@ -33,7 +33,7 @@ from keygap.reporting import read_run, report
 from keygap.store import Store
 from keygap.store.checksums import read_checksums
 from keygap.store.files import temporary_files
-from keygap.store.lock import locked
+from keygap.store.lock import at_work
 from keygap.store.reading import read_text
 from keygap.store.results import is_whole, record_results
 from keygap.store.run import (
@@ -49,6 +49,7 @@ from keygap.store.run import (
 )
 from keygap.study.bias import bias_of_run
 from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice, read_experiment
+from keygap.workers import workers_of
 
 logger = logging.getLogger("keygap")
 
@@ -69,12 +70,12 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
     """
     out = folder_of(out, "out")
     folders = folders_of(experiment, out)
-    study = strict_yaml.dump(experiment.model_dump(mode="json"))
+    study = strict_yaml.dump(experiment.asked())
     _refuse_other(out, folders, study)
     # Open every benchmark before any model is loaded: a mistake in the last one must not surface
     # after hours of work.
     sample_sets = [_chosen(source, experiment) for source in experiment.benchmarks]
-    with locked(out):
+    with at_work(out), workers_of(**experiment.engine.options()):  # one connection for all steps
         interrupts.keep(f"the steps that finished are kept in {out}")
         for model in experiment.models:
             _run_model(model, sample_sets, experiment, out)
@@ -111,7 +112,9 @@ def _run_model(
     options = model.model_dump()
     vlm = load(options.pop("name"), **options)
     for source, sample_set in zip(experiment.benchmarks, sample_sets, strict=True):
-        _run_pair(vlm, sample_set, experiment, out / folder_name(model.name, source.name))
+        folder = out / folder_name(model.name, source.name)
+        with at_work(folder):
+            _run_pair(vlm, sample_set, experiment, folder)
     del vlm
     torch.cuda.empty_cache()
 
@@ -128,6 +131,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
         batch_size=extraction.batch_size,
         tokens=extraction.tokens,
         thumbnails=extraction.thumbnails,
+        **experiment.engine.options(),
     )
     measure_run(store, experiment)
     if experiment.answers and not all(is_whole(folder, name) for name in (ANSWERS, ACCURACY)):
@@ -161,7 +165,10 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:
     """Measure and project one run, and save both tables in its folder."""
-    table = measure(store, seed=experiment.seed, **experiment.measurement.options())
+    asked, engine = experiment.measurement.options(), experiment.engine
+    table = measure(
+        store, seed=experiment.seed, engine=engine.name, workers=engine.workers, **asked
+    )
     table.save(store.root)
     for note in table.notes:
         logger.info(note)

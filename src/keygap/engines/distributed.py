@@ -1,0 +1,126 @@
+"""The engine that extracts parts in other processes, which load the model themselves.
+
+A worker gets the arguments with which the model was loaded, the interventions on it, and the plan.
+It compares the identity of the extraction that it would make with the one that was asked for, so
+that another release of the weights or of transformers on one node is an error and not other rows.
+It writes the files of a part where it is, into the folder that it shares with the caller, who
+commits the part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from keygap.engines.local import LocalEngine
+from keygap.engines.manifest import identity_of
+from keygap.engines.plan import Plan, WrittenPart
+from keygap.errors import UserError
+from keygap.models.interventions import Intervention
+from keygap.models.load import load
+from keygap.models.vlm import VLM
+from keygap.store.run import LOCK
+from keygap.workers import Workers
+
+
+class DistributedEngine:
+    """Extracts the parts of a plan in workers.
+
+    Args:
+        workers: who does it.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
+        """See ``Engine.run``.
+
+        Raises:
+            UserError: the model was not loaded by name, or its workers cannot do the work.
+        """
+        what = f"{plan.vlm.name} on {plan.samples.name}"
+        work = Work.of(plan, root.resolve())
+        return self._workers.map(work.begin, numbers, what, gpus=gpus_of(plan.vlm))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to extract parts, in a form that can be sent to another process.
+
+    Attributes:
+        load: arguments of ``kg.load``.
+        interventions: what is applied to the model, in order.
+        plan: the plan, without the model.
+        identity: of the extraction.
+        root: absolute path of the run folder.
+    """
+
+    load: dict[str, Any]
+    interventions: tuple[Intervention, ...]
+    plan: Plan
+    identity: dict[str, Any]
+    root: Path
+
+    @classmethod
+    def of(cls, plan: Plan, root: Path) -> Work:
+        """The work of a plan.
+
+        Raises:
+            UserError: the model was not loaded by name.
+        """
+        vlm = plan.vlm
+        if vlm.loaded is None:
+            raise UserError(
+                f"{vlm.name} was given to kg.load as an object, and other processes have to load "
+                "it themselves: load it by its name or from a folder, or use the engine local"
+            )
+        place = Path(vlm.loaded["model"])
+        arguments = {**vlm.loaded, "model": str(place.resolve() if place.is_dir() else place)}
+        if str(arguments.get("device")).startswith("cuda"):
+            arguments["device"] = "cuda"  # a worker sees its own GPUs alone
+        return cls(
+            arguments,
+            vlm.interventions.active,
+            replace(plan, vlm=cast(VLM, None)),
+            identity_of(plan),
+            root,
+        )
+
+    def begin(self) -> Callable[[int], WrittenPart]:
+        """Load the model; returns the function that extracts a part by its number.
+
+        Raises:
+            UserError: this worker does not see the run folder, or would extract something else.
+        """
+        if not (self.root / LOCK).is_file():
+            raise UserError(
+                f"a worker on another node does not see the folder {self.root}: name one with "
+                "--out that all nodes share"
+            )
+        vlm = replace(load(**self.load), name=self.identity["model"])
+        applied = ExitStack()  # as long as the function that is returned
+        applied.enter_context(vlm.interventions.applied(*self.interventions))
+        plan = replace(self.plan, vlm=vlm)
+        found = identity_of(plan)
+        for key, wanted in self.identity.items():
+            if found[key] != wanted:
+                raise UserError(
+                    f"a worker would extract something else: its {key} is {found[key]!r}, not "
+                    f"{wanted!r}; install the same releases and the same model on every node"
+                )
+
+        def extract(number: int, applied: ExitStack = applied) -> WrittenPart:
+            return next(LocalEngine().run(plan, [number], self.root))
+
+        return extract
+
+
+def gpus_of(vlm: VLM) -> int:
+    """How many GPUs a model is on."""
+    placed = getattr(vlm.model, "hf_device_map", None) or {"": vlm.device}
+    devices = {str(place) for place in placed.values()} - {"cpu", "disk"}
+    return len(devices) if vlm.device.type == "cuda" else 0

@@ -1,0 +1,217 @@
+"""The connection to Ray: a cluster that exists, or one that is started on this machine.
+
+``RAY_ADDRESS``, the variable that Ray itself reads and ``ray job submit`` sets, names a cluster.
+Without it Ray is started here for the time of the work: it listens on the loopback interface alone,
+has no dashboard and sends no usage statistics, and it ends with this process, even if that is
+killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from keygap import interrupts
+from keygap.errors import UserError
+
+ADDRESS = "RAY_ADDRESS"
+NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
+REACHED_IN = 5.0  # seconds
+LONGEST_FOLDER = 28  # characters; Ray puts sockets below it, whose paths have at most 107
+STORE_BYTES = (
+    200 * 2**20
+)  # of Ray's object store here; results are small, and what is larger spills
+# What Ray reads from the environment where it is started here. The last makes it take the loopback
+# interface on Linux too, as it does on macOS and Windows; see ``_on_loopback``.
+CONNECTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+OWN = {**CONNECTED, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a piece of work takes of a cluster.
+
+    Attributes:
+        workers: how many.
+        options: of each actor.
+    """
+
+    workers: int
+    options: dict[str, Any]
+
+
+def imported() -> Any:
+    """The package ray, imported on first use: that takes a second."""
+    import ray
+
+    return ray
+
+
+@contextmanager
+def connected(workers: int | None) -> Iterator[None]:
+    """Be connected to Ray in a block. A connection that exists is used and stays.
+
+    Args:
+        workers: how many single-thread workers a Ray that is started here has room for at least.
+
+    Raises:
+        UserError: the cluster cannot be reached, or Ray cannot be started here.
+    """
+    address = os.environ.get(ADDRESS, "")
+    with ExitStack() as stack:
+        stack.enter_context(_environment(CONNECTED if address else OWN))
+        ray = imported()
+        if not ray.is_initialized():
+            stack.enter_context(_quiet())
+            stack.callback(ray.shutdown)
+            if address:
+                _refuse_unreachable(address)
+                what = f"the Ray cluster at {address} cannot be reached"
+                _begin({"address": address}, what, NAME_A_CLUSTER)
+            else:
+                stack.enter_context(interrupts.tidied())
+                stack.enter_context(_on_loopback())
+                folder = tempfile.mkdtemp(prefix="keygap-", dir=_short_folder())
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.callback(ray.shutdown)  # before its folder is removed
+                here = {
+                    "address": "local",
+                    "num_cpus": max(workers or 1, os.cpu_count() or 1),
+                    "object_store_memory": STORE_BYTES,
+                    "_temp_dir": folder,
+                }
+                _begin(here, "Ray cannot be started here", "use the engine local")
+        yield
+
+
+def room(workers: int | None, gpus: int) -> Room:
+    """How many workers there are, and what each takes, so that they share the cluster.
+
+    Args:
+        workers: how many; None means one for each ``gpus`` GPUs, or for each node.
+        gpus: of each worker.
+
+    Raises:
+        UserError: no node has so many GPUs.
+    """
+    nodes = [node["Resources"] for node in imported().nodes() if node["Alive"]]
+    usable = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
+    if not usable:
+        most = int(max((node.get("GPU", 0) for node in nodes), default=0))
+        raise UserError(
+            f"a worker needs {gpus} GPUs, and no node of the Ray cluster has more than {most} and "
+            "a CPU: give fewer with --gpus-per-worker, or load the model on the CPU"
+        )
+    places = [int(node["GPU"] // gpus) if gpus else 1 for node in usable]
+    number = workers or sum(places)
+    share = math.ceil(number / len(usable))
+    cpus = min(
+        int(node["CPU"]) // (place if gpus else share)
+        for node, place in zip(usable, places, strict=True)
+    )
+    return Room(
+        number, {"num_cpus": max(1, cpus), "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+    )
+
+
+def _begin(options: Mapping[str, Any], failure: str, remedy: str) -> None:
+    """Connect, or start Ray. keygap's handling of signals stays as it is.
+
+    Raises:
+        UserError: it failed.
+    """
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    try:
+        imported().init(
+            **options,
+            include_dashboard=None if "num_cpus" not in options else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{failure} ({line}): {remedy}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        UserError: it is one, or an address of the Ray Client.
+    """
+    if "://" in address:
+        raise UserError(
+            f"{ADDRESS} is {address}, and the Ray Client cannot be used: run keygap on a node of "
+            f"the cluster, by ray job submit for example, or {NAME_A_CLUSTER}"
+        )
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):  # "auto"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_IN).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"the Ray cluster at {address} cannot be reached ({error}): {NAME_A_CLUSTER}"
+        ) from error
+
+
+def _short_folder() -> str:
+    """A folder for temporary files whose path is short enough for Ray."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= LONGEST_FOLDER else "/tmp"
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Start Ray on the loopback interface also if it was imported before ``OWN`` was set."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from printing that a worker died, which the caller says in one line.
+
+    Ray prints it to standard output, where the result of a command belongs, and has no option that
+    prevents it.
+    """
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Have settings in the environment in a block, unless the user has set them."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -1,0 +1,228 @@
+"""Whatever ends a command, repeating it ends with the same rows and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import keygap as kg
+from keygap import cli
+from made import files_of
+from store.test_faults import fill
+from store.test_files import mounted
+from survival import (
+    finished,
+    killed_and_continued,
+    refuse_leftovers,
+    results_of,
+    started,
+    study_on_disk,
+)
+
+HOLDING = Path(__file__).parent / "store/holding.py"
+KILLS = 2  # of each of the ten runs of an engine
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    study_on_disk(folder)
+    return folder
+
+
+def arguments_of(command: str, tiny: Path, out: Path) -> list[str]:
+    """A command with few samples."""
+    if command == "run":
+        return ["run", str(tiny / "study.yaml"), "--out", str(out)]
+    benchmark = ["--benchmark", f"jsonl:{tiny / 'own.jsonl'}", "--out", str(out)]
+    few = {
+        "extract": ["--samples", "48", "--batch-size", "4"],
+        "answer": ["--samples", "8"],
+        "bias": ["--samples", "8", "--probes", "blank", "--n-bootstraps", "20"],
+        "causes": ["--samples", "6", "--fit-samples", "6", "--n-bootstraps", "20"],
+        "align": ["--search", "--samples", "6", "--fit-samples", "6"],
+    }
+    return [command, str(tiny / "tiny"), *benchmark, *few[command]]
+
+
+WRITING = ("answer", "bias", "causes", "align", "run")
+
+
+def refusal(monkeypatch, capsys, arguments: list[str]) -> str:
+    """The one line of a command that is refused."""
+    monkeypatch.setattr(sys, "argv", ["keygap", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert exit_.value.code == 2, said
+    assert said[-1].startswith("keygap: ")
+    return said[-1]
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_folder_that_another_process_works_in(monkeypatch, capsys, tiny, tmp_path, command):
+    monkeypatch.setattr("keygap.store.lock.SHORT", 0.0)
+    command_line = [sys.executable, str(HOLDING), str(tmp_path / "run")]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        said = refusal(monkeypatch, capsys, arguments_of(command, tiny, tmp_path / "run"))
+        assert f"is being written by process {holder.pid} on " in said
+        holder.kill()
+    assert list(files_of(tmp_path)) == ["run/.lock"]
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_disk_without_space(monkeypatch, capsys, tiny, tmp_path, command):
+    with mounted(tmp_path / "small", "size=1m"):
+        (tmp_path / "small/run").mkdir()
+        fill(tmp_path / "small")
+        said = refusal(monkeypatch, capsys, arguments_of(command, tiny, tmp_path / "small/run"))
+        assert "is full: free some space and repeat the command" in said
+        assert list(files_of(tmp_path / "small")) == ["filler"]
+
+
+def ready_when(command: str, out: Path) -> Path:
+    """A file that is there while a command works."""
+    return {"causes": out / "causes/identity.json", "align": out / "remedy/identity.json"}.get(
+        command, out / ".lock"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", WRITING)
+def test_an_interrupted_command_says_how_it_continues(tiny, tmp_path, command, number):
+    arguments = arguments_of(command, tiny, tmp_path / "run")
+    process = started(arguments)
+    while not ready_when(command, tmp_path / "run").exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(1.0)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    last = said.splitlines()[-1]
+    assert last.startswith(f"keygap: interrupted by {number.name}, ")
+    assert last.endswith(f"; continue with: keygap {' '.join(arguments)}")
+    assert "Traceback" not in said
+    refuse_leftovers(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["bias", "causes", "align"])
+def test_a_killed_command_leaves_nothing_once_repeated(tiny, tmp_path, command):
+    seconds = finished(arguments_of(command, tiny, tmp_path / "whole"))
+    arguments = arguments_of(command, tiny, tmp_path / "killed")
+    killed_and_continued(arguments, tmp_path / "killed", 3, seconds, seed=0)
+    refuse_leftovers(tmp_path / "killed")
+    assert results_of(tmp_path / "killed") == results_of(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory) -> Path:
+    """An extraction that nobody disturbed, measured."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    finished(arguments_of("extract", tiny, out))
+    measured(out)
+    return out
+
+
+def measured(out: Path) -> None:
+    table = kg.measure(kg.Store(out), contrasts=["image_text"], n_permutations=20, n_bootstraps=20)
+    table.save(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("seed", range(10))
+def test_an_extraction_killed_at_random_moments(tiny, whole, tmp_path, engine, seed):
+    """Two kills for each seed, so twenty for each engine."""
+    more = [] if engine == "local" else ["--engine", "ray", "--workers", "2"]
+    arguments = [*arguments_of("extract", tiny, tmp_path / "run"), *more]
+    seconds = {"local": 12.0, "ray": 40.0}[engine]
+    killed_and_continued(arguments, tmp_path / "run", KILLS, seconds, seed)
+    refuse_leftovers(tmp_path / "run")
+    measured(tmp_path / "run")
+    assert files_of(tmp_path / "run") == files_of(whole)
+
+
+@pytest.fixture(scope="module")
+def whole_study(tiny, tmp_path_factory) -> tuple[Path, float]:
+    out = tmp_path_factory.mktemp("whole") / "study"
+    seconds = finished(arguments_of("run", tiny, out))
+    return out, seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_a_study_killed_at_random_moments(tiny, whole_study, tmp_path, seed):
+    out, seconds = whole_study
+    killed_and_continued(
+        arguments_of("run", tiny, tmp_path / "run"), tmp_path / "run", KILLS, seconds, seed
+    )
+    refuse_leftovers(tmp_path / "run")
+    assert results_of(tmp_path / "run") == results_of(out)
+    assert files_of(tmp_path / "run").keys() == files_of(out).keys()
+
+
+def workers_of_ray(process: psutil.Process) -> list[psutil.Process]:
+    """The processes of a command's Ray that do its work."""
+    found = []
+    for child in process.children(recursive=True):
+        try:
+            if any(part.startswith("ray::_Actor") for part in child.cmdline()):
+                found.append(child)
+        except psutil.Error:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
+    """Two kills for each seed, so ten."""
+    out = tmp_path / "run"
+    process = started([*arguments_of("extract", tiny, out), "--engine", "ray", "--workers", "2"])
+    moments = random.Random(seed)
+    kills = KILLS
+    while kills and process.poll() is None:
+        if not (living := workers_of_ray(psutil.Process(process.pid))):
+            time.sleep(0.01)
+            continue
+        time.sleep(moments.uniform(0.0, 6.0))
+        victim = moments.choice(living)
+        if victim.is_running():
+            os.kill(victim.pid, signal.SIGKILL)
+            kills -= 1
+    said, _ = process.communicate(timeout=300)
+    assert kills == 0, "it ended before all kills"
+    assert process.returncode == 0, said
+    assert said.count("died while it") == KILLS
+    refuse_leftovers(out)
+    measured(out)
+    assert files_of(out) == files_of(whole)
+
+
+@pytest.mark.slow
+def test_ray_ends_with_a_command_that_is_killed_or_interrupted(tiny, tmp_path):
+    arguments = [*arguments_of("extract", tiny, tmp_path / "run"), "--engine", "ray"]
+    for number in (signal.SIGKILL, signal.SIGINT):
+        process = started(arguments)
+        while not workers_of_ray(psutil.Process(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+        assert psutil.wait_procs(children, 30)[1] == []
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].startswith("keygap: interrupted by SIGINT, everything on disk")
+    assert list(files_of(tmp_path)) == []

@@ -1,0 +1,79 @@
+"""The connection to Ray begins and ends without a trace, and what prevents it is one line."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from keygap.errors import UserError
+from keygap.workers import REGISTRY, workers_of
+from keygap.workers.cluster import _short_folder, imported
+
+from .on_ray import Task
+
+
+def unused_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("127.0.0.1:{port}", r"the Ray cluster at 127.0.0.1:\d+ cannot be reached \(.*refused\)"),
+        ("ray://127.0.0.1:{port}", r"the Ray Client cannot be used: run keygap on a node"),
+        ("nonsense", r"the Ray cluster at nonsense cannot be reached \(.*nonsense\)"),
+        ("auto", r"the Ray cluster at auto cannot be reached \(Could not find any running Ray"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_one_line(monkeypatch, address, line):
+    monkeypatch.setenv("RAY_ADDRESS", address.format(port=unused_port()))
+    before = signal.getsignal(signal.SIGTERM)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=line) as error, workers_of("ray"):
+        pass
+    assert "\n" not in str(error.value)
+    assert "RAY_ADDRESS" in str(error.value)
+    assert time.monotonic() - start < 20
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not imported().is_initialized()
+
+
+def test_a_long_path_for_temporary_files_is_not_used(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/of/a/job/with/a/long/name/12345678")
+    assert _short_folder() == "/tmp"
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/12345678")
+    assert _short_folder() == "/scratch/12345678"
+
+
+def test_numbers_of_the_engine_local_are_refused():
+    with pytest.raises(UserError, match="workers is 2, and the engine is local"):
+        workers_of("local", 2)
+    with pytest.raises(UserError, match="gpus_per_worker is 1, and the engine is local"):
+        workers_of("local", None, 1)
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(0, None), (None, -1), (1.5, None)])
+def test_numbers_that_mean_nothing_are_refused(workers, gpus):
+    with pytest.raises(UserError, match="is needed"):
+        workers_of("ray", workers, gpus)
+
+
+def test_an_unknown_engine_is_one_line():
+    with pytest.raises(UserError, match="unknown engine 'rey'; did you mean 'ray'"):
+        workers_of("rey")
+    assert [name for name, what in REGISTRY.described() if what] == ["local", "ray"]
+
+
+def test_the_local_engine_does_items_when_they_are_asked_for(tmp_path):
+    with workers_of("local") as workers:
+        results = workers.map(Task(tmp_path).begin, [2, 3], "squares")
+        assert not list(Path(tmp_path).iterdir())
+        assert next(results) == 4
+        assert list(results) == [9]
