@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -38,10 +39,12 @@ from keygap.gap.core.held_out import (
     named_critics,
 )
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, thinned, two_sides
-from keygap.gap.core.statistic import Statistic
+from keygap.gap.core.sides import Sides
+from keygap.gap.core.statistic import Statistic, or_error
 from keygap.gap.jsd_results import JSDProfile, JSDResult
 
 DEFAULT_DIMS = (2, 5, 10, 50)
+LEVEL = 0.95
 
 
 def jsd(
@@ -56,7 +59,7 @@ def jsd(
     max_vectors: int = MAX_VECTORS,
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> JSDResult:
     """Lower bound of the JSD between two sides, with interval and permutation p-value.
@@ -108,7 +111,7 @@ def jsd_profile(
     max_vectors: int = MAX_VECTORS,
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> JSDProfile:
     """``jsd`` in several numbers of principal components, with one set of components and folds.
@@ -258,9 +261,8 @@ def _clipped(nats: float) -> float:
     return min(max(nats, 0.0), LN2)
 
 
-STATISTIC = Statistic(
-    what="Jensen-Shannon divergence: a held-out classifier's lower bound, by number of components",
-    compute=lambda x, y, sides: jsd_profile(
+def _compute(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], sides: Sides) -> JSDProfile:
+    return jsd_profile(
         x,
         y,
         *sides.groups,
@@ -268,6 +270,29 @@ STATISTIC = Statistic(
         n_permutations=0,  # testing every comparison would cost more than the bound
         n_bootstraps=sides.n_bootstraps,
         seed=sides.seed,
-    ),
+    )
+
+
+def _together(heads: Sequence[Sides]) -> list[JSDProfile | UserError]:
+    """``_compute`` of several heads, whose critics are fitted as one batch."""
+    draws = _Draws(0, heads[0].n_bootstraps, LEVEL, heads[0].seed)
+
+    def spaces(sides: Sides) -> tuple[list[_Space], tuple[int, ...]]:
+        checked = two_sides(*sides.standardised, *sides.groups)
+        return _spaces(thinned(checked, MAX_VECTORS, draws.seed), sides.dims)
+
+    prepared = [or_error(spaces, sides) for sides in heads]
+    every = [space for one in prepared if not isinstance(one, UserError) for space in one[0]]
+    results = iter(_bounds(every, named_critics(DEFAULT_CRITICS), draws))
+    return [
+        one if isinstance(one, UserError) else _profile(list(islice(results, len(one[0]))), one[1])
+        for one in prepared
+    ]
+
+
+STATISTIC = Statistic(
+    what="Jensen-Shannon divergence: a held-out classifier's lower bound, by number of components",
+    compute=_compute,
     scope="ladder",
+    together=_together,
 )

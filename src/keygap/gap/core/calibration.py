@@ -112,9 +112,9 @@ def _newton_step(
     error = (p - label) * share
     curve = (p - p * p) * share
     of_score = curve * scores
-    gradient_a = np.vecdot(error, scores) + _RIDGE * slope
+    gradient_a = np.einsum("cn,cn->c", error, scores) + _RIDGE * slope
     gradient_b = error.sum(1) + _RIDGE * intercept
-    aa = np.vecdot(of_score, scores) + _RIDGE
+    aa = np.einsum("cn,cn->c", of_score, scores) + _RIDGE
     ab = of_score.sum(1)
     bb = curve.sum(1) + _RIDGE
     determinant = aa * bb - ab**2
