@@ -35,11 +35,13 @@ def random_features(rows: Rows, trains: Trains) -> np.ndarray:
     distance = np.median(np.linalg.norm(few[:250] - few[250:], axis=1))
     angles = rows.z @ rng.standard_normal((rows.z.shape[1], N_FEATURES)) * (2.0 / distance)
     features = np.cos(angles + rng.uniform(0.0, 2 * np.pi, N_FEATURES))
+    inputs = torch.from_numpy(np.column_stack([features, np.ones(len(features))]).T).float()
     found = []
     for train in trains:
         weight = rows.weight[train] / rows.weight[train].mean()
-        *slopes, intercept = logistic_regression(features[train], rows.label[train], weight)
-        found.append(features @ np.array(slopes) + intercept)
+        label, weight = (torch.from_numpy(of)[None].float() for of in (rows.label[train], weight))
+        coefficients = logistic_regression(inputs[None][..., train], label, weight)
+        found.append((coefficients.float() @ inputs)[0].numpy())
     return np.stack(found)[..., None]
 
 

@@ -15,169 +15,36 @@ samples, and that the sides and the samples of a side are balanced by weights (s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
 
 from keygap import random_streams
-from keygap.display import brief
 from keygap.errors import UserError
 from keygap.gap.core.calibration import LN2, SATURATION, bound_terms
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import Components, pooled_components
 from keygap.gap.core.critic import Critic
-from keygap.gap.core.described import Described
+from keygap.gap.core.cross_validation import Task
 from keygap.gap.core.held_out import (
     DEFAULT_CRITICS,
     MAX_VECTORS,
-    NO_CRITIC,
-    balanced_mean,
-    held_out,
+    Draws,
+    HeldOut,
+    drawn_samples,
+    held_out_together,
+    mean_with_interval,
     named_critics,
 )
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, thinned, two_sides
-from keygap.gap.core.reading import Reading
-from keygap.gap.core.statistic import Statistic
+from keygap.gap.core.sides import Sides
+from keygap.gap.core.statistic import Statistic, or_error
+from keygap.gap.jsd_results import JSDProfile, JSDResult
 
 DEFAULT_DIMS = (2, 5, 10, 50)
-
-
-@dataclass(frozen=True, repr=False)
-class JSDResult(Described, title="Jensen-Shannon divergence"):
-    """A lower bound of the Jensen-Shannon divergence.
-
-    Attributes:
-        nats: The bound, clipped to [0, ln 2].
-        bits: The same in bits, in [0, 1].
-        raw_nats: The bound before clipping. It is a little below 0 where there is no difference.
-        ci: Confidence interval of ``nats``, clipped to [0, ln 2]; NaN without bootstraps.
-        level: Confidence level of the interval.
-        p_value: Of the prequential permutation test; 1 without permutations.
-        estimator: Critic that won the most folds. "none" means that these critics found no bound,
-            and not that the sides are equal: see the p-value of ``mmd``.
-        wins: Number of folds that each critic won.
-        nats_by_critic: Bound of each critic alone, before clipping. The network is missing where
-            another critic saturates.
-        dims: Number of principal components it was computed in.
-        explained: Share of the pooled variance in these components.
-        paired: Whether both sides hold the same samples.
-        n_x: Number of vectors of x that were used.
-        n_y: Number of vectors of y that were used.
-        n_samples_x: Number of samples of x.
-        n_samples_y: Number of samples of y.
-        n_bootstraps: Number of bootstraps of whole samples.
-        n_permutations: Number of label swaps.
-        seed: Seed of every random draw.
-        cautions: What makes interval or p-value doubtful (see ``core.cautions``).
-    """
-
-    nats: float
-    bits: float
-    raw_nats: float
-    ci: tuple[float, float]
-    level: float
-    p_value: float
-    estimator: str
-    wins: dict[str, int]
-    nats_by_critic: dict[str, float]
-    dims: int
-    explained: float
-    paired: bool
-    n_x: int
-    n_y: int
-    n_samples_x: int
-    n_samples_y: int
-    n_bootstraps: int
-    n_permutations: int
-    seed: int
-    cautions: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return brief(f"JSDResult({self}; {self.n_samples_x} and {self.n_samples_y} samples)")
-
-    @property
-    def _notes(self) -> tuple[str, ...]:
-        return (*((str(self),) if self.estimator == NO_CRITIC else ()), *self.cautions)
-
-    def __str__(self) -> str:
-        """The bound in words; where no critic won, that says nothing about other differences."""
-        if self.estimator == NO_CRITIC:
-            critics = ", ".join(self.nats_by_critic)
-            return (
-                f"no bound found by these critics ({critics}) in {self.dims} components; "
-                "there may still be a difference: see the p-value of gap.mmd"
-            )
-        return (
-            f"JSD >= {self.nats:.3f} nats ({self.level:.0%} interval {self.ci[0]:.3f} to "
-            f"{self.ci[1]:.3f}) in {self.dims} components, by the {self.estimator} critic"
-        )
-
-    @property
-    def readings(self) -> tuple[Reading, ...]:
-        """``jsd``, the bound in nats."""
-        return (
-            Reading(
-                "jsd",
-                self.nats,
-                "Jensen-Shannon divergence, a classifier's lower bound, nats (at most 0.693)",
-                ci=self.ci,
-                p_value=self.p_value if self.n_permutations else None,
-                dims=self.dims,
-                settings={
-                    "estimator": self.estimator,
-                    "explained": self.explained,
-                    "paired": self.paired,
-                    "n_permutations": self.n_permutations,
-                    "level": self.level,
-                },
-            ),
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class JSDProfile(Described, title="Jensen-Shannon divergence by number of principal components"):
-    """JSD by number of principal components, and where it stops telling contrasts apart.
-
-    Attributes:
-        results: One result for each number of components, in ascending order.
-        dims: Those numbers.
-        unavailable: Default numbers of components that these vectors do not have.
-        saturates_at: First number of components with at least 0.95 ln 2 nats; None: there is none.
-    """
-
-    results: tuple[JSDResult, ...]
-    dims: tuple[int, ...]
-    unavailable: tuple[int, ...]
-    saturates_at: int | None
-
-    @property
-    def _source(self) -> object:
-        return self.results[0]
-
-    @property
-    def _notes(self) -> tuple[str, ...]:
-        at = self.saturates_at
-        where = (
-            [f"saturated from {at} components on: larger gaps read the same there"] if at else []
-        )
-        nothing = [str(result) for result in self.results if result.estimator == NO_CRITIC]
-        return (*where, *nothing, *self.cautions)
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """What makes the intervals doubtful, which is the same for every number of components."""
-        return self.results[0].cautions
-
-    @property
-    def readings(self) -> tuple[Reading, ...]:
-        """``jsd`` in every number of components, with the first one at which it saturates."""
-        saturates_at = {"saturates_at": self.saturates_at}
-        return tuple(
-            replace(reading, settings={**reading.settings, **saturates_at})
-            for result in self.results
-            for reading in result.readings
-        )
+LEVEL = 0.95
 
 
 def jsd(
@@ -192,7 +59,7 @@ def jsd(
     max_vectors: int = MAX_VECTORS,
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> JSDResult:
     """Lower bound of the JSD between two sides, with interval and permutation p-value.
@@ -229,7 +96,7 @@ def jsd(
     competing = named_critics(critics)
     sides = thinned(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
     found = pooled_components(sides, dims)
-    return _bound(sides, found, found.available, competing, draws)
+    return _bounds([_Space(sides, found, found.available)], competing, draws)[0]
 
 
 def jsd_profile(
@@ -244,7 +111,7 @@ def jsd_profile(
     max_vectors: int = MAX_VECTORS,
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> JSDProfile:
     """``jsd`` in several numbers of principal components, with one set of components and folds.
@@ -271,7 +138,30 @@ def jsd_profile(
     """
     draws = _Draws(n_permutations, n_bootstraps, level, seed)
     competing = named_critics(critics)
-    sides = thinned(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
+    sides = two_sides(x, y, groups_x, groups_y, paired)
+    spaces, unavailable = _spaces(thinned(sides, max_vectors, seed), dims)
+    return _profile(_bounds(spaces, competing, draws), unavailable)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Principal components in which a bound is computed.
+
+    Attributes:
+        sides: Both sides.
+        components: Their components.
+        dims: Number of leading ones that are used.
+    """
+
+    sides: CheckedSides
+    components: Components
+    dims: int
+
+
+def _spaces(
+    sides: CheckedSides, dims: Sequence[int] | None
+) -> tuple[list[_Space], tuple[int, ...]]:
+    """The spaces of a profile, and the default numbers of components that are not there."""
     if dims is None:
         limit = min(max(DEFAULT_DIMS), sides.x.shape[1], len(sides.pooled) - 1)
         found = pooled_components(sides, limit, allow_fewer=True)
@@ -284,9 +174,13 @@ def jsd_profile(
         raise UserError(
             f"no dims to compute the profile in: name some, of at most {found.available} components"
         )
-    results = tuple(_bound(sides, found, dim, competing, draws) for dim in wanted)
+    return [_Space(sides, found, dim) for dim in wanted], unavailable
+
+
+def _profile(results: Sequence[JSDResult], unavailable: tuple[int, ...]) -> JSDProfile:
+    dims = tuple(result.dims for result in results)
     saturated = [result.dims for result in results if result.nats >= SATURATION * LN2]
-    return JSDProfile(results, wanted, unavailable, saturated[0] if saturated else None)
+    return JSDProfile(tuple(results), dims, unavailable, saturated[0] if saturated else None)
 
 
 @dataclass(frozen=True)
@@ -302,21 +196,34 @@ class _Draws:
         check_level(self.level)
 
 
-def _bound(
-    sides: CheckedSides,
-    components: Components,
-    dims: int,
-    critics: Sequence[Critic],
-    draws: _Draws,
+def _bounds(spaces: Sequence[_Space], critics: Sequence[Critic], draws: _Draws) -> list[JSDResult]:
+    """The bound in each space. Critics of spaces with the same samples are fitted together."""
+    rngs = [random_streams.generator(draws.seed, "jsd", "folds and label swaps") for _ in spaces]
+    tasks = [
+        Task.of(space.sides, space.components.scores[:, : space.dims], critics, rng, draws.seed)
+        for space, rng in zip(spaces, rngs, strict=True)
+    ]
+    samples: dict[tuple[int, int, bool], Draws] = {}
+    found = []
+    for space, one in zip(
+        spaces, held_out_together(tasks, draws.n_permutations, rngs), strict=True
+    ):
+        sides = space.sides
+        key = sides.n_samples_x, sides.n_samples_y, sides.paired
+        if key not in samples:
+            rng = random_streams.generator(draws.seed, "jsd", "bootstraps")
+            samples[key] = drawn_samples(sides, draws.n_bootstraps, rng)
+        terms = bound_terms(one.logits, sides.is_x)
+        found.append(
+            _result(space, one, draws, *mean_with_interval(terms, sides, samples[key], draws.level))
+        )
+    return found
+
+
+def _result(
+    space: _Space, found: HeldOut, draws: _Draws, raw: float, ci: tuple[float, float]
 ) -> JSDResult:
-    """The bound in the first ``dims`` components."""
-    rng = random_streams.generator(draws.seed, "jsd", "folds and label swaps")
-    rng_bootstrap = random_streams.generator(draws.seed, "jsd", "bootstraps")
-    z = components.scores[:, :dims]
-    found = held_out(sides, z, critics, draws.n_permutations, rng, draws.seed)
-    terms = bound_terms(found.logits, sides.is_x)
-    raw, ci = balanced_mean(terms, sides, draws.n_bootstraps, draws.level, rng_bootstrap)
-    nats = _clipped(raw)
+    sides, nats = space.sides, _clipped(raw)
     return JSDResult(
         cautions=cautions(sides),
         nats=nats,
@@ -328,8 +235,8 @@ def _bound(
         estimator=found.winner,
         wins=found.wins,
         nats_by_critic=_weighted_bounds(sides, found.logits_by_critic),
-        dims=dims,
-        explained=float(components.explained[:dims].sum()),
+        dims=space.dims,
+        explained=float(space.components.explained[: space.dims].sum()),
         paired=sides.paired,
         n_x=len(sides.x),
         n_y=len(sides.y),
@@ -354,9 +261,8 @@ def _clipped(nats: float) -> float:
     return min(max(nats, 0.0), LN2)
 
 
-STATISTIC = Statistic(
-    what="Jensen-Shannon divergence: a held-out classifier's lower bound, by number of components",
-    compute=lambda x, y, sides: jsd_profile(
+def _compute(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], sides: Sides) -> JSDProfile:
+    return jsd_profile(
         x,
         y,
         *sides.groups,
@@ -364,6 +270,29 @@ STATISTIC = Statistic(
         n_permutations=0,  # testing every comparison would cost more than the bound
         n_bootstraps=sides.n_bootstraps,
         seed=sides.seed,
-    ),
+    )
+
+
+def _together(heads: Sequence[Sides]) -> list[JSDProfile | UserError]:
+    """``_compute`` of several heads, whose critics are fitted as one batch."""
+    draws = _Draws(0, heads[0].n_bootstraps, LEVEL, heads[0].seed)
+
+    def spaces(sides: Sides) -> tuple[list[_Space], tuple[int, ...]]:
+        checked = two_sides(*sides.standardised, *sides.groups)
+        return _spaces(thinned(checked, MAX_VECTORS, draws.seed), sides.dims)
+
+    prepared = [or_error(spaces, sides) for sides in heads]
+    every = [space for one in prepared if not isinstance(one, UserError) for space in one[0]]
+    results = iter(_bounds(every, named_critics(DEFAULT_CRITICS), draws))
+    return [
+        one if isinstance(one, UserError) else _profile(list(islice(results, len(one[0]))), one[1])
+        for one in prepared
+    ]
+
+
+STATISTIC = Statistic(
+    what="Jensen-Shannon divergence: a held-out classifier's lower bound, by number of components",
+    compute=_compute,
     scope="ladder",
+    together=_together,
 )

@@ -35,13 +35,16 @@ from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
+from keygap.gap.core.gaussian import gaussian_sums
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, central_band, p_value, root_or_zero
-from keygap.gap.core.statistic import Statistic
+from keygap.gap.core.sides import Sides
+from keygap.gap.core.statistic import Statistic, or_error
 
 Kernel = Literal["gaussian", "linear", "energy"]
 Estimator = Literal["unbiased", "biased"]
+LEVEL = 0.95
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +161,7 @@ def mmd(
     estimator: Estimator = "unbiased",
     n_permutations: int = 1000,
     n_bootstraps: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> MMDResult:
@@ -215,11 +218,26 @@ def mmd(
     sides = two_sides(x, y, groups_x, groups_y, paired)
     kernels.check_cells(sides)
     evaluated = _evaluate(sides, kernel, bandwidth, seed, device, biased)
-    sums = PairSums.from_cells(evaluated.means, sides, biased=biased)
+    return _result(sides, evaluated, kernel, _Draws(n_permutations, n_bootstraps, level, seed))
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """How often and from which seed to resample."""
+
+    n_permutations: int
+    n_bootstraps: int
+    level: float
+    seed: int
+
+
+def _result(sides: CheckedSides, evaluated: _Evaluated, kernel: Kernel, draws: _Draws) -> MMDResult:
+    """The estimate and its uncertainty, from the sums over pairs of samples."""
+    sums = evaluated.sums
     observed = sums.statistic()
-    rng_null = random_streams.generator(seed, "mmd", "label swaps")
-    rng_bootstrap = random_streams.generator(seed, "mmd", "bootstraps")
-    null = sums.swapped(n_permutations, rng_null)
+    rng_null = random_streams.generator(draws.seed, "mmd", "label swaps")
+    rng_bootstrap = random_streams.generator(draws.seed, "mmd", "bootstraps")
+    null = sums.swapped(draws.n_permutations, rng_null)
     without: dict[Hashable, float] = {}
     if sides.paired:
         without = dict(zip(sides.names_x, sums.without()[0].tolist(), strict=True))
@@ -227,11 +245,11 @@ def mmd(
         cautions=cautions(sides),
         mmd2=observed,
         mmd=root_or_zero(observed),
-        ci=sums.interval(level),
-        level=level,
+        ci=sums.interval(draws.level),
+        level=draws.level,
         p_value=p_value(observed, null),
         kernel=kernel,
-        estimator=estimator,
+        estimator="biased" if sums.biased else "unbiased",
         bandwidth=evaluated.bandwidth,
         bandwidths=evaluated.bandwidths,
         mmd2_by_bandwidth=evaluated.mmd2_by_bandwidth,
@@ -240,11 +258,11 @@ def mmd(
         n_y=len(sides.y),
         n_samples_x=sides.n_samples_x,
         n_samples_y=sides.n_samples_y,
-        n_permutations=n_permutations,
-        n_bootstraps=n_bootstraps,
-        seed=seed,
+        n_permutations=draws.n_permutations,
+        n_bootstraps=draws.n_bootstraps,
+        seed=draws.seed,
         null=null,
-        bootstraps=sums.bootstraps(n_bootstraps, rng_bootstrap),
+        bootstraps=sums.bootstraps(draws.n_bootstraps, rng_bootstrap),
         without=without,
     )
 
@@ -260,7 +278,7 @@ def _check_kernel(kernel: str, bandwidth: float | Sequence[float] | None) -> Non
 class _Evaluated:
     """A kernel evaluated on two sides; the fields are those of ``MMDResult``."""
 
-    means: Float[np.ndarray, "cells cells"]
+    sums: PairSums
     bandwidth: float | None = None
     bandwidths: tuple[float, ...] = ()
     mmd2_by_bandwidth: tuple[float, ...] = ()
@@ -274,13 +292,16 @@ def _evaluate(
     device: str | torch.device | None,
     biased: bool,
 ) -> _Evaluated:
+    centre, sigmas, by_bandwidth = None, (), np.empty(0)
     if kernel == "linear":
-        return _Evaluated(kernels.linear_means(sides))
-    if kernel == "energy":
-        return _Evaluated(kernels.energy_means(sides, device))
-    centre, sigmas = _bandwidths(sides, bandwidth, seed)
-    means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device, biased=biased)
-    return _Evaluated(means, centre, sigmas, tuple(by_bandwidth.tolist()))
+        means = kernels.linear_means(sides)
+    elif kernel == "energy":
+        means = kernels.energy_means(sides, device)
+    else:
+        centre, sigmas = _bandwidths(sides, bandwidth, seed)
+        means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device, biased=biased)
+    sums = PairSums.from_cells(means, sides, biased=biased)
+    return _Evaluated(sums, centre, sigmas, tuple(by_bandwidth.tolist()))
 
 
 def _bandwidths(
@@ -300,15 +321,57 @@ def _roots(band: tuple[float, float]) -> tuple[float, float]:
     return root_or_zero(band[0]), root_or_zero(band[1])
 
 
-STATISTIC = Statistic(
-    what="maximum mean discrepancy: distance of the mean embeddings under a Gaussian kernel",
-    compute=lambda x, y, sides: mmd(
+def _compute(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], sides: Sides) -> MMDResult:
+    return mmd(
         x,
         y,
         *sides.groups,
         n_permutations=sides.n_permutations,
         n_bootstraps=0,  # the interval is a jackknife
         seed=sides.seed,
-    ),
+    )
+
+
+def _together(heads: Sequence[Sides]) -> list[MMDResult | UserError]:
+    """``_compute`` of several heads in one pass over the kernel, which sums over the bandwidths.
+
+    So ``mmd2_by_bandwidth`` is empty.
+    """
+
+    def checked(sides: Sides) -> tuple[CheckedSides, float]:
+        found = two_sides(*sides.standardised, *sides.groups)
+        kernels.check_cells(found)
+        return found, kernels.median_distance(found, sides.seed)
+
+    prepared = [or_error(checked, sides) for sides in heads]
+    usable = [one for one in prepared if not isinstance(one, UserError)]
+    in_one_pass = len(usable) == len(heads) or len(heads) == 1
+    passes = [usable] if in_one_pass else [[one] for one in usable]
+    sums = [
+        found
+        for group in passes
+        if group
+        for found in gaussian_sums(
+            [sides for sides, _ in group], [kernels.grid_around(median) for _, median in group]
+        )
+    ]
+    remaining = iter(sums)
+    return [
+        one if isinstance(one, UserError) else _of_head(one, next(remaining), sides)
+        for one, sides in zip(prepared, heads, strict=True)
+    ]
+
+
+def _of_head(checked: tuple[CheckedSides, float], sums: PairSums, sides: Sides) -> MMDResult:
+    of_sides, median = checked
+    evaluated = _Evaluated(sums, median, kernels.grid_around(median))
+    draws = _Draws(sides.n_permutations, 0, LEVEL, sides.seed)
+    return _result(of_sides, evaluated, "gaussian", draws)
+
+
+STATISTIC = Statistic(
+    what="maximum mean discrepancy: distance of the mean embeddings under a Gaussian kernel",
+    compute=_compute,
     scope="ladder",
+    together=_together,
 )

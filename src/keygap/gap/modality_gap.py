@@ -19,7 +19,6 @@ from keygap.errors import UserError
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
-from keygap.gap.core.kernels import linear_means
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, p_value, root_or_zero
 from keygap.gap.core.statistic import Statistic
@@ -113,9 +112,9 @@ def modality_gap(
     check_level(level)
     given = two_sides(x, y, groups_x, groups_y, paired)
     sides = replace(given, x=_unit("x", given.x), y=_unit("y", given.y))
-    sums = PairSums.from_cells(linear_means(sides), sides)
-    low, high = sums.interval(level)
     means_x, means_y = sides.by_sample(sides.x, sides.y)
+    sums = PairSums.of_means(means_x, means_y, sides.paired)
+    low, high = sums.interval(level)
     gap = float(np.linalg.norm(means_x.mean(0) - means_y.mean(0)))
     null = _null(
         means_x,

@@ -28,9 +28,9 @@ from keygap.gap.core import kernels
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.described import Described
+from keygap.gap.core.gaussian import gaussian_sums
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import PairSums
 from keygap.gap.core.statistic import Statistic
 from keygap.gap.core.weights import weighted_moments
 
@@ -198,8 +198,7 @@ def _transport(covariance: Covariance, target: Covariance) -> Covariance:
 
 
 def _mmd2(sides: CheckedSides, sigmas: tuple[float, ...]) -> float:
-    means, _ = kernels.gaussian_means(sides, sigmas)
-    return PairSums.from_cells(means, sides).statistic()
+    return gaussian_sums([sides], [sigmas])[0].statistic()
 
 
 def _shares(

@@ -8,7 +8,6 @@ image and text, and would favour their gap.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -99,26 +98,21 @@ def by_head(case: Case, options: Options, n_layers: int) -> Iterator[tuple[str, 
         ``all`` or the head's number, and the sides, (n, d) and (m, d).
     """
     heads = case.a.array.shape[1]
-
-    def sides(x: np.ndarray, y: np.ndarray, tests: int, **more: Any) -> gap.Sides:
-        return gap.Sides(
-            x,
-            y,
-            case.a.sample_ids,
-            case.b.sample_ids,
-            n_permutations=options.swaps(tests),
-            n_bootstraps=options.n_bootstraps,
-            seed=options.seed,
-            **more,
-        )
-
     # a boolean index over two axes leaves the rows scattered in memory
     a, b = (np.ascontiguousarray(side.array[:, case.kept]) for side in (case.a, case.b))
-    if case.confound:
-        yield "all", sides(a, b, n_layers, dims=(JSD_DIM,))
-        return
-    yield "all", sides(a, b, n_layers, heads=heads)
-    if heads > 1:
+    whole = gap.Sides(
+        a,
+        b,
+        case.a.sample_ids,
+        case.b.sample_ids,
+        heads=1 if case.confound else heads,
+        dims=(JSD_DIM,) if case.confound else None,
+        n_permutations=options.swaps(n_layers),
+        n_bootstraps=options.n_bootstraps,
+        seed=options.seed,
+    )
+    yield "all", whole
+    if heads > 1 and not case.confound:
+        swaps = options.swaps(n_layers * heads)
         for head in range(heads):
-            a, b = case.a.array[:, head], case.b.array[:, head]
-            yield str(head), sides(a, b, n_layers * heads, dims=(JSD_DIM,))
+            yield str(head), whole.head(head, dims=(JSD_DIM,), n_permutations=swaps)

@@ -61,17 +61,24 @@ class LayerMeasurement:
         selector = Selector(vectors, options.text_roles, options.tokens_per_sample, options.seed)
         with step(f"{self.key['site']}, layer {self.key['layer']}") as say:
             for case in cases(selector, contrasts, self._note):
-                for head, sides in by_head(case, options, self.n_layers):
-                    where = "all heads" if head == "all" else f"head {head}"
-                    say(f"{case.contrast.name} {case.confound}".strip() + f", {where}")
-                    self._compare(case, head, sides)
+                say(f"{case.contrast.name} {case.confound}".strip())
+                self._compare(case)
         for own in self._comparisons:
             if own.key["rung"] == "between":
                 ratio = ratio_to_highest(own, self._comparisons)
                 self.rows += [] if ratio is None else [_row(own.key, ratio)]
 
-    def _compare(self, case: Case, head: str, sides: gap.Sides) -> None:
-        """Compute the statistics of one case and head."""
+    def _compare(self, case: Case) -> None:
+        """Compute the statistics of one case for all heads together and for each head."""
+        heads, sides = zip(*by_head(case, self.options, self.n_layers), strict=True)
+        found = [gap.STATISTICS[name].of_heads(sides) for name in IN_EVERY_ROW]
+        for head, of_head, results in zip(heads, sides, zip(*found, strict=True), strict=True):
+            self._add(case, head, of_head, dict(zip(IN_EVERY_ROW, results, strict=True)))
+
+    def _add(
+        self, case: Case, head: str, sides: gap.Sides, found: dict[str, gap.Result | UserError]
+    ) -> None:
+        """Add the rows of one case and head, whose statistics of every row were computed."""
         key = {
             **self.key,
             "head": head,
@@ -82,25 +89,26 @@ class LayerMeasurement:
             "n_a": len(case.a),
             "n_b": len(case.b),
         }
-        try:
-            found = {name: gap.STATISTICS[name](sides) for name in IN_EVERY_ROW}
-        except UserError as reason:
-            if case.contrast.required and _is_whole(key):
-                where = f"{self.key['site']}, layer {self.key['layer']}"
-                raise UserError(f"{where}: {reason}") from reason
-            self._note(f"no {_name(key)}: {reason}")
-            return
+        results = {}
+        for name, result in found.items():
+            if isinstance(result, UserError):
+                if case.contrast.required and _is_whole(key):
+                    where = f"{self.key['site']}, layer {self.key['layer']}"
+                    raise UserError(f"{where}: {result}") from result
+                self._note(f"no {_name(key)}: {result}")
+                return
+            results[name] = result
         self._caution(case, key, sides)
-        mmd = found["mmd"]
+        mmd = results["mmd"]
         assert isinstance(mmd, gap.MMDResult)
         self._comparisons.append(Comparison(key, mmd))
-        found |= self._other_statistics(key, sides)
-        for name, result in found.items():
+        results |= self._other_statistics(key, sides)
+        for name, result in results.items():
             names, coordinates = case.contrast.sides, gap.STATISTICS[name].coordinates
             self.rows += [
                 _row(key, reading, names, coordinates=coordinates) for reading in result.readings
             ]
-        parts = found.get("contribution")
+        parts = results.get("contribution")
         if isinstance(parts, gap.ContributionResult):
             self.dimensions.append(by_dimension(key, case, parts))
 

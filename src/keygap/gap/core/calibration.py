@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import expit
 
 LN2 = float(np.log(2.0))
 SATURATION = 0.95  # share of ln 2 beyond which the rest of the scale is estimation error
 _MAX_SCORE = 10.0  # in units of the root mean square
 _MAX_LOGIT = 8.0  # costs 0.0003 nats where the sides are perfectly separable
+_MOST = 80.0  # logit; the exponential of more overflows in float32
 _RIDGE = 1e-4  # bounds the slope where the sides are separable
 
 
@@ -53,10 +53,12 @@ class Calibration:
         """
         share = weight / weight.sum()
         scale = np.sqrt(share @ log_odds**2) + 1e-12
-        scores = np.clip(log_odds / scale, -_MAX_SCORE, _MAX_SCORE)
-        slope, intercept = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
+        # Steps are steered by sums of float32, which round a slope by about 1e-6.
+        scores = np.clip((log_odds / scale).T, -_MAX_SCORE, _MAX_SCORE).astype(np.float32)
+        of_row = label.astype(np.float32), share.astype(np.float32)
+        slope, intercept = np.zeros(len(scores)), np.zeros(len(scores))
         for _ in range(25):
-            step_a, step_b = _newton_step(scores, slope, intercept, label, share)
+            step_a, step_b = _newton_step(scores, slope, intercept, *of_row)
             slope -= np.clip(step_a, -2.0, 2.0)
             intercept -= np.clip(step_b, -2.0, 2.0)
             if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-4:
@@ -89,25 +91,32 @@ def bound_terms(
     Returns:
         One term for each logit, at most ln 2.
     """
-    return LN2 - np.logaddexp(0.0, np.where(label, -logits, logits))
+    wrong = np.where(label, -logits, logits)
+    return LN2 - np.maximum(wrong, 0.0) - np.log1p(np.exp(-np.abs(wrong)))
 
 
 def _newton_step(
-    scores: Float[np.ndarray, "n c"],
+    scores: Float[np.ndarray, "c n"],
     slope: Float[np.ndarray, " c"],
     intercept: Float[np.ndarray, " c"],
-    label: Bool[np.ndarray, " n"],
+    label: Float[np.ndarray, " n"],
     share: Float[np.ndarray, " n"],
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
     """Newton step of slope and intercept under the ridge-regularised logistic loss."""
-    p = expit(slope * scores + intercept)
-    error = share[:, None] * (p - label[:, None])
-    curve = share[:, None] * p * (1.0 - p)
-    gradient_a = (error * scores).sum(0) + _RIDGE * slope
-    gradient_b = error.sum(0) + _RIDGE * intercept
-    aa = (curve * scores**2).sum(0) + _RIDGE
-    ab = (curve * scores).sum(0)
-    bb = curve.sum(0) + _RIDGE
+    p = scores * -slope.astype(np.float32)[:, None]
+    p -= intercept.astype(np.float32)[:, None]
+    np.minimum(p, _MOST, out=p)
+    np.exp(p, out=p)
+    p += 1.0
+    np.reciprocal(p, out=p)
+    error = (p - label) * share
+    curve = (p - p * p) * share
+    of_score = curve * scores
+    gradient_a = np.einsum("cn,cn->c", error, scores) + _RIDGE * slope
+    gradient_b = error.sum(1) + _RIDGE * intercept
+    aa = np.einsum("cn,cn->c", of_score, scores) + _RIDGE
+    ab = of_score.sum(1)
+    bb = curve.sum(1) + _RIDGE
     determinant = aa * bb - ab**2
     return (
         (bb * gradient_a - ab * gradient_b) / determinant,

@@ -18,101 +18,132 @@ the two sides differ most (``core.basis``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from scipy.interpolate import BSpline
+from torch import Tensor
 
 from keygap.gap.core.basis import Basis
-from keygap.gap.core.critic import Critic, Labels, LogOdds, Rows, Train, Trains, Vectors, Weights
+from keygap.gap.core.critic import Critic, LogOdds, Rows, Train, Trains
 from keygap.gap.core.logistic import logistic_regression
+from keygap.gap.core.splines import cubic_splines
 
 TAUS = (0.0, 0.1, 0.2, 0.35, 2.0)  # |eigenvalue| <= 1, so 2 keeps only their mean
 _N_KNOTS = 7
-_DEGREE = 3
-
-Predictions = Float[np.ndarray, "n variants"]
-Fit = Callable[[Vectors, Labels, Weights, Train], Predictions]
+_TOGETHER = 2**20  # features of a batch of fits; 4 MB in float32
 
 
-def _set_by_set(fit: Fit) -> Callable[[Rows, Trains], LogOdds]:
-    """A critic that is fitted to one training set after the other.
-
-    Args:
-        fit: Function of all vectors, and of the labels, weights and places of those to fit to. It
-            predicts all vectors.
-    """
-
-    def fit_all(rows: Rows, trains: Trains) -> LogOdds:
-        found = []
-        for train in trains:
-            # Weights of mean 1 make a critic's ridge mean the same for any number of rows.
-            weight = rows.weight[train] / rows.weight[train].mean()
-            found.append(fit(rows.z, rows.label[train], weight, train))
-        return np.stack(found)
-
-    return fit_all
-
-
-def _linear(z: Vectors, label: Labels, weight: Weights, train: Train) -> Predictions:
+def _linear(rows: Rows, trains: Trains) -> LogOdds:
     """Logistic regression on all components."""
-    *coefficients, intercept = logistic_regression(z[train], label, weight)
-    return (z @ np.array(coefficients) + intercept)[:, None]
+    z = torch.from_numpy(rows.by_head.astype(np.float32).swapaxes(1, 2))
+    inputs = torch.cat([z, torch.ones_like(z[:, :1])], 1)
+    weight = torch.from_numpy(np.stack([_weights(rows, train) * train for train in trains]))
+    label = torch.from_numpy(rows.label.astype(np.float32))
+    found = np.empty((len(z), *trains.shape))
+    size = max(1, _TOGETHER // inputs[0].numel())
+    for (h, head), start in itertools.product(enumerate(inputs), range(0, len(trains), size)):
+        sets = slice(start, start + size)
+        fits = len(weight[sets])
+        batch = head.expand(fits, -1, -1), label.expand(fits, -1), weight[sets]
+        found[h, sets] = logistic_regression(*batch).float() @ head
+    return found.reshape(*rows.z.shape[:-2], *trains.shape, 1)
 
 
-def _quadratic(z: Vectors, label: Labels, weight: Weights, train: Train) -> Predictions:
+def _quadratic(rows: Rows, trains: Trains) -> LogOdds:
     """Gaussian log-odds, one variant for each tau."""
-    basis = Basis.fit(z[train], label, weight)
-    centre = basis.eigenvalues.mean()
+    basis = Basis.fit(rows, trains)
+    centre = basis.eigenvalues.mean(-1, keepdims=True)
     far = np.abs(basis.eigenvalues - centre)
-    variants = [
-        np.clip(np.where(far > tau, basis.eigenvalues, centre), -0.99, 0.99) for tau in TAUS
-    ]
-    precision_x = np.stack([1.0 / (1.0 + values) for values in variants], axis=1)
-    precision_y = np.stack([1.0 / (1.0 - values) for values in variants], axis=1)
-    constant = np.log(precision_x / precision_y).sum(0)
-    scores = z @ basis.axes
-    from_x, from_y = scores - basis.mean_x, scores - basis.mean_y
-    return 0.5 * ((from_y**2) @ precision_y - (from_x**2) @ precision_x + constant)
+    values = np.stack(
+        [np.clip(np.where(far > tau, basis.eigenvalues, centre), -0.99, 0.99) for tau in TAUS], -1
+    )
+    precision_x, precision_y = 1.0 / (1.0 + values), 1.0 / (1.0 - values)
+    mean_x, mean_y = basis.mean_x[..., None], basis.mean_y[..., None]
+    # 1/2 (|s - m_y|^2 P_y - |s - m_x|^2 P_x + log |P_x| / |P_y|), by powers of the scores s
+    square = 0.5 * (precision_y - precision_x)
+    first = mean_x * precision_x - mean_y * precision_y
+    constant = mean_y**2 * precision_y - mean_x**2 * precision_x + np.log(precision_x / precision_y)
+    constant = 0.5 * constant.sum(-2, keepdims=True)
+    found = np.empty((*rows.z.shape[:-2], *trains.shape, len(TAUS)))
+    for index in np.ndindex(found.shape[:-2]):
+        scores = rows.z[index[:-1]] @ basis.axes[index]
+        linear = scores @ first[index] + constant[index]
+        found[index] = np.square(scores, out=scores) @ square[index] + linear
+    return found
 
 
-def _spline(z: Vectors, label: Labels, weight: Weights, train: Train) -> Predictions:
-    """Logistic model of additive cubic splines, knots at quantiles, constant beyond them."""
-    directions = Basis.fit(z[train], label, weight).directions()
-    scores = z @ directions
-    knots = np.quantile(scores[train], np.linspace(0.0, 1.0, _N_KNOTS), axis=0)
-    # Repeated vectors make several quantiles equal, and knots have to increase.
-    knots += 1e-3 * (1.0 + np.ptp(scores[train], axis=0)) * np.arange(_N_KNOTS)[:, None]
-    features = _splines(scores, knots)
-    *coefficients, intercept = logistic_regression(features[train], label, weight)
-    return (features @ np.array(coefficients) + intercept)[:, None]
+def _spline(rows: Rows, trains: Trains) -> LogOdds:
+    """Logistic model of additive cubic splines, knots at quantiles, constant beyond them.
+
+    All heads are fitted at once, to one training set after the other. The optimum of a set is near
+    that of the next one, where it is the start.
+    """
+    directions = Basis.fit(rows, trains).directions().swapaxes(-1, -2)
+    directions = directions.reshape(-1, len(trains), *directions.shape[-2:])
+    same = (directions * directions[:, :1]).sum(-1, keepdims=True)
+    directions = np.where(same < 0.0, -directions, directions)  # the same way in all sets
+    z = rows.by_head.swapaxes(1, 2)
+    found = np.empty((len(z), *trains.shape))
+    size = max(1, _TOGETHER // (directions.shape[2] * (_N_KNOTS + 2) * z.shape[2]))
+    for first in range(0, len(z), size):
+        heads, optimum = slice(first, first + size), None
+        for s, train in enumerate(trains):
+            # Training rows come first, so that they are a slice of the features and not a copy.
+            order, n = np.argsort(~train, kind="stable"), int(train.sum())
+            inputs = _spline_inputs(directions[heads, s] @ z[heads][..., order], n)
+            label, weight = (
+                torch.from_numpy(values.astype(np.float32)).expand(len(inputs), -1)
+                for values in (rows.label[order[:n]], _weights(rows, train)[order[:n]])
+            )
+            optimum = logistic_regression(inputs[..., :n], label, weight, start=optimum)
+            found[heads, s, order] = torch.bmm(optimum.float()[:, None], inputs)[:, 0]
+    return found.reshape(*rows.z.shape[:-2], *trains.shape, 1)
 
 
-def _splines(
-    scores: Float[np.ndarray, "n r"], knots: Float[np.ndarray, "knots r"]
-) -> Float[np.ndarray, "n r*splines"]:
-    """Cubic B-splines of each column, constant beyond its first and last knot."""
-    steps = np.arange(1, _DEGREE + 1)
-    columns = []
-    for values, inner in zip(scores.T, knots.T, strict=True):
-        before = inner[0] - steps[::-1] * (inner[1] - inner[0])
-        after = inner[-1] + steps * (inner[-1] - inner[-2])
-        every = np.concatenate([before, inner, after])
-        splines = BSpline(every, np.eye(len(inner) + _DEGREE - 1), _DEGREE)
-        columns.append(splines(np.clip(values, inner[0], inner[-1])))
-    return np.concatenate(columns, axis=1)
+def _spline_inputs(scores: Float[np.ndarray, "heads r n"], train: int) -> Tensor:
+    """Splines of each direction, then ones; knots are quantiles of the first ``train`` rows."""
+    heads, _, n = scores.shape
+    flat = scores.reshape(-1, n)
+    splines = cubic_splines(torch.from_numpy(flat), torch.from_numpy(_knots(flat[:, :train])))
+    return torch.cat([splines.view(heads, -1, n), splines.new_ones(heads, 1, n)], 1)
 
 
-def _boosted(z: Vectors, label: Labels, weight: Weights, train: Train) -> Predictions:
+def _knots(scores: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r knots"]:
+    """Quantiles of each row. Repeated vectors make some of them equal, and knots must increase."""
+    ordered = np.sort(scores, axis=1)
+    places = np.linspace(0.0, 1.0, _N_KNOTS) * (scores.shape[1] - 1)
+    below = np.minimum(places.astype(int), scores.shape[1] - 2)
+    step = ordered[:, below + 1] - ordered[:, below]
+    width = 1.0 + ordered[:, -1:] - ordered[:, :1]
+    return ordered[:, below] + step * (places - below) + 1e-3 * width * np.arange(_N_KNOTS)
+
+
+def _weights(rows: Rows, train: Train) -> Float[np.ndarray, " n"]:
+    """Weights of mean 1 over the training rows, so that a ridge means the same for any number."""
+    return (rows.weight / rows.weight[train].mean()).astype(np.float32)
+
+
+def _boosted(rows: Rows, trains: Trains) -> LogOdds:
     """Histogram gradient boosting (LightGBM's algorithm, in scikit-learn)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    scores = z @ Basis.fit(z[train], label, weight).directions()
-    model = HistGradientBoostingClassifier(
-        max_iter=60, learning_rate=0.15, max_leaf_nodes=12, early_stopping=False, random_state=0
-    ).fit(scores[train], label, weight)
-    return model.decision_function(scores)[:, None]
+    directions = Basis.fit(rows, trains).directions()
+    found = np.empty((*rows.z.shape[:-2], *trains.shape, 1))
+    for head, own in rows.heads():
+        for s, train in enumerate(trains):
+            scores = own.z @ directions[head][s]
+            weight = _weights(rows, train)[train]
+            model = HistGradientBoostingClassifier(
+                max_iter=60,
+                learning_rate=0.15,
+                max_leaf_nodes=12,
+                early_stopping=False,
+                random_state=0,
+            ).fit(scores[train], rows.label[train], weight)
+            found[(*head, s)] = model.decision_function(scores)[:, None]
+    return found
 
 
 def _network(rows: Rows, trains: Trains) -> LogOdds:
@@ -124,10 +155,10 @@ def _network(rows: Rows, trains: Trains) -> LogOdds:
 CRITICS = {
     critic.name: critic
     for critic in (
-        Critic("linear", 1, _set_by_set(_linear)),
-        Critic("quadratic", len(TAUS), _set_by_set(_quadratic)),
-        Critic("spline", 1, _set_by_set(_spline)),
+        Critic("linear", 1, _linear),
+        Critic("quadratic", len(TAUS), _quadratic),
+        Critic("spline", 1, _spline),
         Critic("network", 1, _network, averaged=True),
-        Critic("boosted", 1, _set_by_set(_boosted)),
+        Critic("boosted", 1, _boosted),
     )
 }

@@ -9,7 +9,7 @@ j. So K folds cost K outer and K (K - 1) / 2 inner fits of each critic.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -113,47 +113,13 @@ class FoldLogOdds:
     def fit(cls, task: Task) -> FoldLogOdds:
         """Fit every critic without every fold and every pair of folds.
 
-        The network is expensive and cannot add to a bound near ln 2, so it is fitted last, and only
-        if no other critic is close to that.
-
         Args:
             task: What to learn.
 
         Returns:
             The log-odds.
         """
-        cheap = [critic for critic in task.critics if not critic.averaged]
-        found = [cls._of_critic(task, critic) for critic in cheap]
-        if not any(one.saturates(task) for one in found):
-            found += [cls._of_critic(task, critic) for critic in task.critics if critic.averaged]
-        return cls(
-            np.concatenate([one.outer for one in found], axis=1),
-            np.concatenate([one.inner for one in found], axis=2),
-            tuple(name for one in found for name in one.names),
-        )
-
-    @classmethod
-    def _of_critic(cls, task: Task, critic: Critic) -> FoldLogOdds:
-        """The log-odds of one critic."""
-        folds = range(task.n_folds)
-        pairs = list(combinations(folds, 2))
-        trains = [(task.fold != i) & (task.fold != j) for i, j in pairs]
-        if not critic.averaged:
-            trains += [task.fold != k for k in folds]
-        fitted = critic.fit(task.rows, np.stack(trains))
-        outer = np.empty(fitted.shape[1:])
-        inner = np.full((task.n_folds, *fitted.shape[1:]), np.nan)
-        for predicted, (i, j) in zip(fitted, pairs, strict=False):
-            for own, other in ((i, j), (j, i)):
-                inner[other][task.fold == own] = predicted[task.fold == own]
-        for k in folds:
-            without = (
-                [n for n, pair in enumerate(pairs) if k in pair]
-                if critic.averaged
-                else [len(pairs) + k]
-            )
-            outer[task.fold == k] = fitted[without][:, task.fold == k].mean(0)
-        return cls(outer, inner, (critic.name,) * critic.variants)
+        return fold_log_odds([task])[0]
 
     def saturates(self, task: Task) -> bool:
         """Whether the bound of some column is so close to ln 2 that the rest is estimation error.
@@ -164,3 +130,88 @@ class FoldLogOdds:
         logits = Calibration.fit(self.outer, task.label, task.weight).apply(self.outer)
         bounds = (task.weight / task.weight.sum()) @ bound_terms(logits, task.label[:, None])
         return bool(bounds.max() >= SATURATION * LN2)
+
+
+def fold_log_odds(tasks: Sequence[Task]) -> list[FoldLogOdds]:
+    """Fit every critic of several tasks without every fold and every pair of folds.
+
+    Tasks that differ in their vectors only, such as the heads of a layer, are fitted together.
+
+    Args:
+        tasks: What to learn.
+
+    Returns:
+        The log-odds of each task.
+    """
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for place, task in enumerate(tasks):
+        alike.setdefault(_what_is_shared(task), []).append(place)
+    found: dict[int, FoldLogOdds] = {}
+    for places in alike.values():
+        fitted = _fitted_together([tasks[place] for place in places])
+        found |= dict(zip(places, fitted, strict=True))
+    return [found[place] for place in range(len(tasks))]
+
+
+def _what_is_shared(task: Task) -> tuple[object, ...]:
+    arrays = (task.label, task.weight, task.fold, task.rows.unit)
+    critics = tuple(critic.name for critic in task.critics)
+    return task.z.shape, critics, task.seed, *(array.tobytes() for array in arrays)
+
+
+def _fitted_together(tasks: Sequence[Task]) -> list[FoldLogOdds]:
+    """The log-odds of tasks that differ in their vectors only.
+
+    The network is expensive and cannot add to a bound near ln 2, so it is fitted last, and only
+    where no other critic is close to that.
+    """
+    found: list[list[FoldLogOdds]] = [[] for _ in tasks]
+    critics = tasks[0].critics
+    for critic in critics:
+        if not critic.averaged:
+            for own, one in zip(found, _of_critic(tasks, critic), strict=True):
+                own.append(one)
+    open_tasks = [
+        place
+        for place, task in enumerate(tasks)
+        if not any(one.saturates(task) for one in found[place])
+    ]
+    for critic in critics:
+        if critic.averaged and open_tasks:
+            fitted = _of_critic([tasks[place] for place in open_tasks], critic)
+            for place, one in zip(open_tasks, fitted, strict=True):
+                found[place].append(one)
+    return [
+        FoldLogOdds(
+            np.concatenate([one.outer for one in own], axis=1),
+            np.concatenate([one.inner for one in own], axis=2),
+            tuple(name for one in own for name in one.names),
+        )
+        for own in found
+    ]
+
+
+def _of_critic(tasks: Sequence[Task], critic: Critic) -> list[FoldLogOdds]:
+    """The log-odds of one critic for each task."""
+    fold, folds = tasks[0].fold, range(tasks[0].n_folds)
+    pairs = list(combinations(folds, 2))
+    trains = [(fold != i) & (fold != j) for i, j in pairs]
+    if not critic.averaged:
+        trains += [fold != k for k in folds]
+    rows = replace(tasks[0].rows, z=np.stack([task.z for task in tasks]))
+    found = []
+    for fitted in critic.fit(rows, np.stack(trains)):
+        outer = np.empty(fitted.shape[1:])
+        inner = np.full((len(folds), *fitted.shape[1:]), np.nan)
+        for predicted, (i, j) in zip(fitted, pairs, strict=False):
+            for own, other in ((i, j), (j, i)):
+                inner[other][fold == own] = predicted[fold == own]
+        for k in folds:
+            without = (
+                [n for n, pair in enumerate(pairs) if k in pair]
+                if critic.averaged
+                else [len(pairs) + k]
+            )
+            outer[fold == k] = fitted[without][:, fold == k].mean(0)
+        found.append(FoldLogOdds(outer, inner, (critic.name,) * critic.variants))
+    return found

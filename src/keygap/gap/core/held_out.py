@@ -18,7 +18,7 @@ from keygap.errors import UserError, unknown
 from keygap.gap.core.calibration import Calibration, bound_terms
 from keygap.gap.core.critic import Critic
 from keygap.gap.core.critics import CRITICS
-from keygap.gap.core.cross_validation import FoldLogOdds, Task
+from keygap.gap.core.cross_validation import FoldLogOdds, Task, fold_log_odds
 from keygap.gap.core.inputs import CheckedSides
 from keygap.gap.core.prequential import prequential_p
 from keygap.gap.core.resampling import central_band, multiplicities
@@ -94,10 +94,36 @@ def held_out(
         Logits of every pooled vector, and the p-value.
     """
     task = Task.of(sides, z, critics, rng, seed)
-    log_odds = FoldLogOdds.fit(task)
-    names = log_odds.names
-    logits = np.empty(len(z))
-    by_critic = {name: np.empty(len(z)) for name in dict.fromkeys(names)}
+    return held_out_together([task], n_permutations, [rng])[0]
+
+
+def held_out_together(
+    tasks: Sequence[Task], n_permutations: int, rngs: Sequence[np.random.Generator]
+) -> list[HeldOut]:
+    """``held_out`` of several tasks, such as the heads of a layer, which share their fits.
+
+    Args:
+        tasks: What the critics learn.
+        n_permutations: Number of label swaps of the test.
+        rngs: Source of randomness of the label swaps of each task.
+
+    Returns:
+        The logits and the p-value of each task.
+    """
+    fitted = fold_log_odds(tasks)
+    return [
+        _judged(task, log_odds, n_permutations, rng)
+        for task, log_odds, rng in zip(tasks, fitted, rngs, strict=True)
+    ]
+
+
+def _judged(
+    task: Task, log_odds: FoldLogOdds, n_permutations: int, rng: np.random.Generator
+) -> HeldOut:
+    """Choose and calibrate on the training folds of each fold."""
+    names, n = log_odds.names, len(task.z)
+    logits = np.empty(n)
+    by_critic = {name: np.empty(n) for name in dict.fromkeys(names)}
     wins: Counter[str] = Counter()
     for k in range(task.n_folds):
         test = task.fold == k
@@ -133,11 +159,46 @@ def balanced_mean(
     Returns:
         The mean, and the low and high end of its interval.
     """
+    return mean_with_interval(values, sides, drawn_samples(sides, n_bootstraps, rng), level)
+
+
+Draws = tuple[Float[np.ndarray, "B s"], Float[np.ndarray, "B t"]]
+
+
+def drawn_samples(sides: CheckedSides, n_bootstraps: int, rng: np.random.Generator) -> Draws:
+    """How often each sample of each side is drawn in each bootstrap; paired ones together.
+
+    Args:
+        sides: Both sides; only their numbers of samples matter.
+        n_bootstraps: Number of bootstraps.
+        rng: Source of randomness.
+
+    Returns:
+        The counts of x and of y.
+    """
+    draws_x = multiplicities(sides.n_samples_x, n_bootstraps, rng)
+    if sides.paired:
+        return draws_x, draws_x
+    return draws_x, multiplicities(sides.n_samples_y, n_bootstraps, rng)
+
+
+def mean_with_interval(
+    values: Float[np.ndarray, " n+m"], sides: CheckedSides, draws: Draws, level: float
+) -> tuple[float, tuple[float, float]]:
+    """``balanced_mean`` with bootstraps that were drawn before.
+
+    Args:
+        values: One value for each pooled vector.
+        sides: Both sides.
+        draws: Of ``drawn_samples``.
+        level: Share of intervals that hold the truth.
+
+    Returns:
+        The mean, and the low and high end of its interval.
+    """
     n = len(sides.x)
     of_x, of_y = sides.by_sample(values[:n], values[n:])
-    draws_x = multiplicities(len(of_x), n_bootstraps, rng)
-    draws_y = draws_x if sides.paired else multiplicities(len(of_y), n_bootstraps, rng)
-    means = 0.5 * (draws_x @ of_x) / len(of_x) + 0.5 * (draws_y @ of_y) / len(of_y)
+    means = 0.5 * (draws[0] @ of_x) / len(of_x) + 0.5 * (draws[1] @ of_y) / len(of_y)
     return float(0.5 * of_x.mean() + 0.5 * of_y.mean()), central_band(means, level)
 
 

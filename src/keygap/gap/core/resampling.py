@@ -4,7 +4,7 @@ Vectors of one sample are not independent, so a resample keeps or drops whole sa
 then a vector over samples (signs, labels or multiplicities), the statistic of it is a quadratic
 form in a small matrix over samples, and a thousand resamples are one matrix product.
 
-``PairSums`` holds those matrices. The unbiased estimator leaves out pairs of one sample: a vector
+``PairSums`` holds that matrix. The unbiased estimator leaves out pairs of one sample: a vector
 paired with another of its own sample, or in a bootstrap with a copy of its own sample, would bias a
 squared distance upward. The biased estimator, the V-statistic, keeps them.
 """
@@ -21,7 +21,7 @@ from scipy import stats
 from keygap.gap.core.inputs import CheckedSides
 from keygap.gap.core.swaps import dealt, random_signs
 
-_CHUNK = 2**22  # signs or labels held at a time: 34 MB
+_CHUNK = 2**20  # signs or labels held at a time: 8 MB
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,17 @@ class PairSums:
     """Squared distance of two sides, as sums over pairs of samples.
 
     Attributes:
-        within_x: Mean kernel between every two samples of x; unbiased: its diagonal is zero.
-        within_y: The same for y.
-        cross: Mean kernel between samples of x and of y; for paired sides and unbiased its diagonal
-            is zero.
+        matrix: Paired sides: <D_s, D_t>, with D_s the difference of the two mean embeddings of
+            sample s. Unpaired: mean kernel between every two samples, those of x first. The
+            diagonal is zero if it is unbiased.
+        n_x: Number of samples of x.
         paired: Whether sample s is the same on both sides.
         biased: Whether pairs of one sample are kept, which makes it the V-statistic: the squared
             distance of the two means of the samples' mean embeddings.
     """
 
-    within_x: Float[np.ndarray, "s s"]
-    within_y: Float[np.ndarray, "t t"]
-    cross: Float[np.ndarray, "s t"]
+    matrix: Float[np.ndarray, "units units"]
+    n_x: int
     paired: bool
     biased: bool = False
 
@@ -48,7 +47,7 @@ class PairSums:
     def from_cells(
         cls, means: Float[np.ndarray, "cells cells"], sides: CheckedSides, *, biased: bool = False
     ) -> PairSums:
-        """Split the matrix over (side, sample) cells into its parts.
+        """Sums of the matrix over (side, sample) cells.
 
         Args:
             means: Mean kernel between every two cells, samples of x first.
@@ -59,33 +58,61 @@ class PairSums:
             The sums, without pairs of one sample unless they are kept.
         """
         s = sides.n_samples_x
-        within_x, within_y = means[:s, :s].copy(), means[s:, s:].copy()
-        cross = means[:s, s:].copy()
+        if sides.paired:
+            cross = means[:s, s:]
+            matrix = means[:s, :s] + means[s:, s:] - cross - cross.T
+        else:
+            matrix = means.copy()
         if not biased:
-            np.fill_diagonal(within_x, 0.0)
-            np.fill_diagonal(within_y, 0.0)
-            if sides.paired:
-                np.fill_diagonal(cross, 0.0)
-        return cls(within_x, within_y, cross, sides.paired, biased)
+            np.fill_diagonal(matrix, 0.0)
+        return cls(matrix, s, sides.paired, biased)
+
+    @classmethod
+    def of_means(
+        cls, means_x: Float[np.ndarray, "s d"], means_y: Float[np.ndarray, "t d"], paired: bool
+    ) -> PairSums:
+        """Unbiased sums of the linear kernel, whose mean embeddings are the means of the samples.
+
+        Args:
+            means_x: Mean vector of each sample of x.
+            means_y: Mean vector of each sample of y.
+            paired: Whether sample s is the same on both sides.
+
+        Returns:
+            The sums.
+        """
+        if paired:
+            matrix = (means_x - means_y) @ (means_x - means_y).T
+        else:
+            both = np.concatenate([means_x, means_y])
+            both -= both.mean(0)  # leaves the distance as it is and keeps the products small
+            matrix = both @ both.T
+        np.fill_diagonal(matrix, 0.0)
+        return cls(matrix, len(means_x), paired)
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Numbers of samples of x and y."""
+        return self.n_x, self.n_x if self.paired else len(self.matrix) - self.n_x
+
+    @property
+    def _parts(self) -> tuple[Float[np.ndarray, "s s"], ...]:
+        """Sums within x, within y and across, of unpaired sides."""
+        s = self.n_x
+        return self.matrix[:s, :s], self.matrix[s:, s:], self.matrix[:s, s:]
 
     def _pairs(self, n: int) -> int:
         """Number of ordered pairs of n samples, with or without those of a sample with itself."""
         return n * n if self.biased else n * (n - 1)
 
-    @property
-    def difference(self) -> Float[np.ndarray, "s s"]:
-        """<D_s, D_t> of paired sides, with D_s the difference of the two means of sample s."""
-        return self.within_x + self.within_y - self.cross - self.cross.T
-
     def statistic(self) -> float:
         """The squared distance."""
-        s, t = len(self.within_x), len(self.within_y)
+        s, t = self._sizes
         if self.paired:
-            return float(self.difference.sum() / self._pairs(s))
+            return float(self.matrix.sum() / self._pairs(s))
+        within_x, within_y, cross = self._parts
         return float(
-            self.within_x.sum() / self._pairs(s)
-            + self.within_y.sum() / self._pairs(t)
-            - 2.0 * self.cross.mean()
+            within_x.sum() / self._pairs(s) + within_y.sum() / self._pairs(t) - 2.0 * cross.mean()
         )
 
     def swapped(self, n_permutations: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
@@ -98,23 +125,22 @@ class PairSums:
         Returns:
             One value per swap.
         """
-        chunk = max(1, _CHUNK // (len(self.within_x) + len(self.within_y)))
+        chunk = max(1, _CHUNK // len(self.matrix))
         counts = [
             min(chunk, n_permutations - done) for done in range(0, max(n_permutations, 1), chunk)
         ]
         return np.concatenate([self._swapped(count, rng) for count in counts])
 
     def _swapped(self, n_permutations: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
-        s, t = len(self.within_x), len(self.within_y)
+        s, t = self._sizes
         if self.paired:
             signs = random_signs(n_permutations, s, rng)
-            return _quadratic(signs, self.difference) / self._pairs(s)
-        pooled = np.block([[self.within_x, self.cross], [self.cross.T, self.within_y]])
+            return _quadratic(signs, self.matrix) / self._pairs(s)
         on_x = dealt(np.repeat([1.0, 0.0], [s, t]), n_permutations, rng)
-        xx = _quadratic(on_x, pooled)
-        to_all = on_x @ pooled.sum(1)
+        xx = _quadratic(on_x, self.matrix)
+        to_all = on_x @ self.matrix.sum(1)
         xy = to_all - xx
-        yy = pooled.sum() - to_all - xy
+        yy = self.matrix.sum() - to_all - xy
         return xx / self._pairs(s) + yy / self._pairs(t) - 2.0 * xy / (s * t)
 
     def bootstraps(self, n_bootstraps: int, rng: np.random.Generator) -> Float[np.ndarray, " B"]:
@@ -132,17 +158,18 @@ class PairSums:
         Returns:
             One value per bootstrap.
         """
-        s, t = len(self.within_x), len(self.within_y)
+        s, t = self._sizes
         draws_x = multiplicities(s, n_bootstraps, rng)
         pairs_x = self._drawn_pairs(draws_x)
         if self.paired:
-            return _quadratic(draws_x, self.difference) / pairs_x
+            return _quadratic(draws_x, self.matrix) / pairs_x
+        within_x, within_y, cross = self._parts
         draws_y = multiplicities(t, n_bootstraps, rng)
         pairs_y = self._drawn_pairs(draws_y)
         return (
-            _quadratic(draws_x, self.within_x) / pairs_x
-            + _quadratic(draws_y, self.within_y) / pairs_y
-            - 2.0 * ((draws_x @ self.cross) * draws_y).sum(1) / (s * t)
+            _quadratic(draws_x, within_x) / pairs_x
+            + _quadratic(draws_y, within_y) / pairs_y
+            - 2.0 * ((draws_x @ cross) * draws_y).sum(1) / (s * t)
         )
 
     def _drawn_pairs(self, draws: Float[np.ndarray, "B n"]) -> Float[np.ndarray, " B"]:
@@ -156,13 +183,14 @@ class PairSums:
             For paired sides one array. For unpaired sides one array per side, less the terms that
             are the same in all its values.
         """
-        s, t = len(self.within_x), len(self.within_y)
+        s, t = self._sizes
         if self.paired:
-            return (_sums_without(self.difference) / self._pairs(s - 1),)
-        without_x = _sums_without(self.within_x) / self._pairs(s - 1)
-        without_y = _sums_without(self.within_y) / self._pairs(t - 1)
-        cross_x = (self.cross.sum() - self.cross.sum(1)) / ((s - 1) * t)
-        cross_y = (self.cross.sum() - self.cross.sum(0)) / (s * (t - 1))
+            return (_sums_without(self.matrix) / self._pairs(s - 1),)
+        within_x, within_y, cross = self._parts
+        without_x = _sums_without(within_x) / self._pairs(s - 1)
+        without_y = _sums_without(within_y) / self._pairs(t - 1)
+        cross_x = (cross.sum() - cross.sum(1)) / ((s - 1) * t)
+        cross_y = (cross.sum() - cross.sum(0)) / (s * (t - 1))
         return without_x - 2 * cross_x, without_y - 2 * cross_y
 
     def interval(self, level: float) -> tuple[float, float]:
@@ -275,7 +303,7 @@ def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Float
 def _quadratic(
     vectors: Float[np.ndarray, "B s"], matrix: Float[np.ndarray, "s s"]
 ) -> Float[np.ndarray, " B"]:
-    return ((vectors @ matrix) * vectors).sum(1)
+    return np.einsum("bs,bs->b", vectors @ matrix, vectors)
 
 
 def _sums_without(matrix: Float[np.ndarray, "s s"]) -> Float[np.ndarray, " s"]:

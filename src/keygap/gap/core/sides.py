@@ -8,8 +8,9 @@ come from is not known here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -50,6 +51,21 @@ class Sides:
     n_permutations: int = 1000
     n_bootstraps: int = 1000
     seed: int = 0
+
+    def head(self, index: int, **options: Any) -> Sides:
+        """The two sides of one head.
+
+        Args:
+            index: Number of the head.
+            options: Fields that differ, such as ``dims``.
+        """
+        width = self.x.shape[1] // self.heads
+        columns = slice(index * width, (index + 1) * width)
+        x, y = self.x[:, columns], self.y[:, columns]
+        found = replace(self, x=x, y=y, heads=1, **options)
+        # Columns are scaled one by one, so those of a head need not be scaled again.
+        found.__dict__["standardised"] = tuple(side[:, columns] for side in self.standardised)
+        return found
 
     @property
     def groups(self) -> tuple[Groups, Groups]:
