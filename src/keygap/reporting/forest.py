@@ -58,7 +58,7 @@ def forest(runs: Sequence[Run], site: str) -> Figure | None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.tick_params(axis="x", which="minor", labelsize=8)
     labels = [
         f"{fitted(str(row['name']), 2.4)}, layer {row['layer']}" for row in table.to_dict("records")
     ]
