@@ -10,7 +10,7 @@ import pytest
 import keygap as kg
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.own import OwnContrast, Selection
-from keygap.reporting import page
+from keygap.reporting import drawing
 from made import as_of_keygap_0_1
 
 from .explored import BROWSER, looked_at
@@ -62,9 +62,7 @@ def run_folder(two_sites: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def not_drawn(monkeypatch):
     """Make figures without drawing them, which takes most of the time of a report."""
-    monkeypatch.setattr(
-        page, "saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
-    )
+    monkeypatch.setattr(drawing, "saved", lambda figure, root, name: "")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from keygap.reporting.bias_findings import (
     conditions_in_words,
 )
 from keygap.reporting.drawing import Drawn
-from keygap.reporting.figures import ACROSS, canvas, fitted
+from keygap.reporting.figures import canvas, fitted
 from keygap.reporting.run import Run
 from keygap.store.results import is_recorded
 from keygap.store.run import ATTENTION, BIAS, LINK
@@ -156,7 +156,7 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
     """
     whole = frame[(frame["head"] == "all") & frame["measure"].isin(["spearman", "indirect"])]
     links = list(dict.fromkeys(zip(whole["link"], whole["measure"], strict=True)))
-    columns = max(1, min(ACROSS, len(links)))
+    columns = max(1, min(3, len(links)))
     figure, axes = canvas(-(-len(links) // columns) or 1, columns, 2.5, 2.4)
     for empty in axes.flat[len(links) :]:
         empty.set_visible(False)

@@ -25,9 +25,9 @@ PRINT_DPI = 300  # of those parts of a drawing that are pixels
 LEAST_TEXT = 11  # pixels of the smallest text of a drawing in a page
 COMFORTABLE = 4 / 3 * 1.1  # pixels of a point in a page where there is room
 # Without the date and the name of a program in it, equal tables give equal files.
-_FORMATS: dict[str, dict[str, Any]] = {
+_SVG: dict[str, Any] = {"format": "svg", "dpi": PRINT_DPI, "metadata": {"Date": None}}
+_OTHERS: dict[str, dict[str, Any]] = {
     "png": {"dpi": DPI, "metadata": {"Software": None}},
-    "svg": {"dpi": PRINT_DPI, "metadata": {"Date": None}},
     "pdf": {"dpi": PRINT_DPI, "metadata": {"CreationDate": None}},
 }
 _INLINE = (  # what a drawing on its own has and a page does not need
@@ -103,6 +103,9 @@ def shown(drawn: Drawn, root: Path, place: str) -> dict[str, str]:
 def saved(figure: Figure, root: Path, name: str) -> str:
     """Save a figure as PNG, SVG and PDF in the folder ``figures`` of a run or a study.
 
+    The SVG has all that is drawn and the version of matplotlib. Where an equal one is there, so are
+    the other formats of it, which take most of the time: they are drawn only where it differs.
+
     Args:
         figure: the figure.
         root: the run or study folder.
@@ -114,14 +117,22 @@ def saved(figure: Figure, root: Path, name: str) -> str:
     if figure.get_layout_engine() is not None:  # as expensive as a drawing: once for all formats
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-    text = ""
-    for kind, options in _FORMATS.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, **options)
-        write_bytes(root / FIGURES / f"{name}.{kind}", buffer.getvalue())
-        if kind == "svg":
-            text = buffer.getvalue().decode()
-    return text
+    folder = root / FIGURES
+    svg = _drawn(figure, **_SVG)
+    path = folder / f"{name}.svg"
+    others = {kind: folder / f"{name}.{kind}" for kind in _OTHERS}
+    known = all(other.is_file() for other in (path, *others.values())) and path.read_bytes() == svg
+    if not known:
+        for kind, other in others.items():
+            write_bytes(other, _drawn(figure, format=kind, **_OTHERS[kind]))
+        write_bytes(path, svg)  # last: it vouches for the others
+    return svg.decode()
+
+
+def _drawn(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, **options)
+    return buffer.getvalue()
 
 
 def inline(drawing: str, alt: str, prefix: str, titles: Mapping[str, str] | None = None) -> str:

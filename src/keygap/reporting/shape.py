@@ -89,12 +89,12 @@ def caption(run: Run, site: str, contrast: str) -> str:
     return (
         f"What kind of difference {contrast} is, in standardised vectors of all heads; n = "
         f"{counted(int(n), 'sample')}. First row, by layer: shares of MMD² that the means, the "
-        "covariances and what is left explain; spread (root mean squared distance of a vector to the "
-        "centre of its side) and effective dimension (1 for a line, the number of dimensions for a "
-        "round ball) of each side. Second row: each "
-        "head's share of the difference of means; how many dimensions carry that difference (a "
-        "curve that rises at once: few); JSD in nats by histogram, with its value under swapped "
-        "labels dotted and its maximum ln 2 as a line. Intervals are in the table below."
+        "covariances and what is left explain; spread (root mean squared distance of a vector to "
+        "the centre of its side) and effective dimension (1 for a line, the number of dimensions "
+        "for a round ball) of each side. Second row: each head's share of the difference of means; "
+        "how many dimensions carry that difference (a curve that rises at once: few); JSD in nats "
+        "by histogram, with its value under swapped labels dotted and its maximum ln 2 as a line. "
+        "Intervals are in the table below."
     )
 
 
