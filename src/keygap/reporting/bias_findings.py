@@ -5,14 +5,18 @@ See ``keygap.reporting.findings`` for what these texts are for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from keygap.bias.condition import AS_IS
 from keygap.bias.link_table import ALL, CHAIN, summarise
 from keygap.display import counted
 from keygap.gap.core.resampling import log_jackknife_interval
-from keygap.reporting.numbers import with_interval
+from keygap.reporting.numbers import largest, smallest, with_interval
 from keygap.reporting.run import Run
 
 LEVEL = 0.95
@@ -35,10 +39,10 @@ def conditions_in_words(run: Run, frame: pd.DataFrame) -> str:
     if len(as_is):
         parts.append(f"accuracy is {_share(as_is.iloc[0], 'accuracy')} as it is")
     if len(others):
-        worst = others.loc[others["accuracy"].idxmin()]
+        worst = smallest(others, "accuracy")
         parts.append(f"lowest with {_share(worst, 'accuracy')} under {_condition(worst)}")
     if len(followed):
-        most = followed.loc[followed["followed"].idxmax()]
+        most = largest(followed, "followed")
         parts.append(f"the text is followed most under {_condition(most)}: {_share(most)}")
     found = "; ".join(parts) or "nothing could be scored"
     return f"Answers of {run.model} under {counted(len(rows), 'condition')}: {found}"
@@ -109,12 +113,22 @@ def ratio_interval(frame: pd.DataFrame) -> tuple[float, float, float]:
     if not {True, False} <= set(sums.columns.get_level_values("visual")):
         return np.nan, np.nan, np.nan
 
-    def ratio(total: pd.DataFrame | pd.Series) -> pd.Series:
-        image, text = (total["relative"][kind] / total["n_keys"][kind] for kind in (True, False))
+    of = {
+        (name, kind): sums[name, kind].to_numpy(float)
+        for name in ("relative", "n_keys")
+        for kind in (True, False)
+    }
+
+    def ratio(without: Float[np.ndarray, " n"] | float) -> Any:
+        """The ratio of all samples, each without the part that is given as 1."""
+        image, text = (
+            (of["relative", kind].sum() - without * of["relative", kind])
+            / (of["n_keys", kind].sum() - without * of["n_keys", kind])
+            for kind in (True, False)
+        )
         return image / text
 
-    value = float(ratio(sums.sum()))
-    left_out = np.asarray(ratio(sums.sum() - sums), float)
+    value, left_out = float(ratio(0.0)[0]), ratio(1.0)
     if len(left_out) < 2 or not np.isfinite(left_out).all() or left_out.min() <= 0:
         return value, np.nan, np.nan
     low, high = log_jackknife_interval(value, left_out, LEVEL)
@@ -130,15 +144,15 @@ def attention_in_words(run: Run, frame: pd.DataFrame) -> str:
     """
     queries = asking(frame)
     own = frame[frame["queries"] == queries]
-    ratios = attention_ratio(own).stack().dropna()
+    ratios = attention_ratio(own).stack().dropna().rename("ratio").reset_index()
     if ratios.empty:
         return f"Attention of {run.model}: no head sees both image and text"
     most, least = (
-        f"{with_interval(*ratio_interval(_of_head(own, place)), 2)} at layer {place[0]}, head "
-        f"{place[1]}"
-        for place in (ratios.idxmax(), ratios.idxmin())
+        f"{with_interval(*ratio_interval(_of_head(own, row)), 2)} at layer {row['layer']:g}, head "
+        f"{row['head']:g}"
+        for row in (largest(ratios, "ratio"), smallest(ratios, "ratio"))
     )
-    above = int((ratios > 1).sum())
+    above = int((ratios["ratio"].to_numpy(float) > 1).sum())
     return (
         f"Attention of {WHO[queries]} of {run.model}, without sinks: an image token gets "
         f"{with_interval(*ratio_interval(own), 2)} times what a text token gets over all heads "
@@ -147,8 +161,8 @@ def attention_in_words(run: Run, frame: pd.DataFrame) -> str:
     )
 
 
-def _of_head(frame: pd.DataFrame, place: tuple[int, int]) -> pd.DataFrame:
-    return frame[(frame["layer"] == place[0]) & (frame["head"] == place[1])]
+def _of_head(frame: pd.DataFrame, place: Mapping[str, Any]) -> pd.DataFrame:
+    return frame[(frame["layer"] == place["layer"]) & (frame["head"] == place["head"])]
 
 
 def attention_caption(frame: pd.DataFrame) -> str:

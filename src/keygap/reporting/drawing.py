@@ -114,8 +114,8 @@ def saved(figure: Figure, root: Path, name: str) -> str:
     Returns:
         The text of the SVG.
     """
-    if figure.get_layout_engine() is not None:  # as expensive as a drawing: once for all formats
-        figure.draw_without_rendering()
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)  # as expensive as a drawing: once for all formats
         figure.set_layout_engine("none")
     folder = root / FIGURES
     svg = _drawn(figure, **_SVG)

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 
 from keygap.display import counted
 from keygap.reporting.figures import all_heads, without_single
-from keygap.reporting.numbers import fixed, from_to, with_interval
+from keygap.reporting.numbers import fixed, from_to, largest, smallest, with_interval
 from keygap.reporting.run import Run, contrasts_of
 
 LADDER_RUNGS = {
@@ -60,7 +60,7 @@ def ladder_in_words(runs: Sequence[Run], site: str, single: bool = False) -> str
         own = rows[rows["rung"] == rung]
         if own.empty or (rung == "single") != single:
             continue
-        top = own.loc[own["mmd2"].idxmax()]
+        top = largest(own, "mmd2")
         parts.append(
             f"{what} at most {_mmd2(top)} ({top['contrast']} of {top['run']} at layer "
             f"{top['layer']})"
@@ -94,7 +94,7 @@ def gap_by_layer_in_words(run: Run, site: str) -> str:
         own = rows[rows["contrast"] == contrast]
         if own.empty:
             continue
-        top, least = own.loc[own["mmd2"].idxmax()], own.loc[own["mmd2"].idxmin()]
+        top, least = largest(own, "mmd2"), smallest(own, "mmd2")
         text = f"{contrast} is {_mmd2(top)} at layer {top['layer']}"
         if len(own) > 1:
             text = (
@@ -132,7 +132,7 @@ def jsd_in_words(run: Run, site: str) -> str:
             continue
         few, many = (own[own["jsd_dim"] == own["jsd_dim"].agg(end)] for end in ("min", "max"))
         full = int(few["jsd_saturates_at"].notna().sum())
-        top = few.loc[few["jsd_nats"].idxmax()]
+        top = largest(few, "jsd_nats")
         parts.append(
             f"{contrast} is {from_to(few['jsd_nats'], 2)} nats in {few['jsd_dim'].iloc[0]} "
             f"components (largest: "
@@ -165,7 +165,7 @@ def neighbours_of_own_modality(frame: pd.DataFrame) -> float:
     points = frame[["x", "y"]].to_numpy(float)
     if len(points) < 2:
         return np.nan
-    _, nearest = KDTree(points).query(points, k=2)
+    nearest = np.asarray(KDTree(points).query(points, k=2)[1])
     own = np.arange(len(points))
     # Of points at one place the first found may be the other one.
     other = np.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 
@@ -83,3 +85,13 @@ def with_interval(value: float, low: float, high: float, digits: int) -> str:
     if math.isnan(value):
         return ""
     return f"{fixed(value, digits)} ({fixed(low, digits)} to {fixed(high, digits)})"
+
+
+def largest(rows: pd.DataFrame, column: str) -> Any:
+    """The row with the largest number in a column; numbers that are not known do not count."""
+    return rows.iloc[int(np.nanargmax(rows[column].to_numpy(float)))]
+
+
+def smallest(rows: pd.DataFrame, column: str) -> Any:
+    """The row with the smallest number in a column, as ``largest``."""
+    return rows.iloc[int(np.nanargmin(rows[column].to_numpy(float)))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from keygap.choices.tables import ChoicesTable
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
+from keygap.progress import step, track
 from keygap.reporting import (
     bias,
     causes,
@@ -35,7 +36,7 @@ from keygap.reporting import (
 from keygap.reporting.comparison import comparison
 from keygap.reporting.drawing import Drawn
 from keygap.reporting.explorer import explorer
-from keygap.reporting.forest import FOREST_CAPTION, forest, forest_in_words
+from keygap.reporting.forest import forest, forest_caption, forest_in_words
 from keygap.reporting.headline import headline, verdicts
 from keygap.reporting.notes import notes_of
 from keygap.reporting.numbers import at_least, fixed, least_p, near_zero, p_value
@@ -66,6 +67,14 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
+    with step("report") as say:
+        return _report(folders, out, say)
+
+
+def _report(
+    folders: Sequence[str | Path], out: str | Path | None, say: Callable[[object], None]
+) -> Path:
+    say("reading the runs")
     runs = [read_run(folder, verify=True) for folder in folders]
     of_bias = [bias.read(run.root) for run in runs]
     of_causes = [causes.read(run.root) for run in runs]
@@ -81,6 +90,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     )
     # A report of one run lies in its folder, which is then no study of its own.
     of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
+    say("figures and page")
     anchors: set[str] = set()
     top = heads.largest(runs)
     first_table = headline(runs)
@@ -167,7 +177,12 @@ def _overview(
     for site, measured in _by_site(runs):
         if (plot := forest(measured, site)) is not None:
             drawn.append(
-                Drawn(f"ratio-{site}", plot, forest_in_words(measured, site), FOREST_CAPTION)
+                Drawn(
+                    f"ratio-{site}",
+                    plot,
+                    forest_in_words(measured, site),
+                    forest_caption(measured, site),
+                )
             )
         if (plot := figures.ladder(measured, site)) is not None:
             words = (
@@ -215,7 +230,7 @@ def _by_site(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return [(site, [run for run in runs if site in set(run.table.frame["site"])]) for site in sites]
 
 
-def _shown(drawn: Iterable[Drawn], root: Path, place: str) -> list[dict[str, str]]:
+def _shown(drawn: Sequence[Drawn], root: Path, place: str) -> list[dict[str, str]]:
     """Figures as parts of the page.
 
     Args:
@@ -223,7 +238,8 @@ def _shown(drawn: Iterable[Drawn], root: Path, place: str) -> list[dict[str, str
         root: the folder of their files.
         place: another for every call, for the names of what is drawn.
     """
-    return [drawing.shown(one, root, f"{place}-{number}") for number, one in enumerate(drawn)]
+    work = track(drawn, len(drawn), f"figures of {root.name or root.resolve().name}")
+    return [drawing.shown(one, root, f"{place}-{number}") for number, one in enumerate(work)]
 
 
 def _section(
@@ -261,9 +277,9 @@ def _figures(run: Run, site: str, top: float) -> list[Drawn]:
     """The figures of one run and site."""
     drawn = []
     if not heads.by_head(run, site).empty:
-        plot, words = heads.heads(run, site, top), heads.in_words(run, site)
-        titles = heads.titles(run, site)
-        drawn.append(Drawn(f"heads-{site}", plot, words, heads.CAPTION, titles))
+        plot, titles = heads.heads(run, site, top), heads.titles(run, site)
+        words = heads.in_words(run, site), heads.caption(run, site)
+        drawn.append(Drawn(f"heads-{site}", plot, *words, titles))
     words = findings.gap_by_layer_in_words(run, site), findings.gap_by_layer_caption(run, site)
     drawn.append(Drawn(f"gap-by-layer-{site}", figures.gap_by_layer(run, site), *words))
     words = findings.jsd_in_words(run, site), findings.jsd_caption(run, site)

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from keygap.display import counted
 from keygap.reporting.figures import COLOURS, OTHER_COLOURS, canvas, named
-from keygap.reporting.numbers import from_to, with_interval
+from keygap.reporting.numbers import from_to, largest, with_interval
 from keygap.reporting.run import Run
 
 VISIBLE = (0.3, 0.78)  # part of the colour map that is seen on white and on black
@@ -113,10 +113,10 @@ def in_words(run: Run, site: str, contrast: str) -> str:
     for name in ("spread_ratio", "effective_dimension_ratio"):
         rows = frame[(frame["statistic"] == name) & frame["value"].notna()]
         if len(rows):
-            far = rows.loc[np.log(rows["value"]).abs().idxmax()]
-            values = with_interval(far["value"], far["ci_low"], far["ci_high"], 2)
+            far = largest(rows.assign(far=np.log(rows["value"]).abs()), "far")
+            ratio = with_interval(far["value"], far["ci_low"], far["ci_high"], 2)
             what = name.replace("_", " ")
-            found.append(f"{what} farthest from 1 at layer {far['layer']} with {values}")
+            found.append(f"{what} farthest from 1 at layer {far['layer']} with {ratio}")
     rows = frame[frame["statistic"] == "jsd_histogram"].dropna(subset="value")
     if len(rows):
         few = rows[rows["dims"] == rows["dims"].min()]
