@@ -22,6 +22,8 @@ from keygap.reporting import page as report
 from keygap.reporting.choices_curve import curve_of
 from made import as_of_keygap_0_1
 
+from .conftest import BENCHMARK, MODEL
+
 HEADING = "What was a choice?"
 HOSTILE = "org/<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
@@ -119,7 +121,7 @@ def test_the_study_has_sentences_curves_tables_and_files(page, table):
         == 1
     )
     assert moved_most(table.variance) in plain
-    assert text.index(HEADING) < text.index("micro:linear on easy-vqa</h2>")
+    assert text.index(HEADING) < text.index(f"{MODEL} on {BENCHMARK}</h2>")
     for measure in ("mmd", "jsd"):
         for kind in ("png", "svg", "pdf"):
             assert (study / "figures" / f"choices-{measure}.{kind}").stat().st_size > 20_000

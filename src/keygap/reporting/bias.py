@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keygap.bias.attention_table import AttentionTable
-from keygap.bias.link_table import read_link
+from keygap.bias.link_table import read_link, summarise
 from keygap.bias.table import BiasTable, read_bias
 from keygap.reporting.bias_findings import (
     WHO,
@@ -28,6 +28,7 @@ from keygap.reporting.bias_findings import (
     chain_in_words,
     conditions_caption,
     conditions_in_words,
+    drawn_links,
 )
 from keygap.reporting.drawing import Drawn
 from keygap.reporting.figures import canvas, fitted
@@ -65,6 +66,18 @@ def read(root: Path) -> BiasFiles:
         AttentionTable.read(root).frame if is_recorded(root, ATTENTION) else None,
         read_link(root).frame if is_recorded(root, LINK) else None,
     )
+
+
+def findings(run: Run, files: BiasFiles) -> list[str]:
+    """What was found, in sentences: of the answers, the attention, and each link over heads."""
+    found = []
+    if files.answers is not None:
+        found.append(conditions_in_words(run, files.answers.frame))
+    if files.attention is not None:
+        found.append(attention_in_words(run, files.attention))
+    if files.link is not None:
+        found += summarise(files.link)
+    return found
 
 
 def drawn(run: Run, files: BiasFiles) -> list[Drawn]:
@@ -154,7 +167,7 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
 
     Filled markers are links that were found (p after Holm at most 0.05).
     """
-    whole = frame[(frame["head"] == "all") & frame["measure"].isin(["spearman", "indirect"])]
+    whole = drawn_links(frame)
     links = list(dict.fromkeys(zip(whole["link"], whole["measure"], strict=True)))
     columns = max(1, min(3, len(links)))
     figure, axes = canvas(-(-len(links) // columns) or 1, columns, 2.5, 2.4)

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from keygap.bias.condition import AS_IS
-from keygap.bias.link_table import ALL, CHAIN, summarise
+from keygap.bias.link_table import ALL, CHAIN
 from keygap.display import counted
 from keygap.gap.core.resampling import log_jackknife_interval
 from keygap.reporting.numbers import largest, smallest, with_interval
@@ -128,8 +128,11 @@ def ratio_interval(frame: pd.DataFrame) -> tuple[float, float, float]:
         )
         return image / text
 
-    value, left_out = float(ratio(0.0)[0]), ratio(1.0)
-    if len(left_out) < 2 or not np.isfinite(left_out).all() or left_out.min() <= 0:
+    value = float(ratio(0.0)[0])
+    if len(sums) < 2:
+        return value, np.nan, np.nan
+    left_out = ratio(1.0)
+    if not np.isfinite(left_out).all() or left_out.min() <= 0:
         return value, np.nan, np.nan
     low, high = log_jackknife_interval(value, left_out, LEVEL)
     return value, float(low), float(high)
@@ -144,7 +147,7 @@ def attention_in_words(run: Run, frame: pd.DataFrame) -> str:
     """
     queries = asking(frame)
     own = frame[frame["queries"] == queries]
-    ratios = attention_ratio(own).stack().dropna().rename("ratio").reset_index()
+    ratios = attention_ratio(own).reset_index().melt("layer", value_name="ratio").dropna()
     if ratios.empty:
         return f"Attention of {run.model}: no head sees both image and text"
     most, least = (
@@ -177,16 +180,32 @@ def attention_caption(frame: pd.DataFrame) -> str:
     )
 
 
+def drawn_links(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the figure of links draws: means over heads, each link and the whole chain."""
+    return frame[(frame["head"] == ALL) & frame["measure"].isin(["spearman", "indirect"])]
+
+
 def chain_in_words(run: Run, frame: pd.DataFrame) -> str:
-    """Whether each link of the chain was found, and how strong it is at its strongest.
+    """The strongest value of each link and of the chain, and at how many layers it was found.
 
     Args:
         run: the run.
         frame: of a ``LinkTable``.
     """
-    lines = summarise(frame)
-    found = "; ".join(lines) or "no link was tested"
-    return f"Links from separation of keys to answers in {run.model}: {found}"
+    parts = []
+    for (link, measure), rows in drawn_links(frame).groupby(["link", "measure"], sort=False):
+        known = rows[rows["value"].notna()]
+        if known.empty:
+            continue
+        top = largest(known.assign(size=known["value"].abs()), "size")
+        what = link if measure == "spearman" else "the whole chain"
+        parts.append(
+            f"{what}: strongest {with_interval(top['value'], top['ci_low'], top['ci_high'], 2)} at "
+            f"layer {top['layer']}, found at {int(known['found'].astype(bool).sum())} of "
+            f"{counted(len(known), 'layer')}"
+        )
+    found = "; ".join(parts) or "no link was tested"
+    return f"Links from separation of keys to answers in {run.model}, means over heads: {found}"
 
 
 def chain_caption(frame: pd.DataFrame) -> str:

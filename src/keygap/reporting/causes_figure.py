@@ -60,7 +60,7 @@ def alternative_text(tables: Sequence[CausesTable]) -> str:
 
 
 def _moved(table: CausesTable) -> str:
-    """What one model does at the strength at which following differs most from that at 0."""
+    """What one model does at the strength that moves following most, in each mode."""
     place = place_of(table.points)
     if place is None:
         raise ValueError(f"no map in {table!r}")
@@ -73,23 +73,31 @@ def _moved(table: CausesTable) -> str:
     }
     following = measures["wrong hint followed"].set_index("point")["value"]
     (unmoved,) = table.points.loc[table.points["kind"] == "none", "point"].iloc[:1]
+    lines = {mode: _line(table.points, place, mode) for mode in STYLES}
+    moved = {
+        mode: line.loc[line["strength"] != 0].set_index("strength")["point"]
+        for mode, line in lines.items()
+    }
+    shown_modes = [mode for mode, points in moved.items() if len(points)]
+    name, site, layers = place
+    which = f"{printable(table.settings['model'])}, {printable(name)} of {site} at {layers} layers"
+    if not shown_modes:
+        return f"{which}: no strength but 0 was run"
+    first = moved[shown_modes[0]]
+    change = np.abs(following[first].to_numpy(float) - following[unmoved])
+    strength = first.index[int(change.argmax())]
     parts = []
-    for mode, (*_, label) in STYLES.items():
-        line = _line(table.points, place, mode)
-        moved = line.loc[line["strength"] != 0].set_index("point")["strength"]
-        if moved.empty:
+    for mode in shown_modes:
+        if strength not in moved[mode].index:
             continue
-        end = (following[moved.index] - following[unmoved]).abs().idxmax()
+        end = str(moved[mode][strength])
         values = [
             f"{measure} {_at(rows, unmoved)} to {_at(rows, end)}"
             for measure, rows in measures.items()
             if {unmoved, end} <= set(rows["point"])
         ]
-        parts.append(f"{label}, strength {moved[end]:g}: {', '.join(values)}")
-    name, site, layers = place
-    model = printable(table.settings["model"])
-    found = "; ".join(parts) or "no strength but 0 was run"
-    return f"{model}, {printable(name)} of {site} at {layers} layers, from strength 0: {found}"
+        parts.append(f"{STYLES[mode][-1]}: {', '.join(values)}")
+    return f"{which}, from strength 0 to {strength:g}: {'; '.join(parts)}"
 
 
 def _at(rows: pd.DataFrame, point: str) -> str:

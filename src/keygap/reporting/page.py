@@ -296,6 +296,7 @@ def _bias(run: Run, files: bias.BiasFiles, place: str) -> dict[str, Any]:
     """What the template shows about text bias; figures are empty if nothing was asked."""
     answers = files.answers
     return {
+        "findings": bias.findings(run, files),
         "figures": _shown(bias.drawn(run, files), run.root, place),
         "rows": [] if answers is None else answers.frame.to_dict("records"),
         "columns": bias.COLUMNS,
