@@ -251,6 +251,29 @@ def test_every_command_prints_one_json_object(keygap, tmp_path, arguments):
         assert found["layers"] == {"k_proj": [0]}
 
 
+def test_causes_as_json_has_the_mechanism_and_the_numbers_of_alignment_csv(keygap, tmp_path):
+    few = ("--samples", 8, "--fit-samples", 8, "--strengths", "1", "--layers", "all", "--draws", 1)
+    few += ("--sites", "k_proj", "--maps", "mean-shift", "--n-bootstraps", 9)
+    status, said, more = keygap("causes", "tiny", "--out", tmp_path / "run", *few, "--json")
+    assert status == 0, more
+    found = strict(said)
+    assert found["folder"] == str(tmp_path / "run")
+    assert found["mechanism"]
+    assert found["lines"]
+    assert found["next"].startswith("keygap align tiny --search")
+    assert "next: " not in more
+    saved = pd.read_csv(tmp_path / "run" / "alignment.csv", keep_default_na=False, na_values=[""])
+    saved = saved[(saved["layer"] == -1) & saved["variant"].fillna("").isin(["all", ""])]
+    assert len(found["rows"]) == len(saved) > 10
+    for row, own in zip(found["rows"], saved.to_dict("records"), strict=True):
+        assert (row["point"], row["measure"]) == (own["point"], own["measure"])
+        if pd.isna(own["value"]):
+            assert row["value"] is None
+        else:
+            assert row["value"] == pytest.approx(own["value"], rel=1e-9)
+    assert {row["kind"] for row in found["rows"]} >= {"none", "map", "control", "baseline"}
+
+
 def test_json_of_numbers_that_json_has_not():
     given = {
         "a": np.float32(0.5),

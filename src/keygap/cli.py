@@ -54,7 +54,6 @@ from keygap.cli_output import Output, quoted, with_output
 from keygap.cli_view import view
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
-from keygap.progress import step
 from keygap.terminal import (
     Commands,
     LineFormatter,
@@ -265,8 +264,7 @@ def report(
     import keygap as kg
 
     places = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
-    with step("figures and page"):
-        path = kg.report(*places, out=None if out is None else folder_of(out, "--out"))
+    path = kg.report(*places, out=None if out is None else folder_of(out, "--out"))
     say.result(path, then=f"open {path} in a browser", facts={"report": path})
 
 

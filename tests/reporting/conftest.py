@@ -1,21 +1,27 @@
-"""One measured run with two sites, a contrast of the user's own and a one-word contrast."""
+"""Measured runs of a tiny model, each made once, and the report of one with all sections."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import keygap as kg
+from align.causes.simulated import causes_table
+from choices.simulated import choices_table
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.own import OwnContrast, Selection
-from keygap.reporting import page
+from keygap.reporting import drawing
 from made import as_of_keygap_0_1
 
 from .explored import BROWSER, looked_at
+from .made_bias import save_bias
 
 SITES = ["k_proj", "key"]
+MODEL, BENCHMARK, LAST = "tiny qwen2_vl", "made", 1  # of the run, and its last layer
 
 
 def own(name: str, words: list[str]) -> OwnContrast:
@@ -28,10 +34,19 @@ def own(name: str, words: list[str]) -> OwnContrast:
 
 
 @pytest.fixture(scope="session")
-def two_sites(vlm, easy_vqa, tmp_path_factory) -> Path:
+def explored(tmp_path_factory) -> Path:
+    """A run of two sites and layers that the explorer shows."""
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    return looked_at("qwen2_vl", folder, layers=[0, 1], sites=SITES)
+
+
+@pytest.fixture(scope="session")
+def two_sites(explored, tmp_path_factory) -> Path:
+    """A run of two sites and layers with every contrast and two of the user's own."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    store = kg.extract(vlm, easy_vqa, folder, layers=[0, 29], sites=SITES, samples=12)
-    mine = [own("verbs", ["is", "are"]), own("articles", ["the", "a"])]
+    shutil.copytree(explored, folder)
+    store = kg.Store(folder)
+    mine = [own("openers", ["is", "Ġthe"]), own("letters", ["t", "h"])]
     table = kg.measure(
         store,
         contrasts=[mine[0].contrast(), *CONTRASTS, mine[1].contrast()],
@@ -44,13 +59,6 @@ def two_sites(vlm, easy_vqa, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def explored(tmp_path_factory) -> Path:
-    """A run of two sites and layers that the explorer shows."""
-    folder = tmp_path_factory.mktemp("explored") / "run"
-    return looked_at("qwen2_vl", folder, layers=[0, 1], sites=["k_proj", "key"])
-
-
 @pytest.fixture
 def run_folder(two_sites: Path, tmp_path: Path) -> Path:
     """A copy that a test may change: it has no checksums."""
@@ -59,12 +67,36 @@ def run_folder(two_sites: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.fixture(scope="session")
+def whole(two_sites: Path, tmp_path_factory) -> Path:
+    """A run with every section that a report has, and names as long as those of real models."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    shutil.copytree(two_sites, folder)
+    as_of_keygap_0_1(folder)
+    model, bench = "llava-hf/llava-onevision-qwen2-7b-ov-hf", "mmmu-pro-vision"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(
+        json.dumps(manifest | {"model": model, "benchmark": bench})
+    )
+    for name in ("gap.csv", "jsd.csv", "shape.csv"):
+        table = pd.read_csv(folder / name)
+        table.assign(model=model, benchmark=bench).to_csv(folder / name, index=False)
+    save_bias(folder, (0, LAST))
+    causes_table("attention", n=60, n_bootstraps=60).save(folder)
+    choices_table().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole: Path) -> Path:
+    """Its report, with all figures."""
+    return kg.report(whole)
+
+
 @pytest.fixture
 def not_drawn(monkeypatch):
     """Make figures without drawing them, which takes most of the time of a report."""
-    monkeypatch.setattr(
-        page, "saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
-    )
+    monkeypatch.setattr(drawing, "saved", lambda figure, root, name: "")
 
 
 @pytest.fixture(scope="session")

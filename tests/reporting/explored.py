@@ -20,7 +20,7 @@ from PIL import Image
 import keygap as kg
 from keygap.benchmarks import Sample, image_then_question
 from keygap.models.load import wrap
-from keygap.reporting import page as reporting
+from keygap.reporting import drawing
 from made import bench_of
 from models.zoo import BY_FAMILY
 
@@ -66,9 +66,7 @@ def computed(store: kg.Store, **options: Any) -> None:
 def reported(*folders: Path, out: Path | None = None) -> Path:
     """The page of some runs, without the figures, whose drawing takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            reporting, "saved", lambda figure, root, name: {"name": name, "data": "", "svg": ""}
-        )
+        patch.setattr(drawing, "saved", lambda figure, root, name: "")
         return kg.report(*folders, out=out)
 
 

@@ -8,10 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pandas as pd
 import pytest
-
-import keygap as kg
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -41,18 +38,9 @@ def opened(page: Path, profile: Path) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.fixture
-def report(run_folder: Path) -> Path:
-    """A report with names as long as those of real models and benchmarks."""
-    model, bench = "llava-hf/llava-onevision-qwen2-7b-ov-hf", "mmmu-pro-vision"
-    manifest = json.loads((run_folder / "manifest.json").read_text())
-    (run_folder / "manifest.json").write_text(
-        json.dumps(manifest | {"model": model, "benchmark": bench})
-    )
-    for name in ("gap.csv", "jsd.csv", "shape.csv"):
-        table = pd.read_csv(run_folder / name)
-        table.assign(model=model, benchmark=bench).to_csv(run_folder / name, index=False)
-    return kg.report(run_folder)
+@pytest.fixture(scope="module")
+def report(whole_page: Path) -> Path:
+    return whole_page
 
 
 def test_the_page_writes_nothing_to_the_console(report: Path, tmp_path: Path) -> None:

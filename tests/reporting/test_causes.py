@@ -18,7 +18,9 @@ from keygap.align.causes.mediation import UNCERTAIN, mediation
 from keygap.align.causes.tables import CausesTable
 from keygap.align.causes.verdict import verdict
 from keygap.reporting import causes, read_run
-from keygap.reporting.causes_figure import alternative_text, dose_response, place_of
+from keygap.reporting.causes_figure import alternative_text, caption, dose_response, place_of
+
+from .conftest import MODEL
 
 HEADING = "Is it the distance of keys, or attention?"
 
@@ -42,7 +44,7 @@ def rows_of(page: str, after: str) -> list[str]:
 
 def test_the_page_has_the_verdict_tables_and_figure(tested, table):
     page = html.unescape(kg.report(tested).read_text())
-    decided = verdict(table.samples, table.points, model="micro:linear", n_bootstraps=60)
+    decided = verdict(table.samples, table.points, model=MODEL, n_bootstraps=60)
     assert decided.mechanism == "attention"
     assert f"<strong>{decided.sentences[0]}</strong>" in page
     assert all(f"<li>{sentence}</li>" in page for sentence in decided.sentences[1:])
@@ -53,7 +55,8 @@ def test_the_page_has_the_verdict_tables_and_figure(tested, table):
     assert len(others) == 2 * 3  # whitening at -1 and 1, mean-shift of the reading layers at 1
     baselines = rows_of(page, "Baselines:")[1:]
     assert ["as it is", *BASELINES] == [row.split('"name">')[1].split("<")[0] for row in baselines]
-    assert f'alt="{alternative_text([table])}"' in page
+    assert f'aria-label="{alternative_text([table])}"' in page
+    assert caption([table]) in page
     for kind in ("svg", "png"):
         assert (tested / "figures" / f"causes.{kind}").stat().st_size > 5000
     assert "nan" not in page[page.index(HEADING) :].split("data:image")[0]
@@ -84,7 +87,7 @@ def test_an_experiment_without_a_map_has_baselines_and_no_figure(run_folder):
     table = causes.read(run_folder)
     assert table is not None
     section = causes.section(read_run(run_folder), table)
-    assert (section.figure, section.effects, section.steered) == (None, [], [])
+    assert (section.drawn, section.effects, section.steered) == (None, [], [])
     assert len(section.baselines) == 4
     page = kg.report(run_folder).read_text()
     assert "no map was run free" in page

@@ -18,10 +18,18 @@ from keygap.measurement.tables import GapTable
 from keygap.reporting import Run, figures, heads, read_run, shape
 from keygap.reporting.run import contrasts_of
 
+from .conftest import BENCHMARK, LAST, MODEL
+
 
 @pytest.fixture(scope="module")
 def run(two_sites: Path) -> Run:
     return read_run(two_sites)
+
+
+def laddered(run: Run, site: str, *others: Run) -> Figure:
+    drawn = figures.ladder([run, *others], site)
+    assert drawn is not None
+    return drawn
 
 
 def heading(figure: Figure) -> str:
@@ -32,9 +40,11 @@ def heading(figure: Figure) -> str:
 def test_every_figure_names_its_site(run: Run, site: str) -> None:
     drawn = [f(run, site) for f in (heads.heads, figures.jsd_profile, figures.gap_by_layer)]
     for figure in (*drawn, shape.figure(run, site, "image_text")):
-        assert heading(figure).endswith(f"micro:linear on easy-vqa, {site}")
+        assert heading(figure).endswith(f"{MODEL} on {BENCHMARK}, {site}")
     for draw_all in (figures.ladder, figures.projections):
-        assert f" at {site}" in heading(draw_all([run], site))
+        drawn_all = draw_all([run], site)
+        assert drawn_all is not None
+        assert f" at {site}" in heading(drawn_all)
 
 
 HOSTILE = r"$\frac{x [red]y[/red] <b>&amp;</b> {0} %s" + " \u56fd \u05e2\u05d1"
@@ -65,10 +75,10 @@ def test_names_are_text_whatever_they_are(caplog) -> None:
 
 def test_panels_name_the_benchmark_if_there_are_several(run: Run) -> None:
     other = Run(run.root, {**run.manifest, "benchmark": "mmmu"}, run.table, run.projection, None)
-    drawn = figures.ladder([run, other], "key")
+    drawn = laddered(run, "key", other)
     titles = {" ".join(axes.get_title().split()) for axes in drawn.axes}
-    assert {"micro:linear on easy-vqa, layer 0", "micro:linear on mmmu, layer 29"} <= titles
-    assert figures.ladder([run], "key").axes[0].get_title() == "micro:linear, layer 0"
+    assert {f"{MODEL} on {BENCHMARK}, layer 0", f"{MODEL} on mmmu, layer {LAST}"} <= titles
+    assert laddered(run, "key").axes[0].get_title() == f"{MODEL}, layer 0"
 
 
 def test_titles_break_at_hyphens_only_if_they_must() -> None:
@@ -83,42 +93,54 @@ def test_a_model_of_fewer_layers_leaves_no_empty_axes(run: Run) -> None:
     short = type(run.table)(
         frame[frame["layer"] == 0], run.table.profile, (), run.table.shape, run.table.settings
     )
-    drawn = figures.ladder([run, Run(run.root, run.manifest, short, None, None)], "key")
+    drawn = laddered(run, "key", Run(run.root, run.manifest, short, None, None))
     assert [axes.get_visible() for axes in drawn.axes] == [True, True, True, False]
 
 
 def test_own_contrasts_are_on_the_ladder_in_colours_of_their_own(run: Run) -> None:
     names = contrasts_of([run])
-    # keygap's own first, then in the order asked; verbs was asked before all of them
-    assert names == [*CONTRASTS, "verbs", "articles"]
+    # keygap's own first, then in the order asked; openers was asked before all of them
+    assert names == [*CONTRASTS, "openers", "letters"]
     colours = figures.colours_of([run])
     assert len(set(colours.values())) == len(names)
-    axes = figures.ladder([run], "k_proj").axes[0]
+    axes = laddered(run, "k_proj").axes[0]
     shown = [label.get_text() for label in axes.get_yticklabels()]
-    measured = set(run.table.frame.query("site == 'k_proj'")["contrast"])
+    frame = run.table.frame.query("site == 'k_proj' and rung != 'single'")
+    measured = set(frame["contrast"])
     assert shown == [name for name in names if name in measured][::-1]
-    assert {"verbs", "articles"} <= set(shown)
-    bar = axes.patches[shown.index("verbs")]
-    assert mpl.colors.to_hex(bar.get_facecolor()) == colours["verbs"].lower()
+    assert {"openers", "letters"} <= set(shown)
+    bar = axes.patches[shown.index("openers")]
+    assert mpl.colors.to_hex(bar.get_facecolor()) == colours["openers"].lower()
 
 
-def test_a_contrast_with_one_word_is_hatched_and_explained(run: Run) -> None:
+def test_a_contrast_with_one_word_has_a_ladder_of_its_own(run: Run) -> None:
     def with_frame(frame: pd.DataFrame) -> Run:
         table = type(run.table)(frame, run.table.profile, (), run.table.shape, run.table.settings)
         return Run(run.root, run.manifest, table, run.projection, None)
 
     frame = run.table.frame[run.table.frame["rung"] != "single"].copy()
-    assert not figures.ladder([with_frame(frame)], "key").legends
-    frame.loc[(frame["contrast"] == "verbs") & (frame["layer"] == 29), "rung"] = "single"
+    assert figures.ladder([with_frame(frame)], "key", single=True) is None
+    frame.loc[(frame["contrast"] == "openers") & (frame["layer"] == LAST), "rung"] = "single"
     one = with_frame(frame)
-    drawn = figures.ladder([one], "key")
-    names = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
-    for axes, hatched in zip(drawn.axes, ([], ["verbs"]), strict=True):
-        assert [n for n, bar in zip(names, axes.patches, strict=True) if bar.get_hatch()] == hatched
-    assert drawn.legends[0].get_texts()[0].get_text() == figures.SINGLE
-    (legend,) = (axes.get_legend() for axes in figures.gap_by_layer(one, "key").axes)
-    assert legend is not None
-    assert any("one word against the rest" in text.get_text() for text in legend.get_texts())
+
+    def bars(drawn: Figure) -> list[list[str]]:
+        names = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
+        return [
+            [n for n, bar in zip(names, axes.patches, strict=True) if bar.get_width() > 0]
+            for axes in drawn.axes
+        ]
+
+    first, last = bars(laddered(one, "key"))
+    assert "openers" in first
+    assert "openers" not in last
+    alone = figures.ladder([one], "key", single=True)
+    assert alone is not None
+    assert bars(alone) == [["openers"]]
+    lines = {line.get_label() for line in figures.gap_by_layer(one, "key").axes[0].containers}
+    assert "openers" in lines
+    points = figures.gap_by_layer(one, "key").axes[0].containers
+    (drawn,) = [each for each in points if each.get_label() == "openers"]
+    assert list(drawn.lines[0].get_xdata()) == [0]
 
 
 def profile(nats: list[float], saturates_at: float) -> pd.DataFrame:

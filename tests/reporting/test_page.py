@@ -21,19 +21,18 @@ from keygap.reporting.page import at_least, definitions, fixed
 from made import as_of_keygap_0_1
 from measurement.outside import IMAGE_TEMPLATE
 
-
-@pytest.fixture(scope="module")
-def measured(store, table, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report") / "run"
-    shutil.copytree(store.root, folder)
-    table.save(folder)
-    kg.project(kg.Store(folder), tokens=200).save(folder)
-    return folder
+from .conftest import BENCHMARK, LAST, MODEL
 
 
-def test_the_report_needs_no_other_file(measured):
-    page = kg.report(measured).read_text()
-    assert page.count('<img src="data:image/png;base64,') >= 4
+def test_the_report_needs_no_other_file(whole, whole_page):
+    page = whole_page.read_text()
+    assert not re.findall(r"<img[^>]*image/png", page)  # every figure is an SVG of the page
+    files = {path.stem for path in (whole / "figures").glob("*.svg")}
+    assert (
+        len(re.findall('<svg role="(?:img|group)" aria-label="[^"]{40,}"', page)) == len(files) > 12
+    )
+    for kind in ("png", "pdf"):
+        assert {path.stem for path in (whole / "figures").glob(f"*.{kind}")} == files
     assert len(scripts_of(page)) == 3  # data, the library, and the explorer's own
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
     for name in (
@@ -43,14 +42,14 @@ def test_the_report_needs_no_other_file(measured):
         "heads-k_proj",
         "shape-k_proj",
     ):
-        assert (measured / "figures" / f"{name}.svg").stat().st_size > 1000
+        assert (whole / "figures" / f"{name}.svg").stat().st_size > 1000
     assert "What kind of gap: image_text at k_proj" in page
-    assert "null 0.6" in page  # the histogram's, saturated
+    assert re.search(r"<td>0\.\d+ null 0\.\d+ in \d+ dims|<td>0\.\d+ null 0\.\d+</td>", page)
 
 
-def test_a_run_measured_by_another_version_says_what_to_do(measured, tmp_path):
+def test_a_run_measured_by_another_version_says_what_to_do(two_sites, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(measured, folder)
+    shutil.copytree(two_sites, folder)
     as_of_keygap_0_1(folder)
     frame = pd.read_csv(folder / "gap.csv").drop(columns="mmd2_null_low")
     frame.to_csv(folder / "gap.csv", index=False)
@@ -59,9 +58,9 @@ def test_a_run_measured_by_another_version_says_what_to_do(measured, tmp_path):
 
 
 @pytest.mark.usefixtures("not_drawn")
-def test_hostile_text_is_shown_and_not_run(measured, tmp_path):
+def test_hostile_text_is_shown_and_not_run(two_sites, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(measured, folder)
+    shutil.copytree(two_sites, folder)
     as_of_keygap_0_1(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["failures"] = {"<script>alert(1)</script>": "<img src=x onerror=alert(1)>"}
@@ -168,7 +167,7 @@ def test_the_least_that_a_ratio_can_be(ratio, text):
 
 def test_definitions_are_those_that_the_run_recorded(run_folder):
     page = html.unescape(kg.report(run_folder).read_text())
-    assert "<dt>verbs</dt><dd>modality text; role question; token is, are, against" in page
+    assert "<dt>openers</dt><dd>modality text; role question; token is, Ġthe, against" in page
     assert "<dt>image_text</dt><dd>image tokens, text of the chosen roles (between)</dd>" in page
     assert "<dd>text is question; at most 8 tokens of a sample on each side; 20 label" in page
     (run_folder / "measurement.yaml").unlink()
@@ -178,11 +177,11 @@ def test_definitions_are_those_that_the_run_recorded(run_folder):
 
 def test_a_name_with_two_meanings_lists_the_runs_of_each(two_sites, run_folder):
     path = run_folder / "measurement.yaml"
-    path.write_text(path.read_text().replace("token is, are", "token was"))
+    path.write_text(path.read_text().replace("token is, Ġthe", "token was"))
     runs = [read_run(two_sites), read_run(run_folder)]
-    verbs = [item for item in definitions(runs) if item["name"] == "verbs"]
-    assert ["token was" in item["what"] for item in verbs] == [False, True]
-    assert all(item["where"] == "micro:linear on easy-vqa" for item in verbs)
+    openers = [item for item in definitions(runs) if item["name"] == "openers"]
+    assert ["token was" in item["what"] for item in openers] == [False, True]
+    assert all(item["where"] == f"{MODEL} on {BENCHMARK}" for item in openers)
     assert not any(item["where"] for item in definitions(runs) if item["name"] == "image_text")
 
 
@@ -190,24 +189,26 @@ def test_a_name_with_two_meanings_lists_the_runs_of_each(two_sites, run_folder):
 def test_a_contrast_with_one_word_is_marked_in_the_page(run_folder):
     frame = pd.read_csv(run_folder / "gap.csv", dtype={"head": str})
     frame = frame[frame["rung"] != "single"]
-    frame.loc[frame["contrast"] == "verbs", "rung"] = "single"
+    frame.loc[frame["contrast"] == "openers", "rung"] = "single"
     frame.to_csv(run_folder / "gap.csv", index=False)
     page = kg.report(run_folder).read_text()
-    assert page.count('<tr class="single">') == 4
-    assert '<td class="name">verbs, one word</td>' in page
+    appendix = page[page.index('<section id="appendix"') :]
+    assert page.count('<tr class="single">') == appendix.count('<tr class="single">') == 4
+    assert '<td class="name">openers</td>' not in page[: page.index('<section id="appendix"')]
+    assert appendix.count('<td class="name">openers</td>') == 4
     assert "in part one word against the rest: large by construction, not a reference)" in page
-    assert "<p>One word against the rest: large by construction, not a reference.</p>" in page
 
 
 @pytest.fixture(scope="module")
-def two_gaps(store, tmp_path_factory):
+def two_gaps(explored, tmp_path_factory):
     """A run with a second contrast between modalities, which only its own name tells apart."""
     folder = tmp_path_factory.mktemp("gaps") / "run"
-    shutil.copytree(store.root, folder)
+    shutil.copytree(explored, folder)
     table = kg.measure(
         kg.Store(folder),
         contrasts=(IMAGE_TEMPLATE, "image_text", "text_vocabulary", "text_text"),
-        layers=[0],
+        sites=["k_proj"],
+        layers=[LAST],
         tokens_per_sample=8,
         n_permutations=9,
         n_bootstraps=9,
@@ -265,15 +266,17 @@ def test_runs_of_different_sites_share_a_report(two_sites, tmp_path):
     path = kg.report(tmp_path / "k", tmp_path / "q", out=tmp_path / "out")
     assert path == tmp_path / "out" / "report.html"
     drawn = {figure.stem for figure in (tmp_path / "out" / "figures").glob("*.png")}
-    kinds = ("ratio", "ladder", "tsne")
+    kinds = ("ratio", "ladder", "tsne", "single-word")
     assert drawn == {f"{kind}-{site}" for kind in kinds for site in ("k_proj", "key")}
 
 
 @pytest.mark.usefixtures("not_drawn")
-def test_a_run_with_nothing_measured_has_a_report_that_says_why(store, tmp_path):
+def test_a_run_with_nothing_measured_has_a_report_that_says_why(explored, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(store.root, folder)
-    kg.measure(kg.Store(folder), contrasts=["image_sink"], layers=[0]).save(folder)
+    shutil.copytree(explored, folder)
+    kg.measure(kg.Store(folder), contrasts=["image_sink"], sites=["k_proj"], layers=[0]).save(
+        folder
+    )
     page = kg.report(folder).read_text()
     assert re.search(
         r"no image token receives 5 times [^<]* \(image_sink; k_proj at layer 0\)", page
@@ -283,19 +286,19 @@ def test_a_run_with_nothing_measured_has_a_report_that_says_why(store, tmp_path)
 
 
 @pytest.mark.usefixtures("not_drawn")
-def test_several_runs_share_one_report(measured, tmp_path):
+def test_several_runs_share_one_report(two_sites, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        shutil.copytree(measured, folder)
+        shutil.copytree(two_sites, folder)
     as_of_keygap_0_1(folder)
     path = kg.report(*folders)
     assert path == tmp_path / "report.html"
-    assert len(re.findall(r'<h2 id="run-[01]">micro:linear', path.read_text())) == 2
+    assert len(re.findall(rf'<h2 id="run-[01]">{MODEL}', path.read_text())) == 2
 
 
-def test_a_run_that_was_not_measured_says_what_to_do(store, tmp_path):
+def test_a_run_that_was_not_measured_says_what_to_do(explored, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(store.root, folder, ignore=shutil.ignore_patterns("gap.csv"))
-    as_of_keygap_0_1(folder)  # another test may have measured the store
+    shutil.copytree(explored, folder, ignore=shutil.ignore_patterns("gap.csv"))
+    as_of_keygap_0_1(folder)
     with pytest.raises(UserError, match="was not measured: run keygap measure"):
         kg.report(folder)

@@ -13,11 +13,25 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keygap.bias.attention_table import AttentionTable
-from keygap.bias.link_table import read_link
+from keygap.bias.link_table import read_link, summarise
 from keygap.bias.table import BiasTable, read_bias
-from keygap.reporting.figures import canvas
+from keygap.reporting.bias_findings import (
+    WHO,
+    asking,
+    attention_caption,
+    attention_in_words,
+    attention_ratio,
+    chain_caption,
+    chain_in_words,
+    conditions_caption,
+    conditions_in_words,
+    drawn_links,
+)
+from keygap.reporting.drawing import Drawn
+from keygap.reporting.figures import canvas, fitted
 from keygap.reporting.run import Run
 from keygap.store.results import is_recorded
 from keygap.store.run import ATTENTION, BIAS, LINK
@@ -54,16 +68,40 @@ def read(root: Path) -> BiasFiles:
     )
 
 
-def drawn(run: Run, files: BiasFiles) -> dict[str, Figure]:
-    """The figures of what there is, by name."""
-    figures: dict[str, Figure] = {}
+def findings(run: Run, files: BiasFiles) -> list[str]:
+    """What was found, in sentences: of the answers, the attention, and each link over heads."""
+    found = []
     if files.answers is not None:
-        figures["conditions"] = conditions(run, files.answers.frame)
+        found.append(conditions_in_words(run, files.answers.frame))
     if files.attention is not None:
-        figures["attention"] = attention(run, files.attention)
+        found.append(attention_in_words(run, files.attention))
     if files.link is not None:
-        figures["link"] = chain(run, files.link)
-    return figures
+        found += summarise(files.link)
+    return found
+
+
+def drawn(run: Run, files: BiasFiles) -> list[Drawn]:
+    """The figures of what there is."""
+    found: list[Drawn] = []
+    if files.answers is not None:
+        frame = files.answers.frame
+        words = conditions_in_words(run, frame), conditions_caption(frame)
+        found.append(Drawn("conditions", conditions(run, frame), *words))
+    if files.attention is not None:
+        frame = files.attention
+        words = attention_in_words(run, frame), attention_caption(frame)
+        found.append(Drawn("attention", attention(run, frame), *words))
+    if files.link is not None:
+        frame = files.link
+        words = chain_in_words(run, frame), chain_caption(frame)
+        found.append(Drawn("link", chain(run, frame), *words))
+    return found
+
+
+def named(figure: Figure, run: Run, what: str) -> None:
+    """Title a figure with its model, benchmark and content."""
+    text = f"{run.model} on {run.manifest['benchmark']}: {what}"
+    figure.suptitle(fitted(text, figure.get_figwidth()), size=9)
 
 
 def conditions(run: Run, frame: pd.DataFrame) -> Figure:
@@ -73,7 +111,7 @@ def conditions(run: Run, frame: pd.DataFrame) -> Figure:
     """
     rows = frame.drop_duplicates(["probe", "condition"])
     rows = rows[~((rows["condition"] == "as_is") & (rows["probe"] != rows["probe"].iloc[0]))]
-    figure, axes = canvas(1, 1, 7, 0.9 + 0.26 * len(rows))
+    figure, axes = canvas(1, 1, 5.6, 1.3 + 0.24 * len(rows))
     ax = axes[0, 0]
     names = [
         f"{probe}: {name}" for probe, name in zip(rows["probe"], rows["condition"], strict=True)
@@ -93,8 +131,8 @@ def conditions(run: Run, frame: pd.DataFrame) -> Figure:
     ax.set(xlim=(-0.02, 1.02), xlabel="share of samples", yticks=np.arange(len(rows)))
     ax.set_yticklabels(names)
     ax.invert_yaxis()
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set_title(f"{run.model} on {run.manifest['benchmark']}: answers under each condition")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    named(figure, run, "answers under each condition")
     return figure
 
 
@@ -104,11 +142,11 @@ def attention(run: Run, frame: pd.DataFrame) -> Figure:
     Sinks are not counted. The last prompt position attends, or the question where that was not
     measured. Colours are binary logarithms, and white is even attention.
     """
-    queries = "last" if (frame["queries"] == "last").any() else str(frame["queries"].iloc[0])
+    queries = asking(frame)
     found = attention_ratio(frame[frame["queries"] == queries])
     ratio = np.log2(found.to_numpy(float))
     layers, heads = ratio.shape
-    figure, axes = canvas(1, 1, 1.8 + 0.22 * max(layers, 12), 1.2 + 0.22 * max(heads, 5))
+    figure, axes = canvas(1, 1, 1.8 + 0.17 * max(layers, 16), 1.3 + 0.19 * max(heads, 5))
     ax = axes[0, 0]
     finite = np.abs(ratio[np.isfinite(ratio)])
     limit = max(1.0, float(np.quantile(finite, 0.98)) if len(finite) else 1.0)
@@ -116,30 +154,12 @@ def attention(run: Run, frame: pd.DataFrame) -> Figure:
         ratio.T, aspect="auto", cmap="RdBu_r", origin="lower",
         norm=TwoSlopeNorm(0, -limit, limit),
     )  # fmt: skip
-    step = max(1, layers // 16)
+    step = -(-layers // 12)
     ax.set(xlabel="layer", ylabel="head", xticks=np.arange(0, layers, step))
     ax.set_xticklabels([str(layer) for layer in found.index[::step]])
-    figure.colorbar(drawn, ax=ax, label="log2 of image over text, per token")
-    ax.set_title(f"{run.model}: attention of {_WHO[queries]}, without sinks")
+    figure.colorbar(drawn, ax=ax, label="log2 of image\nover text, per token")
+    named(figure, run, f"attention of {WHO[queries]}, without sinks")
     return figure
-
-
-_WHO = {"last": "the last prompt position", "question": "the question", "generated": "the answer"}
-
-
-def attention_ratio(frame: pd.DataFrame) -> pd.DataFrame:
-    """Attention per image token over attention per text token; layers by heads.
-
-    Args:
-        frame: rows of ``attention.parquet`` of one query group.
-    """
-    kept = frame[~frame["sink"] & ~frame["role"].isin(["separator", "padding"])]
-    visual = kept["modality"].isin(["image", "video"])
-    groups = kept.assign(visual=visual).groupby(["layer", "head", "visual"], observed=True)
-    sums = groups[["relative", "n_keys"]].sum()
-    per_token = (sums["relative"] / sums["n_keys"]).unstack("visual")
-    per_token = per_token.reindex(columns=[True, False])
-    return (per_token[True] / per_token[False]).unstack("head")
 
 
 def chain(run: Run, frame: pd.DataFrame) -> Figure:
@@ -147,10 +167,13 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
 
     Filled markers are links that were found (p after Holm at most 0.05).
     """
-    whole = frame[(frame["head"] == "all") & frame["measure"].isin(["spearman", "indirect"])]
+    whole = drawn_links(frame)
     links = list(dict.fromkeys(zip(whole["link"], whole["measure"], strict=True)))
-    figure, axes = canvas(1, max(1, len(links)), 2.6, 2.6)
-    for ax, (link, measure) in zip(axes[0], links, strict=False):
+    columns = max(1, min(3, len(links)))
+    figure, axes = canvas(-(-len(links) // columns) or 1, columns, 2.5, 2.4)
+    for empty in axes.flat[len(links) :]:
+        empty.set_visible(False)
+    for ax, (link, measure) in zip(axes.flat, links, strict=False):
         own = whole[(whole["link"] == link) & (whole["measure"] == measure)].sort_values("layer")
         value = own["value"].to_numpy(float)
         ends: Float[np.ndarray, "2 n"] = np.abs(
@@ -158,13 +181,15 @@ def chain(run: Run, frame: pd.DataFrame) -> Figure:
         )
         ax.errorbar(own["layer"], value, yerr=ends, fmt="none", color="#8C8C8C")
         found = own["found"].to_numpy(bool)
-        for here, fill in ((found, "#0072B2"), (~found, "white")):
+        for here, fill in ((found, "#0072B2"), (~found, "#FFFFFF")):
             ax.plot(
                 own["layer"][here], value[here], "o", markersize=4,
                 markeredgecolor="#0072B2", markerfacecolor=fill,
             )  # fmt: skip
         ax.axhline(0, color="#8C8C8C", linestyle=":", linewidth=1)
         ax.set(xlabel="layer", ylabel="rank correlation" if measure == "spearman" else "effect")
-        ax.set_title(link if measure == "spearman" else "the whole chain")
-    figure.suptitle(f"{run.model}: links of the chain (filled: found)", fontsize=9)
+        ax.set_title(fitted(link if measure == "spearman" else "the whole chain", 2.2))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        ax.margins(x=0.1)
+    named(figure, run, "links of the chain (filled: found)")
     return figure

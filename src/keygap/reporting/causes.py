@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from keygap.align.causes.mediation import (
     EFFECTS,
@@ -25,7 +24,8 @@ from keygap.align.causes.mediation import (
 )
 from keygap.align.causes.tables import CausesTable, pooled, read_causes, strongest, summarise
 from keygap.align.causes.verdict import Verdict, verdict
-from keygap.reporting.causes_figure import alternative_text, dose_response, place_of
+from keygap.reporting.causes_figure import alternative_text, caption, dose_response, place_of
+from keygap.reporting.drawing import Drawn
 from keygap.reporting.run import Run
 from keygap.store.results import is_recorded
 from keygap.store.run import ALIGNMENT
@@ -51,8 +51,7 @@ class CausesSection:
         steered: rows of the summary of maps and random directions.
         across: rows about correlations over points: ``outcome``, ``predictor``, ``given``,
             ``value``, ``n_points``.
-        figure: dose and response; None if no map was run.
-        alt: what the figure shows, in words.
+        drawn: dose and response; None if no map was run.
     """
 
     verdict: Verdict
@@ -61,8 +60,7 @@ class CausesSection:
     baselines: list[dict[str, Any]]
     steered: list[dict[Any, Any]]
     across: list[dict[str, Any]]
-    figure: Figure | None
-    alt: str
+    drawn: Drawn | None
 
 
 def read(root: Path) -> CausesTable | None:
@@ -77,6 +75,11 @@ def read(root: Path) -> CausesTable | None:
 def drawable(tables: Sequence[CausesTable | None]) -> list[CausesTable]:
     """The tables with a map, whose dose and response can be drawn."""
     return [table for table in tables if table is not None and place_of(table.points) is not None]
+
+
+def drawn(tables: Sequence[CausesTable]) -> Drawn:
+    """Dose and response of some tables with a map (see ``drawable``)."""
+    return Drawn(FIGURE, dose_response(tables), alternative_text(tables), caption(tables))
 
 
 def section(run: Run, table: CausesTable) -> CausesSection:
@@ -105,8 +108,7 @@ def section(run: Run, table: CausesTable) -> CausesSection:
         baselines=baselines(table),
         steered=summarise(shown).to_dict("records"),
         across=across(across_points(table.samples, table.points, **drawing)),
-        figure=dose_response([table]) if drawable([table]) else None,
-        alt=alternative_text([table]),
+        drawn=drawn([table]) if drawable([table]) else None,
     )
 
 

@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 
 from keygap.align.causes.rule import RANDOM
 from keygap.align.causes.tables import MODES, CausesTable, points_of, pooled
+from keygap.display import counted
 from keygap.reporting.figures import canvas, fitted
+from keygap.reporting.numbers import with_interval
 from keygap.text import printable
 
 Place = tuple[str, str, str]  # name, site and layers of a map
@@ -49,15 +51,77 @@ def place_of(points: pd.DataFrame) -> Place | None:
 
 
 def alternative_text(tables: Sequence[CausesTable]) -> str:
-    """What the figure shows, for readers who do not see it.
+    """How far the map moves gap, attention and following at its strongest, with intervals.
 
     Args:
         tables: those that are drawn.
     """
-    models = ", ".join(printable(table.settings["model"]) for table in tables)
+    return "; ".join(_moved(table) for table in tables)
+
+
+def _moved(table: CausesTable) -> str:
+    """What one model does at the strength that moves following most, in each mode."""
+    place = place_of(table.points)
+    if place is None:
+        raise ValueError(f"no map in {table!r}")
+    gap, what = _gap(table)
+    shown = pooled(table.frame)
+    measures = {
+        what: gap,
+        "attention to the image": shown[shown["measure"] == "image_attention"],
+        "wrong hint followed": shown[shown["measure"] == "following"],
+    }
+    following = measures["wrong hint followed"].set_index("point")["value"]
+    (unmoved,) = table.points.loc[table.points["kind"] == "none", "point"].iloc[:1]
+    lines = {mode: _line(table.points, place, mode) for mode in STYLES}
+    moved = {
+        mode: line.loc[line["strength"] != 0].set_index("strength")["point"]
+        for mode, line in lines.items()
+    }
+    shown_modes = [mode for mode, points in moved.items() if len(points)]
+    name, site, layers = place
+    which = f"{printable(table.settings['model'])}, {printable(name)} of {site} at {layers} layers"
+    if not shown_modes:
+        return f"{which}: no strength but 0 was run"
+    first = moved[shown_modes[0]]
+    change = np.abs(following[first].to_numpy(float) - following[unmoved])
+    strength = first.index[int(change.argmax())]
+    parts = []
+    for mode in shown_modes:
+        if strength not in moved[mode].index:
+            continue
+        end = str(moved[mode][strength])
+        values = [
+            f"{measure} {_at(rows, unmoved)} to {_at(rows, end)}"
+            for measure, rows in measures.items()
+            if {unmoved, end} <= set(rows["point"])
+        ]
+        parts.append(f"{STYLES[mode][-1]}: {', '.join(values)}")
+    return f"{which}, from strength 0 to {strength:g}: {'; '.join(parts)}"
+
+
+def _at(rows: pd.DataFrame, point: str) -> str:
+    """The value of a measure at a point."""
+    row = rows[rows["point"] == point].iloc[0]
+    return with_interval(row["value"], row["ci_low"], row["ci_high"], 2)
+
+
+def caption(tables: Sequence[CausesTable]) -> str:
+    """What dose and response show and how to read them.
+
+    Args:
+        tables: those that are drawn.
+    """
+    shown = pd.concat([pooled(table.frame) for table in tables])
+    n = shown.loc[shown["measure"] == "following", "n"]
+    low, high = int(n.min()), int(n.max())
+    count = counted(high, "sample") if low == high else f"{low} to {counted(high, 'sample')}"
     return (
-        "Gap of image and text keys, attention to the image and following of a wrong hint by "
-        f"strength of the map, with attention free, held, or changed alone, for {models}"
+        "Gap of image and text keys, attention to the image (share) and following of a wrong hint "
+        "(share of answers) over the strength of the map that moves image keys; 0: keys as they "
+        f"are. Bands: 95 % intervals over samples; n = {count}. Grey: random directions of the "
+        "same norm, mean and range over draws. If following goes with the gap while attention is "
+        "held, distance moves answers; if it goes with attention changed alone, attention does."
     )
 
 
@@ -97,7 +161,7 @@ def dose_response(tables: Sequence[CausesTable]) -> Figure:
             axes.tick_params(labelbottom=False)
     handles, labels = _legend([*grid.flat])
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(2, len(tables)), fontsize=7.5
+        handles, labels, loc="outside lower center", ncols=min(2, len(tables)), fontsize=8
     )
     return figure
 

@@ -21,7 +21,7 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from keygap.reporting.run import Run, contrasts_of
@@ -43,8 +43,15 @@ COLOURS = {
 }
 OTHER_COLOURS = ("#56B4E9", "#332288", "#882255", "#44AA99", "#999933", "#6F4E37")
 SINGLE = "one word against the rest: large by construction, not a reference"
-HATCH = "////"
+ACROSS = 4  # most panels beside each other
+PANEL = 2.4  # width of a panel in inches
 VISIBLE = 0.005  # nats: a smaller decrease of the JSD is not visible in the figure and not marked
+FALLEN = "too few samples: below an earlier point"
+MARKS: dict[str, dict[str, Any]] = {  # what a profile of the JSD marks, with its style
+    "ln 2, the maximum": {"ls": ":", "lw": 0.8},
+    "95 % of it: saturated": {"ls": "", "marker": "o", "ms": 9, "mfc": "none"},
+    FALLEN: {"ls": "--", "marker": "o", "ms": 3, "mfc": "#FFFFFF"},
+}
 MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from|Matplotlib currently does not support")
 # Fonts with characters that matplotlib's own lacks, on Linux, Windows and macOS.
 FURTHER_FONTS = (
@@ -66,6 +73,7 @@ STYLE: Any = {  # matplotlib parameters of every figure
     "axes.spines.right": False,
     "axes.titlesize": 9,
     "svg.hashsalt": "keygap",  # equal tables give equal files
+    "svg.fonttype": "none",  # text is text: it can be searched, selected and read aloud
     "pdf.fonttype": 42,  # fonts that publishers accept
     "legend.frameon": False,
 }
@@ -130,10 +138,35 @@ def named(figure: Figure, run: Run, site: str, what: str) -> None:
     figure.suptitle(fitted(text, figure.get_figwidth()), size=9)
 
 
-def _all_heads(run: Run, site: str) -> pd.DataFrame:
+def all_heads(run: Run, site: str) -> pd.DataFrame:
     """Rows of all heads together at a site, without confounds."""
     frame = run.table.main
     return frame[(frame["head"] == "all") & (frame["site"] == site)]
+
+
+def without_single(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without contrasts of a single word, which have a figure of their own."""
+    return rows[rows["rung"] != "single"]
+
+
+def _placed(
+    tables: Sequence[pd.DataFrame],
+) -> tuple[int, int, list[tuple[int, int, int, Any, pd.DataFrame]]]:
+    """A panel for each run and layer: a row per run, or several where it has many layers.
+
+    Returns:
+        The numbers of rows and columns; and for each panel its row, its column, the number of the
+        run, the layer and the rows of the table.
+    """
+    columns = min(ACROSS, max(table["layer"].nunique() for table in tables))
+    placed, line = [], 0
+    for number, table in enumerate(tables):
+        parts = list(table.groupby("layer"))
+        for place, (layer, part) in enumerate(parts):
+            row, column = divmod(place, columns)
+            placed.append((line + row, column, number, layer, part))
+        line += -(-len(parts) // columns)
+    return line, columns, placed
 
 
 def _errors(table: pd.DataFrame) -> np.ndarray:
@@ -149,32 +182,42 @@ def _panel(runs: Sequence[Run], run: Run, layer: Any, inches: float) -> str:
     return fitted(f"{run.model}{where}, layer {int(layer)}", inches)
 
 
-def ladder(runs: Sequence[Run], site: str) -> Figure:
-    """MMD squared of every contrast, all heads together: a row per run, a column per layer.
+def ladder(runs: Sequence[Run], site: str, single: bool = False) -> Figure | None:
+    """MMD squared of every contrast, all heads together: a panel for each run and layer.
 
-    A contrast with a single word on one side is hatched, because it is not a reference.
+    Args:
+        runs: the runs.
+        site: where.
+        single: draw the contrasts with a single word on one side, which are no reference, in place
+            of all others.
+
+    Returns:
+        The figure; None if nothing of the kind was measured.
     """
-    tables = [_all_heads(run, site) for run in runs]
-    depth = max(table["layer"].nunique() for table in tables)
+    tables = [all_heads(run, site) for run in runs]
+    tables = [table[(table["rung"] == "single") == single] for table in tables]
+    runs = [run for run, table in zip(runs, tables, strict=True) if not table.empty]
+    tables = [table for table in tables if not table.empty]
+    if not tables:
+        return None
     measured = {name for table in tables for name in table["contrast"]}
     colours = {name: c for name, c in reversed(colours_of(runs).items()) if name in measured}
-    figure, grid = canvas(len(runs), depth, 3.0, max(2.0, 1.0 + 0.2 * len(colours)))
+    rows, columns, placed = _placed(tables)
+    figure, grid = canvas(rows, columns, PANEL, max(1.3, 0.8 + 0.2 * len(colours)))
     for empty in grid.flat:
         empty.set_visible(False)  # a model may have fewer layers than the others
     top = max(float(table["mmd2_ci_high"].max()) for table in tables)
-    for row, (run, table) in enumerate(zip(runs, tables, strict=True)):
-        for column, (layer, part) in enumerate(table.groupby("layer")):
-            axes: Axes = grid[row, column]
-            _ladder_panel(axes, part, colours, top)
-            axes.set_title(_panel(runs, run, layer, 2.6))
-            if column:
-                axes.set_yticklabels([])
-            if row == len(runs) - 1:
-                axes.set_xlabel("MMD² (95 % interval)")
-    figure.suptitle(f"The ladder at {site}, all heads", size=9)
-    if any((table["rung"] == "single").any() for table in tables):
-        hatched = Patch(hatch=HATCH, facecolor="#FFFFFF", edgecolor="#555555", label=SINGLE)
-        figure.legend(handles=[hatched], loc="outside lower center", fontsize=8)
+    last = {column: row for row, column, *_ in placed}
+    for row, column, number, layer, part in placed:
+        axes: Axes = grid[row, column]
+        _ladder_panel(axes, part, colours, top)
+        axes.set_title(_panel(runs, runs[number], layer, PANEL - 0.3))
+        if column:
+            axes.set_yticklabels([])
+        if row == last[column]:
+            axes.set_xlabel("MMD² (95 % interval)")
+    what = "One word against the rest" if single else "The ladder"
+    figure.suptitle(f"{what} at {site}, all heads", size=9)
     return figure
 
 
@@ -182,10 +225,7 @@ def _ladder_panel(axes: Axes, part: pd.DataFrame, colours: dict[str, str], top: 
     """Draw the contrasts of one run and layer, from the bottom up."""
     part = part.set_index("contrast").reindex(list(colours))
     names, palette = list(colours), list(colours.values())
-    bars = axes.barh(names, part["mmd2"], xerr=_errors(part), color=palette, height=0.7)
-    for bar, rung, colour in zip(bars, part["rung"], palette, strict=True):
-        if rung == "single":
-            bar.set(hatch=HATCH, facecolor="#FFFFFF", edgecolor=colour)
+    axes.barh(names, part["mmd2"], xerr=_errors(part), color=palette, height=0.7, ecolor="#000000")
     axes.set_visible(True)
     axes.set_xlim(min(0.0, float(part["mmd2_ci_low"].min())), top * 1.02)
     axes.set_ylim(-0.6, len(colours) - 0.4)  # a contrast that was not measured keeps its row
@@ -193,21 +233,20 @@ def _ladder_panel(axes: Axes, part: pd.DataFrame, colours: dict[str, str], top: 
 
 
 def projections(runs: Sequence[Run], site: str) -> Figure:
-    """t-SNE of image and text tokens: a row per run, a column per layer.
+    """t-SNE of image and text tokens: a panel for each run and layer.
 
     The legend names the roles that count as text, which a projection chooses for itself.
     """
     frames = [run.projected(site) for run in runs]
-    depth = max(frame["layer"].nunique() for frame in frames)
-    figure, grid = canvas(len(runs), depth, 2.6, 2.6)
+    rows, columns, placed = _placed(frames)
+    figure, grid = canvas(rows, columns, 2.4, 2.4)
     for axes in grid.flat:
         axes.set_axis_off()
     roles = sorted({role for f in frames for role in f.loc[f["modality"] == "text", "role"]})
     labels = {"text": f"text ({', '.join(roles)})", "image": "image"}
-    for row, (run, frame) in enumerate(zip(runs, frames, strict=True)):
-        for column, (layer, part) in enumerate(frame.groupby("layer")):
-            _scatter(grid[row, column], part, labels)
-            grid[row, column].set_title(_panel(runs, run, layer, 2.3))
+    for row, column, number, layer, part in placed:
+        _scatter(grid[row, column], part, labels)
+        grid[row, column].set_title(_panel(runs, runs[number], layer, 2.1))
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, markerscale=4, loc="outside upper right", ncols=2)
     note = "t-SNE preserves neighbours, not distances: separation here measures nothing"
@@ -230,12 +269,12 @@ def gap_by_layer(run: Run, site: str) -> Figure:
     """MMD squared by layer with its interval: a point per layer and contrast.
 
     Points are joined only where the layers are neighbours, because nothing was measured between the
-    others. The grey bars of a contrast between modalities are its null distribution. A hollow point
-    is a contrast with a single word on one side.
+    others. The grey bars of a contrast between modalities are its null distribution. Contrasts with
+    a single word on one side are not drawn: they are no reference.
     """
     figure, grid = canvas(1, 1, 6.4, 3.4)
     axes: Axes = grid[0, 0]
-    table = _all_heads(run, site)
+    table = without_single(all_heads(run, site))
     for contrast in contrasts_of([run], "between"):
         null = table[table["contrast"] == contrast]
         middle = (null["mmd2_null_low"] + null["mmd2_null_high"]) / 2
@@ -248,9 +287,6 @@ def gap_by_layer(run: Run, site: str) -> Figure:
         part = table[table["contrast"] == contrast].sort_values("layer")
         if not part.empty:
             _points(axes, part, contrast, colour)
-    if (table["rung"] == "single").any():
-        label = fitted(SINGLE, 2.2)
-        axes.plot([], [], "o", ms=3, color="#555555", mfc="#FFFFFF", label=label)
     axes.set_xticks(sorted(table["layer"].unique()) if table["layer"].nunique() <= 12 else [])
     if table["layer"].nunique() > 12:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -270,8 +306,6 @@ def _points(axes: Axes, part: pd.DataFrame, contrast: str, colour: str) -> None:
     )  # fmt: skip
     for end in np.flatnonzero(np.diff(layers) == 1) + 1:
         axes.plot(layers[end - 1 : end + 1], values[end - 1 : end + 1], "-", lw=1, color=colour)
-    single = part[part["rung"] == "single"]
-    axes.plot(single["layer"], single["mmd2"], "o", ms=4, color=colour, mfc="#FFFFFF", zorder=4)
 
 
 def jsd_profile(run: Run, site: str) -> Figure:
@@ -281,11 +315,14 @@ def jsd_profile(run: Run, site: str) -> Figure:
     nested, so the true JSD never decreases with their number. Where the bound does, its classifier
     had too few samples: such points are hollow and their lines dashed.
     """
-    table = run.table.profile[run.table.profile["site"] == site]
+    table = without_single(run.table.profile[run.table.profile["site"] == site])
     layers = sorted(table["layer"].unique())
-    figure, grid = canvas(1, len(layers), 2.6 + 1.6 / len(layers), 3.0)
+    columns = max(1, min(ACROSS, len(layers)))
+    figure, grid = canvas(-(-len(layers) // columns) or 1, columns, PANEL, 2.6)
+    for empty in grid.flat[len(layers) :]:
+        empty.set_visible(False)
     fallen = False
-    for axes, layer in zip(grid[0], layers, strict=True):
+    for axes, layer in zip(grid.flat, layers, strict=False):
         for contrast, colour in colours_of([run]).items():
             part = table[(table["layer"] == layer) & (table["contrast"] == contrast)]
             if not part.empty:
@@ -300,11 +337,15 @@ def jsd_profile(run: Run, site: str) -> Figure:
         axes.set_xlabel("principal components")
         axes.set_title(f"layer {layer}")
     grid[0, 0].set_ylabel("JSD, nats")
-    grid[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    note = "dotted: ln 2, the maximum; ring: 95 % of it, saturated"
-    if fallen:
-        note += "; hollow, dashed: below an earlier point, too few samples for the classifier"
-    figure.supxlabel(fitted(note, figure.get_figwidth(), 8), size=8)
+    named_once = {
+        name: handle
+        for axes in grid.flat
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    for name, style in MARKS.items():
+        if fallen or name != FALLEN:
+            named_once[name] = Line2D([], [], color="#777777", **style)
+    figure.legend(named_once.values(), named_once, loc="outside lower center", ncols=3, fontsize=8)
     named(figure, run, site, "JSD, all heads")
     return figure
 

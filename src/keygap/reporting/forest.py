@@ -12,15 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keygap.display import counted
 from keygap.reporting.figures import OTHER_COLOURS, canvas, fitted
+from keygap.reporting.numbers import largest, smallest, with_interval
 from keygap.reporting.run import Run
 
-FOREST_CAPTION = (
-    "The gap (MMD squared between image and text) over the largest MMD squared between two kinds "
-    "of token inside one modality, all heads together. A point right of the line at 1 with an "
-    "interval that does not reach it is a gap larger than any distance inside one modality that "
-    "was measured. Bars are 95 % jackknife intervals over samples, on a logarithmic axis."
-)
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", *OTHER_COLOURS)
 ROW, EDGES, WIDTH = 0.27, 1.0, 6.4  # inches
 
@@ -58,7 +54,7 @@ def forest(runs: Sequence[Run], site: str) -> Figure | None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.tick_params(axis="x", which="minor", labelsize=8)
     labels = [
         f"{fitted(str(row['name']), 2.4)}, layer {row['layer']}" for row in table.to_dict("records")
     ]
@@ -73,8 +69,26 @@ def forest_in_words(runs: Sequence[Run], site: str) -> str:
     """What the forest plot shows, for readers who do not see it."""
     table = rows_of(runs, site)
     above = int((table["ratio_ci_low"] > 1).sum())
+    least, most = (
+        f"{with_interval(row['ratio'], row['ratio_ci_low'], row['ratio_ci_high'], 2)} "
+        f"({row['name']}, layer {row['layer']})"
+        for row in (smallest(table, "ratio"), largest(table, "ratio"))
+    )
     return (
-        f"Ratio of the gap to the largest distance inside one modality at {site}: from "
-        f"{table['ratio'].min():.2f} to {table['ratio'].max():.2f}; in {above} of {len(table)} "
-        "rows the whole interval is above 1"
+        f"Ratio of the gap to the largest distance inside one modality at {site}: from {least} to "
+        f"{most}; in {above} of {counted(len(table), 'row')} the whole interval is above 1"
+    )
+
+
+def forest_caption(runs: Sequence[Run], site: str) -> str:
+    """What the forest plot shows and how to read it."""
+    table = rows_of(runs, site)
+    low, high = int(table["n_samples"].min()), int(table["n_samples"].max())
+    n = counted(high, "sample") if low == high else f"{low} to {counted(high, 'sample')}"
+    return (
+        "The gap (MMD² between image and text) over the largest MMD² between two kinds of token "
+        "inside one modality: a ratio without a unit, on a logarithmic axis, all heads together. "
+        "A point right of the line at 1 with an interval that does not reach it is a gap larger "
+        "than any distance inside one modality that was measured. Bars: 95 % jackknife intervals "
+        f"over samples; n = {n}."
     )

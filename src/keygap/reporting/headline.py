@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting.numbers import fixed
+from keygap.reporting.numbers import fixed, with_interval
 from keygap.reporting.run import Run
 
 FEW = 30  # samples below which an interval is rough
@@ -183,17 +182,11 @@ def headline(runs: Sequence[Run]) -> list[dict[str, Any]]:
             rows.append({
                 "model": f"{run.model} on {run.manifest['benchmark']}",
                 "place": f"{what}{row['site']}, layer {row['layer']}",
-                "gap": _with_interval(own["mmd2"], own["mmd2_ci_low"], own["mmd2_ci_high"], 3),
+                "gap": with_interval(own["mmd2"], own["mmd2_ci_low"], own["mmd2_ci_high"], 3),
                 "highest": kind or "nothing measured",
-                "ratio": _with_interval(row["ratio_kind"], own["ratio_ci_low"],
+                "ratio": with_interval(row["ratio_kind"], own["ratio_ci_low"],
                                         own["ratio_ci_high"], 2),
                 "samples": int(own["n_samples"]),
                 "accuracy": row["accuracy"],
             })  # fmt: skip
     return rows
-
-
-def _with_interval(value: float, low: float, high: float, digits: int) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{fixed(value, digits)} ({fixed(low, digits)} to {fixed(high, digits)})"

@@ -12,15 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from keygap.display import counted
 from keygap.measurement.verdict import SIGNIFICANT
 from keygap.reporting.figures import canvas, named
+from keygap.reporting.numbers import largest as largest_row
+from keygap.reporting.numbers import smallest, with_interval
 from keygap.reporting.run import Run, contrasts_of
-
-CAPTION = (
-    "MMD squared between image and text of each key head alone (columns) at each layer (rows). The "
-    "scale is that of all models of this page. A dot: p below 0.05 after Holm's adjustment over "
-    "layers and heads. Point at a cell for its value and interval."
-)
 
 
 def by_head(run: Run, site: str) -> pd.DataFrame:
@@ -95,10 +92,29 @@ def titles(run: Run, site: str) -> dict[str, str]:
 def in_words(run: Run, site: str) -> str:
     """What the figure shows, for readers who do not see it."""
     table = by_head(run, site)
-    best = table.sort_values("mmd2").to_dict("records")[-1]
+    best, least = largest_row(table, "mmd2"), smallest(table, "mmd2")
+    most, fewest = (
+        f"{with_interval(row['mmd2'], row['mmd2_ci_low'], row['mmd2_ci_high'], 3)} at head "
+        f"{row['head']} of layer {row['layer']}"
+        for row in (best, least)
+    )
+    found = int((table["p_holm"] <= SIGNIFICANT).sum())
     return (
-        f"MMD squared by layer and head at {site}, from {table['mmd2'].min():.3f} to "
-        f"{table['mmd2'].max():.3f}; the largest is head {best['head']} of layer {best['layer']}"
+        f"MMD squared between image and text by layer and head at {site}: largest {most}, smallest "
+        f"{fewest}; p after Holm at most {SIGNIFICANT:g} at {found} of "
+        f"{counted(len(table), 'cell')}"
+    )
+
+
+def caption(run: Run, site: str) -> str:
+    """What the figure shows and how to read it."""
+    n = int(by_head(run, site)["n_samples"].max())
+    return (
+        "MMD² (no unit; 0: the same distribution) between image and text of each key head alone "
+        "(columns) at each layer (rows): the brighter, the farther apart, on one scale for all "
+        f"models of this page; n = {counted(n, 'sample')}. A dot: p below {SIGNIFICANT:g} after "
+        "Holm's adjustment over layers and heads. Point at a cell for its value and its 95 % "
+        "jackknife interval."
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 
@@ -68,3 +70,28 @@ def near_zero(value: float, null_low: float, null_high: float, digits: int = 4) 
     if null_low <= value <= null_high:
         return f"0 \u00b1 {max(abs(null_low), abs(null_high)):.{digits}f}"
     return fixed(value, digits)
+
+
+def from_to(values: pd.Series, digits: int) -> str:
+    """The smallest and the largest of some numbers, or the one that they round to."""
+    first, last = fixed(values.min(), digits), fixed(values.max(), digits)
+    return first if first == last else f"{first} to {last}"
+
+
+def with_interval(value: float, low: float, high: float, digits: int) -> str:
+    """A number with the ends of its interval, as far as they are known; empty without a number."""
+    if math.isnan(low) or math.isnan(high):
+        return fixed(value, digits)
+    if math.isnan(value):
+        return ""
+    return f"{fixed(value, digits)} ({fixed(low, digits)} to {fixed(high, digits)})"
+
+
+def largest(rows: pd.DataFrame, column: str) -> Any:
+    """The row with the largest number in a column; numbers that are not known do not count."""
+    return rows.iloc[int(np.nanargmax(rows[column].to_numpy(float)))]
+
+
+def smallest(rows: pd.DataFrame, column: str) -> Any:
+    """The row with the smallest number in a column, as ``largest``."""
+    return rows.iloc[int(np.nanargmin(rows[column].to_numpy(float)))]

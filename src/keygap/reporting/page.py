@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, Template
-from matplotlib.figure import Figure
 
 from keygap.align.causes.tables import CausesTable
 from keygap.arguments import folder_of
@@ -22,11 +21,22 @@ from keygap.choices.tables import ChoicesTable
 from keygap.errors import UserError
 from keygap.measurement.verdict import jsd_in_words
 from keygap.measurement.views import JSD_DIM
-from keygap.reporting import bias, causes, choices, confounds, figures, heads, shape
+from keygap.progress import step, track
+from keygap.reporting import (
+    bias,
+    causes,
+    choices,
+    confounds,
+    drawing,
+    figures,
+    findings,
+    heads,
+    shape,
+)
 from keygap.reporting.comparison import comparison
-from keygap.reporting.drawing import inline, saved
+from keygap.reporting.drawing import Drawn
 from keygap.reporting.explorer import explorer
-from keygap.reporting.forest import FOREST_CAPTION, forest, forest_in_words
+from keygap.reporting.forest import forest, forest_caption, forest_in_words
 from keygap.reporting.headline import headline, verdicts
 from keygap.reporting.notes import notes_of
 from keygap.reporting.numbers import at_least, fixed, least_p, near_zero, p_value
@@ -37,11 +47,6 @@ from keygap.reporting.samples import samples_of
 from keygap.store import write_text
 from keygap.store.lock import at_work, refuse_unwritable
 from keygap.store.run import REPORT
-
-LADDER = (
-    "MMD squared of every contrast with its 95 % interval over samples, all heads together, one "
-    "scale for all panels. A contrast that is hatched has one word on one side and is no reference."
-)
 
 
 @mpl.rc_context(figures.STYLE)
@@ -62,6 +67,14 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
+    with step("report") as say:
+        return _report(folders, out, say)
+
+
+def _report(
+    folders: Sequence[str | Path], out: str | Path | None, say: Callable[[object], None]
+) -> Path:
+    say("reading the runs")
     runs = [read_run(folder, verify=True) for folder in folders]
     of_bias = [bias.read(run.root) for run in runs]
     of_causes = [causes.read(run.root) for run in runs]
@@ -89,6 +102,7 @@ def _written(
     """Draw the figures and write the page, from the results that each run has."""
     # A report of one run lies in its folder, which is then no study of its own.
     of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
+    say("figures and page")
     anchors: set[str] = set()
     top = heads.largest(runs)
     first_table = headline(runs)
@@ -97,10 +111,11 @@ def _written(
         contrasts=definitions(runs),
         between=contrasts_of(runs, "between"),
         jsd_dim=JSD_DIM,
-        single=figures.SINGLE,
         verdicts=verdicts(runs, [files.answers is not None for files in of_bias]),
         headline=first_table,
-        heads_caption=heads.CAPTION,
+        light=drawing.shades(dark=False),
+        dark=drawing.shades(dark=True),
+        appendix=_appendix(runs, out),
         notes=notes_of(runs),
         provenance=provenance(runs, out),
         comparison=comparison(runs),
@@ -170,24 +185,73 @@ def _overview(
     runs: Sequence[Run], of_causes: Sequence[CausesTable | None], out: Path
 ) -> list[dict[str, str]]:
     """Figures of all runs together, for each site: what carries the verdict first."""
-    drawn = []
-    for number, site in enumerate(
-        dict.fromkeys(site for run in runs for site in run.table.frame["site"])
-    ):
-        measured = [run for run in runs if site in set(run.table.frame["site"])]
+    drawn: list[Drawn] = []
+    for site, measured in _by_site(runs):
         if (plot := forest(measured, site)) is not None:
-            files = saved(plot, out, f"ratio-{site}")
-            drawing = inline(files["svg"], forest_in_words(measured, site), f"ratio-{number}-")
-            drawn.append({**files, "drawing": drawing, "caption": FOREST_CAPTION})
-        drawn.append(
-            {**saved(figures.ladder(measured, site), out, f"ladder-{site}"), "caption": LADDER}
-        )
+            drawn.append(
+                Drawn(
+                    f"ratio-{site}",
+                    plot,
+                    forest_in_words(measured, site),
+                    forest_caption(measured, site),
+                )
+            )
+        if (plot := figures.ladder(measured, site)) is not None:
+            words = (
+                findings.ladder_in_words(measured, site),
+                findings.ladder_caption(measured, site),
+            )
+            drawn.append(Drawn(f"ladder-{site}", plot, *words))
         if projected := [run for run in measured if not run.projected(site).empty]:
-            drawn.append(saved(figures.projections(projected, site), out, f"tsne-{site}"))
+            words = (
+                findings.projections_in_words(projected, site),
+                findings.projections_caption(projected, site),
+            )
+            drawn.append(Drawn(f"tsne-{site}", figures.projections(projected, site), *words))
     if len(steered := causes.drawable(of_causes)) > 1:
-        figure = saved(causes.dose_response(steered), out, causes.FIGURE)
-        drawn.append({**figure, "alt": causes.alternative_text(steered)})
-    return drawn
+        drawn.append(causes.drawn(steered))
+    return _shown(drawn, out, "all")
+
+
+def _appendix(runs: Sequence[Run], out: Path) -> dict[str, Any]:
+    """Contrasts of a single word: their figures, and their rows in ``gap.csv``."""
+    drawn = []
+    for site, measured in _by_site(runs):
+        if (plot := figures.ladder(measured, site, single=True)) is not None:
+            words = (
+                findings.ladder_in_words(measured, site, single=True),
+                findings.ladder_caption(measured, site, single=True),
+            )
+            drawn.append(Drawn(f"single-word-{site}", plot, *words))
+    rows = []
+    for run in runs:
+        frame = run.table.main
+        own = frame[(frame["head"] == "all") & (frame["rung"] == "single")]
+        swaps = least_p(run.table.statistics)
+        for row in own.to_dict("records"):
+            least = swaps.get((row["site"], row["layer"]))
+            rows.append(
+                {**row, "run": f"{run.model} on {run.manifest['benchmark']}", "swaps": least}
+            )
+    return {"figures": _shown(drawn, out, "single"), "rows": rows}
+
+
+def _by_site(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """The sites that were measured, each with its runs."""
+    sites = dict.fromkeys(str(site) for run in runs for site in run.table.frame["site"])
+    return [(site, [run for run in runs if site in set(run.table.frame["site"])]) for site in sites]
+
+
+def _shown(drawn: Sequence[Drawn], root: Path, place: str) -> list[dict[str, str]]:
+    """Figures as parts of the page.
+
+    Args:
+        drawn: the figures.
+        root: the folder of their files.
+        place: another for every call, for the names of what is drawn.
+    """
+    work = track(drawn, len(drawn), f"figures of {root.name or root.resolve().name}")
+    return [drawing.shown(one, root, f"{place}-{number}") for number, one in enumerate(work)]
 
 
 def _section(
@@ -204,59 +268,61 @@ def _section(
     """
     frame = run.table.frame
     whole = frame[(frame["head"] == "all") & (frame["confound"] == "")]
+    drawn = [one for site in heads.sites_of(run) for one in _figures(run, site, top)]
     return {
         "run": run,
-        "figures": [
-            saved(figure, run.root, f"{name}-{site}")
-            for site in frame["site"].unique()
-            for name, figure in _figures(run, site).items()
-        ],
-        "heads": _heads(run, top, place),
+        "figures": _shown(drawn, run.root, place),
         "samples": samples_of(run, files.attention),
-        "rows": whole.to_dict("records"),
+        "rows": figures.without_single(whole).to_dict("records"),
         "least_p": least_p(run.table.statistics),
         "csv": base64.b64encode(frame.to_csv(index=False).encode()).decode(),
         "download": re.sub(r"[^\w.-]+", "-", f"{run.model}-{run.manifest['benchmark']}-gap.csv"),
         "confounds": confounds.rows(frame),
         "saturates_at": run.saturates_at(),
         "shape": shape.tables(run),
-        "bias": _bias(run, files),
-        "causes": _causes(run, table),
+        "bias": _bias(run, files, f"bias-{place}"),
+        "causes": _causes(run, table, f"causes-{place}"),
     }
 
 
-def _heads(run: Run, top: float, place: str) -> list[str]:
-    """The drawings of single heads, for each site where they were measured."""
+def _figures(run: Run, site: str, top: float) -> list[Drawn]:
+    """The figures of one run and site."""
     drawn = []
-    for number, site in enumerate(heads.sites_of(run)):
-        if heads.by_head(run, site).empty:
-            continue
-        files = saved(heads.heads(run, site, top), run.root, f"heads-{site}")
-        words, titles = heads.in_words(run, site), heads.titles(run, site)
-        drawn.append(inline(files["svg"], words, f"heads-{place}-{number}-", titles))
+    if not heads.by_head(run, site).empty:
+        plot, titles = heads.heads(run, site, top), heads.titles(run, site)
+        words = heads.in_words(run, site), heads.caption(run, site)
+        drawn.append(Drawn(f"heads-{site}", plot, *words, titles))
+    words = findings.gap_by_layer_in_words(run, site), findings.gap_by_layer_caption(run, site)
+    drawn.append(Drawn(f"gap-by-layer-{site}", figures.gap_by_layer(run, site), *words))
+    words = findings.jsd_in_words(run, site), findings.jsd_caption(run, site)
+    drawn.append(Drawn(f"jsd-profile-{site}", figures.jsd_profile(run, site), *words))
+    contrasts = shape.contrasts_at(run, site)
+    for contrast in contrasts:
+        name = "shape" if len(contrasts) == 1 else re.sub(r"[^\w-]+", "-", f"shape-{contrast}")
+        words = shape.in_words(run, site, contrast), shape.caption(run, site, contrast)
+        drawn.append(Drawn(f"{name}-{site}", shape.figure(run, site, contrast), *words))
     return drawn
 
 
-def _bias(run: Run, files: bias.BiasFiles) -> dict[str, Any]:
+def _bias(run: Run, files: bias.BiasFiles, place: str) -> dict[str, Any]:
     """What the template shows about text bias; figures are empty if nothing was asked."""
     answers = files.answers
     return {
-        "figures": [
-            saved(figure, run.root, name) for name, figure in bias.drawn(run, files).items()
-        ],
+        "findings": bias.findings(run, files),
+        "figures": _shown(bias.drawn(run, files), run.root, place),
         "rows": [] if answers is None else answers.frame.to_dict("records"),
         "columns": bias.COLUMNS,
         "notes": [] if answers is None else answers.notes,
     }
 
 
-def _causes(run: Run, table: CausesTable | None) -> dict[str, Any] | None:
+def _causes(run: Run, table: CausesTable | None, place: str) -> dict[str, Any] | None:
     """What the template shows of the experiment on causes; None if it was not run."""
     if table is None:
         return None
     found = causes.section(run, table)
-    drawn = [] if found.figure is None else [saved(found.figure, run.root, causes.FIGURE)]
-    return {**vars(found), "figures": drawn}
+    drawn = [] if found.drawn is None else [found.drawn]
+    return {**vars(found), "figures": _shown(drawn, run.root, place)}
 
 
 def _choices(
@@ -273,22 +339,10 @@ def _choices(
     if table is None:
         return None
     found = choices.section(table, root, anchors)
-    curves = []
-    for curve in found.curves:
-        files = saved(curve.figure, root, f"{choices.FIGURE}-{curve.measure}")
-        drawing = inline(files["svg"], curve.alt, f"{curve.measure}-{place}-")
-        curves.append({**vars(curve), "svg": drawing})
+    drawn = [
+        Drawn(f"{choices.FIGURE}-{curve.measure}", curve.figure, curve.alt, choices.CAPTION)
+        for curve in found.curves
+    ]
+    shown = _shown(drawn, root, f"choices-{place}")
+    curves = [{**vars(curve), **one} for curve, one in zip(found.curves, shown, strict=True)]
     return {**vars(found), "curves": curves}
-
-
-def _figures(run: Run, site: str) -> dict[str, Figure]:
-    """The figures of one run and site, by name."""
-    drawn = {
-        "gap-by-layer": figures.gap_by_layer(run, site),
-        "jsd-profile": figures.jsd_profile(run, site),
-    }
-    contrasts = shape.contrasts_at(run, site)
-    for contrast in contrasts:
-        name = "shape" if len(contrasts) == 1 else re.sub(r"[^\w-]+", "-", f"shape-{contrast}")
-        drawn[name] = shape.figure(run, site, contrast)
-    return drawn

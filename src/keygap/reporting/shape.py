@@ -16,9 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from keygap.display import counted
 from keygap.reporting.figures import COLOURS, OTHER_COLOURS, canvas, named
+from keygap.reporting.numbers import from_to, largest, with_interval
 from keygap.reporting.run import Run
 
+VISIBLE = (0.3, 0.78)  # part of the colour map that is seen on white and on black
 SHARES = {"share_mean": "#0072B2", "share_covariance": "#E69F00", "share_higher": "#8C8C8C"}
 
 
@@ -78,6 +81,54 @@ def contrasts_at(run: Run, site: str) -> list[str]:
     return list(dict.fromkeys(frame.loc[frame["site"] == site, "contrast"]))
 
 
+def caption(run: Run, site: str, contrast: str) -> str:
+    """What the figure shows and how to read it."""
+    rows = run.table.main
+    rows = rows[(rows["site"] == site) & (rows["contrast"] == contrast)]
+    n = rows["n_samples"].max()
+    return (
+        f"What kind of difference {contrast} is, in standardised vectors of all heads; n = "
+        f"{counted(int(n), 'sample')}. First row, by layer: shares of MMD² that the means, the "
+        "covariances and what is left explain; spread (root mean squared distance of a vector to "
+        "the centre of its side) and effective dimension (1 for a line, the number of dimensions "
+        "for a round ball) of each side. Second row: each head's share of the difference of means; "
+        "how many dimensions carry that difference (a curve that rises at once: few); JSD in nats "
+        "by histogram, with its value under swapped labels dotted and its maximum ln 2 as a line. "
+        "Intervals are in the table below."
+    )
+
+
+def in_words(run: Run, site: str, contrast: str) -> str:
+    """What the figure shows, for readers who do not see it: its numbers over layers."""
+    frame = run.table.shape.frame
+    frame = frame[(frame["site"] == site) & (frame["contrast"] == contrast)]
+    frame = frame[(frame["head"] == "all") & (frame["layer"] != "all")]
+    parts = []
+    for name in SHARES:
+        values = frame.loc[frame["statistic"] == name, "value"].dropna()
+        if len(values):
+            what = name.removeprefix("share_").replace("higher", "higher moments")
+            parts.append(f"{what} {from_to(100 * values, 0)} %")
+    found = [f"shares of MMD squared: {', '.join(parts)}"] if parts else []
+    for name in ("spread_ratio", "effective_dimension_ratio"):
+        rows = frame[(frame["statistic"] == name) & frame["value"].notna()]
+        if len(rows):
+            far = largest(rows.assign(far=np.log(rows["value"]).abs()), "far")
+            ratio = with_interval(far["value"], far["ci_low"], far["ci_high"], 2)
+            what = name.replace("_", " ")
+            found.append(f"{what} farthest from 1 at layer {far['layer']} with {ratio}")
+    rows = frame[frame["statistic"] == "jsd_histogram"].dropna(subset="value")
+    if len(rows):
+        few = rows[rows["dims"] == rows["dims"].min()]
+        found.append(
+            f"JSD by histogram in {few['dims'].iloc[0]:g} components {from_to(few['value'], 2)} "
+            f"nats, under swapped labels {from_to(few['null'], 2)}"
+        )
+    over = counted(frame["layer"].nunique(), "layer")
+    what = "; ".join(found) or "there is no gap to describe"
+    return f"What kind of gap {contrast} is at {site}, over {over}: {what}"
+
+
 def figure(run: Run, site: str, contrast: str) -> Figure:
     """Draw the shares of MMD squared, spreads, dimensions, heads and the JSD by histogram."""
     frame, dimensions = (
@@ -91,7 +142,7 @@ def figure(run: Run, site: str, contrast: str) -> Figure:
     _sides(grid[0, 1], frame, layers, "spread")
     _sides(grid[0, 2], frame, layers, "effective_dimension")
     _heads(drawn, grid[1, 0], frame, layers)
-    colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(layers)))
+    colours = mpl.colormaps["viridis"](np.linspace(*VISIBLE, len(layers)))
     _dimensions(grid[1, 1], dimensions, layers, colours)
     _histogram(grid[1, 2], frame, layers, colours)
     named(drawn, run, site, f"What kind of gap is {contrast}")
@@ -116,7 +167,7 @@ def _shares(axes: Axes, frame: pd.DataFrame, layers: list[str]) -> None:
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("share of MMD²")
     _label_layers(axes, layers)
-    axes.legend(ncols=3, loc="upper center", fontsize=6, columnspacing=0.8, handlelength=1.0)
+    axes.legend(ncols=3, loc="upper center", fontsize=8, columnspacing=0.6, handlelength=0.8)
 
 
 def _sides(axes: Axes, frame: pd.DataFrame, layers: list[str], name: str) -> None:
@@ -129,7 +180,7 @@ def _sides(axes: Axes, frame: pd.DataFrame, layers: list[str], name: str) -> Non
     axes.set_ylim(0, None)
     axes.set_ylabel(name.replace("_", " "))
     _label_layers(axes, layers)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8)
 
 
 def _heads(drawn: Figure, axes: Axes, frame: pd.DataFrame, layers: list[str]) -> None:
@@ -179,4 +230,4 @@ def _histogram(axes: Axes, frame: pd.DataFrame, layers: list[str], colours: np.n
 
 def _label_colours(axes: Axes, layers: list[str]) -> None:
     if len(layers) <= 6:
-        axes.legend(title="layer", fontsize=7, title_fontsize=7)
+        axes.legend(title="layer", fontsize=8, title_fontsize=8)

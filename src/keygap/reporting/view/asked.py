@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from keygap.contrasts.labels import SINK_SHARE
 from keygap.reporting.view.plane import Plane
@@ -18,6 +18,7 @@ from keygap.reporting.view.tokens import Tokens
 from keygap.tokens import MODALITIES, ROLES
 
 LONGEST = 500  # characters of a text
+MOST_CORNERS = 200  # of a lasso
 MOST_KEPT = 5000  # tokens that are answered wherever they lie
 COLUMNS = {"position": "position", "row": "patch_row", "column": "patch_column"}
 SINKS = ("", "sinks", "others")
@@ -79,6 +80,19 @@ class Query:
         if len(found) and found.max() >= below:
             raise Refused(f"{name} has a token that there is not")
         return found
+
+    def corners(self, name: str) -> Float[np.ndarray, "n 2"]:
+        """The corners of a region, as x and y in turn, separated by commas."""
+        items = self.values.get(name, "").split(",")
+        if len(items) > 2 * MOST_CORNERS:
+            raise Refused(f"{name} has more than {MOST_CORNERS} corners")
+        try:
+            found = np.asarray([float(one) if len(one) < 40 else math.nan for one in items])
+        except ValueError:
+            found = np.full(1, math.nan)
+        if len(found) < 6 or len(found) % 2 or not np.isfinite(found).all():
+            raise Refused(f"{name} is no list of three corners or more")
+        return found.reshape(-1, 2)
 
 
 @dataclass(frozen=True)

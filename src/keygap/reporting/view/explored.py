@@ -149,6 +149,21 @@ class Explored:
                 **self._labels(found.token[rows]),
             }
 
+    def inside(self, query: Query) -> dict[str, Any]:
+        """How many tokens of a place lie inside a region of its plane and match a filter."""
+        place = self.planes.places[query.whole("place", len(self.planes.places))]
+        method = query.one_of("method", METHODS)
+        if method not in self.planes.methods(place):
+            raise Refused(f"there are no {method} coordinates of {place[0]}, layer {place[1]}")
+        corners, asked = query.corners("corners"), Filter.of(query)
+        found = self.planes.at(place, method)
+        if isinstance(found, float):
+            return {"preparing": found}
+        with self._busy:
+            rows = found.within(corners)
+            match, _ = self._matching(asked, found)
+            return {"inside": len(rows) if match is None else int(match[found.token[rows]].sum())}
+
     def sample(self, query: Query) -> dict[str, Any]:
         """The prompt of a sample, and its pictures."""
         number = query.whole("sample", len(self.tokens.samples))

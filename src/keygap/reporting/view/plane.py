@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from matplotlib.path import Path as MplPath
 
 from keygap import random_streams
 
@@ -103,6 +104,18 @@ class Plane:
         first = self._first(found, window, max(most - len(others), most * 3 // 4))
         rest = others[: most - len(first)]
         return Thinned(np.sort(np.concatenate([first, rest])), len(rows), len(found))
+
+    def within(self, corners: Float[np.ndarray, "k 2"]) -> Int[np.ndarray, " inside"]:
+        """The rows of the points inside a region.
+
+        Args:
+            corners: of the region, in their order around it. Where its line crosses itself, what
+                it goes around twice is outside.
+        """
+        (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
+        rows = self._inside((left, right, bottom, top))
+        points = np.stack([self.x[rows], self.y[rows]], axis=1)
+        return rows[MplPath(corners).contains_points(points)]
 
     def _inside(self, window: Window) -> Int[np.ndarray, " inside"]:
         left, right, bottom, top = window

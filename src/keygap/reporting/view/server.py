@@ -53,6 +53,7 @@ class ViewServer(ThreadingHTTPServer):
         self.page, self.policy = page_of(explored)
         self.answers: dict[str, Callable[[Query], dict[str, Any]]] = {
             "/api/points": explored.points,
+            "/api/inside": explored.inside,
             "/api/sample": explored.sample,
             "/api/words": explored.words,
             "/api/elsewhere": explored.elsewhere,

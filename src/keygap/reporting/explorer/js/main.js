@@ -24,7 +24,7 @@ class Explorer {
     this.plot = new Plot(this.find("plot"), {
       hover: (token) => this.hovered(token),
       pick: (token, add) => this.picked(token, add),
-      lasso: (tokens, add) => this.select(tokens, add, "lasso"),
+      lasso: (tokens, add, path) => this.lassoed(tokens, add, path),
       settled: () => this.settled(),
     });
     this.small = new this.Small(this.find("small"), (number) => this.goTo(number));
@@ -232,6 +232,10 @@ class Explorer {
     this.setLasso(false);
     this.redraw();
     this.say(`${tokens.length.toLocaleString("en")} tokens selected by ${how}`);
+  }
+
+  lassoed(tokens, add) {
+    this.select(tokens, add, "lasso");
   }
 
   selectShown() {

@@ -3,9 +3,16 @@
 
 const REACH = 14; // pixels between the pointer and a point that it finds
 const MARGIN = 14;
+const MOST_CORNERS = 200; // of a lasso
+
+// A drawn line with as many corners as a server takes, evenly chosen.
+function outline(path) {
+  const every = Math.ceil(path.length / MOST_CORNERS);
+  return path.filter((_, i) => i % every === 0);
+}
 
 class Plot {
-  // on: hover(token), pick(token, add), lasso(tokens, add), settled() after the view has moved;
+  // on: hover(token), pick(token, add), lasso(tokens, add, path), settled() after the view has moved;
   // token is -1 for none.
   constructor(canvas, on) {
     this.canvas = canvas;
@@ -165,12 +172,12 @@ class Plot {
 
   released(event) {
     if (!this.path) return;
-    const path = this.path;
+    const path = outline(this.path);
     this.path = null;
     this.draw();
     if (path.length < 3 || Math.abs(d3.polygonArea(path)) < 20) return;
     this.swallow = true; // the click that follows
-    this.on.lasso(this.inside(path), event.shiftKey);
+    this.on.lasso(this.inside(path), event.shiftKey, path);
   }
 
   cancelled() {

@@ -176,13 +176,19 @@ class LiveExplorer extends Explorer {
   }
 
   question() {
-    const { state, run, form } = this;
+    const { state, run } = this;
     const ids = run.tokens.id;
     const keep = [...this.selected].slice(0, MOST_KEPT);
     if (state.current >= 0) keep.push(state.current);
     const asked = { place: state.place, method: state.method, keep: keep.map((i) => ids[i]).join(",") };
     if (state.current >= 0) asked.sample = run.tokens.sample[state.current];
-    Object.assign(asked, this.window());
+    return Object.assign(asked, this.window(), this.filters());
+  }
+
+  // What is looked for, as the server reads it.
+  filters() {
+    const { form } = this;
+    const asked = {};
     const names = { word: "word", sample: "of", modality: "modality", role: "role", sink: "sink" };
     for (const [name, parameter] of Object.entries(names)) {
       const value = form.elements[name].value.trim();
@@ -200,14 +206,17 @@ class LiveExplorer extends Explorer {
   window() {
     const { plot } = this;
     if (!this.isShown || !plot.width) return {};
-    const { plane } = this.place[this.answer.method];
-    const share = ([x, y]) => {
-      const [u, v] = plot.transform.invert([x, y]);
-      return plane((u - (plot.width - plot.side) / 2) / plot.side, (v - (plot.height - plot.side) / 2) / plot.side);
-    };
-    const [left, top] = share([-EDGE * plot.width, -EDGE * plot.height]);
-    const [right, bottom] = share([(1 + EDGE) * plot.width, (1 + EDGE) * plot.height]);
+    const [left, top] = this.coordinates([-EDGE * plot.width, -EDGE * plot.height]);
+    const [right, bottom] = this.coordinates([(1 + EDGE) * plot.width, (1 + EDGE) * plot.height]);
     return { left, right, bottom, top };
+  }
+
+  // The coordinates in the plane of a point of the canvas.
+  coordinates([x, y]) {
+    const { plot } = this;
+    const [u, v] = plot.transform.invert([x, y]);
+    const { plane } = this.place[this.answer.method];
+    return plane((u - (plot.width - plot.side) / 2) / plot.side, (v - (plot.height - plot.side) / 2) / plot.side);
   }
 
   // Show an answer; the selection and the current token are found again by their ids.
@@ -234,7 +243,11 @@ class LiveExplorer extends Explorer {
     const some = answer.found < answer.total;
     const found = some ? `, ${number(answer.found)} match` : "";
     let more = "";
-    if (answer.matching > shown) {
+    if (this.held) {
+      const { drawn, inside } = this.held;
+      more = ` · ${number(inside)} tokens lie inside the lasso, and ${number(drawn)} of them are drawn: ` +
+        "only those are selected. Zoom in to select the others.";
+    } else if (answer.matching > shown) {
       more = ` · In view are ${number(answer.matching)}, too many for one picture: zoom in for the others.`;
     } else if (some && answer.found && !answer.matching) {
       more = " · None of those that match is in view: “Whole plot” shows them.";
@@ -243,7 +256,32 @@ class LiveExplorer extends Explorer {
       `${number(shown)} of ${number(answer.total)} tokens shown${found}, ${number(this.selected.size)} selected${more}`;
   }
 
+  // The lasso selects what is drawn. Where that is not all, the server counts what lies inside.
+  async lassoed(tokens, add, path) {
+    const { answer } = this;
+    super.lassoed(tokens, add, path);
+    if (!this.isShown || answer.window <= this.run.count) return;
+    const corners = path.flatMap((point) => this.coordinates(point).map((value) => value.toPrecision(9)));
+    const asked = { place: answer.place, method: answer.method, corners: corners.join(","), ...this.filters() };
+    const selection = this.selected;
+    try {
+      const { inside } = await answerOf("inside", asked);
+      if (selection !== this.selected || inside <= tokens.length) return;
+      this.held = { drawn: tokens.length, inside };
+      this.count();
+      this.say(this.find("count").textContent);
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  clear() {
+    this.held = null;
+    super.clear();
+  }
+
   select(tokens, add, how) {
+    this.held = null;
     super.select(tokens, add, how);
     const all = this.answer && this.answer.matching > tokens.length;
     const some = all ? ", of those that are drawn" : "";
