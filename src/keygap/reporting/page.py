@@ -88,6 +88,7 @@ def _report(
         if len(runs) == 1
         else runs[0].root.parent
     )
+    say("figures and page")
     with at_work(out):
         return _written(runs, of_bias, of_causes, of_choices, out)
 
@@ -102,7 +103,6 @@ def _written(
     """Draw the figures and write the page, from the results that each run has."""
     # A report of one run lies in its folder, which is then no study of its own.
     of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
-    say("figures and page")
     anchors: set[str] = set()
     top = heads.largest(runs)
     first_table = headline(runs)
