@@ -222,7 +222,8 @@ def test_ray_ends_with_a_command_that_is_killed_or_interrupted(tiny, tmp_path):
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
-        assert psutil.wait_procs(children, 30)[1] == []
+        # what watches a node of Ray tries to report its death for a minute
+        assert psutil.wait_procs(children, 120)[1] == []
     assert process.returncode == 130, said
     assert said.splitlines()[-1].startswith("keygap: interrupted by SIGINT, everything on disk")
     assert list(files_of(tmp_path)) == []
