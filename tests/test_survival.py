@@ -19,11 +19,11 @@ from made import files_of
 from store.test_faults import fill
 from store.test_files import mounted
 from survival import (
+    Command,
     finished,
     killed_and_continued,
     refuse_leftovers,
     results_of,
-    started,
     study_on_disk,
 )
 
@@ -102,12 +102,13 @@ def ready_when(command: str, out: Path) -> Path:
 @pytest.mark.parametrize("command", WRITING)
 def test_an_interrupted_command_says_how_it_continues(tiny, tmp_path, command, number):
     arguments = arguments_of(command, tiny, tmp_path / "run")
-    process = started(arguments)
+    begun = Command(arguments)
+    process = begun.process
     while not ready_when(command, tmp_path / "run").exists() and process.poll() is None:
         time.sleep(0.02)
     time.sleep(1.0)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=120)
+    said = begun.ended(120)
     assert process.returncode == 128 + number, said
     last = said.splitlines()[-1]
     assert last.startswith(f"keygap: interrupted by {number.name}, ")
@@ -190,7 +191,8 @@ def workers_of_ray(process: psutil.Process) -> list[psutil.Process]:
 def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
     """Two kills for each seed, so ten."""
     out = tmp_path / "run"
-    process = started([*arguments_of("extract", tiny, out), "--engine", "ray", "--workers", "2"])
+    command = Command([*arguments_of("extract", tiny, out), "--engine", "ray", "--workers", "2"])
+    process = command.process
     moments = random.Random(seed)
     kills = KILLS
     while kills and process.poll() is None:
@@ -202,7 +204,7 @@ def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
         if victim.is_running():
             os.kill(victim.pid, signal.SIGKILL)
             kills -= 1
-    said, _ = process.communicate(timeout=300)
+    said = command.ended(300)
     assert kills == 0, "it ended before all kills"
     assert process.returncode == 0, said
     assert said.count("died while it") == KILLS
@@ -215,13 +217,14 @@ def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
 def test_ray_ends_with_a_command_that_is_killed_or_interrupted(tiny, tmp_path):
     arguments = [*arguments_of("extract", tiny, tmp_path / "run"), "--engine", "ray"]
     for number in (signal.SIGKILL, signal.SIGINT):
-        process = started(arguments)
+        command = Command(arguments)
+        process = command.process
         while not workers_of_ray(psutil.Process(process.pid)):
             assert process.poll() is None
             time.sleep(0.05)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        said = command.ended(60)
         # what watches a node of Ray tries to report its death for a minute
         assert psutil.wait_procs(children, 120)[1] == []
     assert process.returncode == 130, said
