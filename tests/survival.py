@@ -101,32 +101,37 @@ class Command:
         return self._output.read()
 
 
-def finished(arguments: Sequence[str]) -> float:
-    """Run a command to its end; returns the seconds that it took."""
-    begun = time.monotonic()
+def finished(arguments: Sequence[str]) -> None:
+    """Run a command to its end."""
     command = Command(arguments)
     said = command.ended(600)
     assert command.process.returncode == 0, said
-    return time.monotonic() - begun
 
 
 def killed_and_continued(
-    arguments: Sequence[str], out: Path, kills: int, seconds: float, seed: int
+    arguments: Sequence[str], out: Path, kills: int, files: int, seed: int
 ) -> None:
     """Kill a command at random moments, each time it is repeated, and let it end.
+
+    A moment is soon after there are so many files, or any while the command begins if there are
+    already as many.
 
     Args:
         arguments: of the command.
         out: its folder. A command that ends before its moment is begun anew with an empty one.
         kills: how often.
-        seconds: that it takes if nobody kills it.
+        files: that the folder has when the command has ended.
         seed: of the moments.
     """
     moments = random.Random(seed)
     while kills:
+        number = moments.randrange(files)
+        late = moments.uniform(0.0, 0.5 if files_in(out) < number else 10.0)
         command = Command(arguments)
+        while files_in(out) < number and command.process.poll() is None:
+            time.sleep(0.005)
         try:
-            said = command.ended(moments.uniform(0.2, 1.0) * seconds)
+            said = command.ended(late)
             assert command.process.returncode == 0, said
             shutil.rmtree(out)
         except subprocess.TimeoutExpired:
@@ -134,6 +139,11 @@ def killed_and_continued(
             command.ended(60)
             kills -= 1
     finished(arguments)
+
+
+def files_in(folder: Path) -> int:
+    """How many files are in a folder and below, also while they change."""
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def refuse_leftovers(folder: Path) -> None:

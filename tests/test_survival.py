@@ -20,6 +20,7 @@ from store.test_faults import fill
 from store.test_files import mounted
 from survival import (
     Command,
+    files_in,
     finished,
     killed_and_continued,
     refuse_leftovers,
@@ -120,9 +121,10 @@ def test_an_interrupted_command_says_how_it_continues(tiny, tmp_path, command, n
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["bias", "causes", "align"])
 def test_a_killed_command_leaves_nothing_once_repeated(tiny, tmp_path, command):
-    seconds = finished(arguments_of(command, tiny, tmp_path / "whole"))
+    finished(arguments_of(command, tiny, tmp_path / "whole"))
     arguments = arguments_of(command, tiny, tmp_path / "killed")
-    killed_and_continued(arguments, tmp_path / "killed", 3, seconds, seed=0)
+    files = files_in(tmp_path / "whole")
+    killed_and_continued(arguments, tmp_path / "killed", 3, files, seed=0)
     refuse_leftovers(tmp_path / "killed")
     assert results_of(tmp_path / "killed") == results_of(tmp_path / "whole")
 
@@ -148,30 +150,27 @@ def test_an_extraction_killed_at_random_moments(tiny, whole, tmp_path, engine, s
     """Two kills for each seed, so twenty for each engine."""
     more = [] if engine == "local" else ["--engine", "ray", "--workers", "2"]
     arguments = [*arguments_of("extract", tiny, tmp_path / "run"), *more]
-    seconds = {"local": 12.0, "ray": 40.0}[engine]
-    killed_and_continued(arguments, tmp_path / "run", KILLS, seconds, seed)
+    killed_and_continued(arguments, tmp_path / "run", KILLS, 60, seed)
     refuse_leftovers(tmp_path / "run")
     measured(tmp_path / "run")
     assert files_of(tmp_path / "run") == files_of(whole)
 
 
 @pytest.fixture(scope="module")
-def whole_study(tiny, tmp_path_factory) -> tuple[Path, float]:
+def whole_study(tiny, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "study"
-    seconds = finished(arguments_of("run", tiny, out))
-    return out, seconds
+    finished(arguments_of("run", tiny, out))
+    return out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_study_killed_at_random_moments(tiny, whole_study, tmp_path, seed):
-    out, seconds = whole_study
-    killed_and_continued(
-        arguments_of("run", tiny, tmp_path / "run"), tmp_path / "run", KILLS, seconds, seed
-    )
+    arguments = arguments_of("run", tiny, tmp_path / "run")
+    killed_and_continued(arguments, tmp_path / "run", KILLS, files_in(whole_study), seed)
     refuse_leftovers(tmp_path / "run")
-    assert results_of(tmp_path / "run") == results_of(out)
-    assert files_of(tmp_path / "run").keys() == files_of(out).keys()
+    assert results_of(tmp_path / "run") == results_of(whole_study)
+    assert files_of(tmp_path / "run").keys() == files_of(whole_study).keys()
 
 
 def workers_of_ray(process: psutil.Process) -> list[psutil.Process]:
