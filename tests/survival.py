@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,54 +72,78 @@ def study_on_disk(folder: Path, samples: int = 48) -> None:
     (folder / "study.yaml").write_text(yaml.safe_dump(experiment))
 
 
-def started(arguments: Sequence[str], **options: object) -> subprocess.Popen[str]:
-    """Begin a command of keygap, in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", KEYGAP, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        # a shell that starts the tests in the background makes them ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        **options,  # type: ignore[call-overload]
-    )
+class Command:
+    """A command of keygap that was begun; what it says goes to a file.
+
+    A pipe would stay open until the last process of its Ray ends, a minute after it was killed.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", KEYGAP, *arguments],
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            cwd=ROOT,
+            # a shell that starts the tests in the background makes them ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def ended(self, timeout: float) -> str:
+        """Wait for its end; returns what it said.
+
+        Raises:
+            TimeoutExpired: it takes longer.
+        """
+        self.process.wait(timeout)
+        self._output.seek(0)
+        return self._output.read()
 
 
-def finished(arguments: Sequence[str]) -> float:
-    """Run a command to its end; returns the seconds that it took."""
-    begun = time.monotonic()
-    process = started(arguments)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    return time.monotonic() - begun
+def finished(arguments: Sequence[str]) -> None:
+    """Run a command to its end."""
+    command = Command(arguments)
+    said = command.ended(600)
+    assert command.process.returncode == 0, said
 
 
 def killed_and_continued(
-    arguments: Sequence[str], out: Path, kills: int, seconds: float, seed: int
+    arguments: Sequence[str], out: Path, kills: int, files: int, seed: int
 ) -> None:
     """Kill a command at random moments, each time it is repeated, and let it end.
+
+    A moment is soon after there are so many files, or any while the command begins if there are
+    already as many.
 
     Args:
         arguments: of the command.
         out: its folder. A command that ends before its moment is begun anew with an empty one.
         kills: how often.
-        seconds: that it takes if nobody kills it.
+        files: that the folder has when the command has ended.
         seed: of the moments.
     """
     moments = random.Random(seed)
     while kills:
-        process = started(arguments)
+        number = moments.randrange(files)
+        late = moments.uniform(0.0, 0.5 if files_in(out) < number else 10.0)
+        command = Command(arguments)
+        while files_in(out) < number and command.process.poll() is None:
+            time.sleep(0.005)
         try:
-            said, _ = process.communicate(timeout=moments.uniform(0.2, 1.0) * seconds)
-            assert process.returncode == 0, said
+            said = command.ended(late)
+            assert command.process.returncode == 0, said
             shutil.rmtree(out)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            command.process.kill()
+            command.ended(60)
             kills -= 1
     finished(arguments)
+
+
+def files_in(folder: Path) -> int:
+    """How many files are in a folder and below, also while they change."""
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def refuse_leftovers(folder: Path) -> None:

@@ -94,9 +94,16 @@ def whole_page(whole: Path) -> Path:
 
 
 @pytest.fixture
-def not_drawn(monkeypatch):
-    """Make figures without drawing them, which takes most of the time of a report."""
-    monkeypatch.setattr(drawing, "saved", lambda figure, root, name: "")
+def not_drawn(monkeypatch) -> list[Path]:
+    """Make figures without drawing them, which takes most of the time; list them."""
+    names: list[Path] = []
+
+    def saved(figure, root, name):
+        names.append(root / name)
+        return '<svg width="72pt" viewBox="0 0 72 72"></svg>'
+
+    monkeypatch.setattr(drawing, "saved", saved)
+    return names
 
 
 @pytest.fixture(scope="session")

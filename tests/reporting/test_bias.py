@@ -23,13 +23,15 @@ def probed(run_folder):
     return run_folder
 
 
+@pytest.mark.usefixtures("not_drawn")
 def test_the_page_has_conditions_figures_and_what_was_left_out(probed):
     page = kg.report(probed).read_text()
     run = read_run(probed)
+    for sentence in bias.findings(run, bias.read(probed)):
+        assert f"<li>{html.escape(sentence)}.</li>" in page
     words = {one.name: html.escape(one.alt) for one in bias.drawn(run, bias.read(probed))}
     for name in ("conditions", "attention", "link"):
         assert f'aria-label="{words[name]}"' in page
-        assert (probed / "figures" / f"{name}.svg").is_file()
     assert "<td>32 / 0 / 0 / 0</td>" not in page
     pooled = "<td>16 / 16 / 0 / 0</td>"  # four phrasings of eight samples
     assert pooled in page

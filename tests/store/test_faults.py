@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from keygap.store import Store, StoreWriter, save_results, write_part
 from made import files_of
 from store.test_files import mounted
 
-from .made import IDENTITY, part
+from .conftest import VECTORS
+from .made import IDENTITY, part, run_of
 from .test_damage import refusal
 
 COMMANDS = ("measure", "project", "report")
@@ -88,6 +90,23 @@ def test_a_disk_that_fills_while_a_part_is_committed(tmp_path):
             tables = part(range(2, 4))
             writer.commit(1, tables.samples, write_part(root, 1, tables))
         assert len(Store(root).samples) == 4
+
+
+def test_a_clock_that_was_set_back(whole, tmp_path):
+    """Nothing is decided by the times of files: what is newer may look older."""
+    run = tmp_path / "run"
+    shutil.copytree(whole / "run", run)
+    before = files_of(run)
+    for number, path in enumerate(sorted(run.rglob("*"))):
+        year = (1971, 2099)[number % 2]
+        os.utime(path, (365.25 * 86400 * (year - 1970),) * 2)
+    (run / ".lock").write_text("process 1 on another since 2099-01-01 00:00:00+00:00")  # killed
+    run_of(VECTORS, run, [0])
+    assert files_of(run) == before
+    gap = read_run(run).table.frame
+    save_results(run, {"notes.txt": "later"})
+    assert read_run(run).table.frame.equals(gap)
+    assert not (run / ".lock").exists()
 
 
 def test_a_file_size_limit_is_one_line(whole, tmp_path):

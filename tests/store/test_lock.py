@@ -9,11 +9,12 @@ import os
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from keygap.errors import UserError
-from keygap.store.lock import locked
+from keygap.store.lock import at_work, locked, refuse_unwritable
 from made import files_of
 
 
@@ -43,6 +44,33 @@ def test_one_process_does_not_hold_it_twice(tmp_path):
         pass
     with locked(tmp_path):  # and it is free again
         pass
+
+
+def test_a_command_at_work_may_lock_its_folder_again(tmp_path):
+    """This thread alone; others and other processes are kept out until the end."""
+
+    def other() -> None:
+        with locked(tmp_path):
+            pass
+
+    with at_work(tmp_path), ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path), at_work(tmp_path):
+            pass
+        assert (tmp_path / ".lock").is_file()
+        with pytest.raises(UserError, match="is being written by process"):
+            pool.submit(other).result()
+    other()
+    assert files_of(tmp_path) == {}
+
+
+def test_a_command_at_work_removes_half_files(tmp_path):
+    temporary = f"x.csv.{'0' * 16}.tmp"
+    for folder in (".", "figures", "causes", "remedy/first"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f".{temporary}").touch()
+        (tmp_path / folder / "kept.tmp").touch()
+    refuse_unwritable(tmp_path)
+    assert {name.rpartition("/")[2] for name in files_of(tmp_path)} == {"kept.tmp"}
 
 
 def test_folders_that_were_made_and_are_empty_are_removed(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import keygap as kg
 from keygap.bias import PROBES
 from keygap.errors import UserError
+from keygap.store.files import explained
 from keygap.study import bias
 from keygap.study.experiment import Experiment
 from made import SAMPLES, files_of
@@ -89,6 +91,25 @@ def test_attention_that_cannot_be_measured_does_not_stop_a_study(
     assert {name for name in files_of(tmp_path) if "bias" in name} == {
         name for name in FILES if "bias" in name
     }
+
+
+def test_a_disk_that_fills_while_attention_is_saved_stops_a_study(tmp_path, monkeypatch):
+    """It is no reason to go on without it."""
+    full = explained(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "x")
+
+    def save(folder):
+        raise full
+
+    vlm: Any = SimpleNamespace(name="made")
+    asked: Any = SimpleNamespace(name="made")
+    probed = SimpleNamespace(
+        save=lambda folder: None, notes=(), settings={"seed": 0, "n_bootstraps": 2}
+    )
+    monkeypatch.setattr(bias, "probe", lambda *_, **__: probed)
+    measured = SimpleNamespace(save=save)
+    monkeypatch.setattr(bias, "measure_attention", lambda *_, **__: measured)
+    with pytest.raises(UserError, match="is full: free some space"):
+        bias.bias_of_run(vlm, asked, tmp_path, [], attention=True, batch_size=2, n_bootstraps=2)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,23 @@ def test_a_mistake_is_explained_in_one_line(tmp_path, text, line):
     assert "\n" not in str(error.value)
 
 
+def test_the_engine_decides_nothing_of_a_study(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    plain = read_experiment(path)
+    assert plain.engine.options() == {"engine": "local", "workers": None, "gpus_per_worker": None}
+    path.write_text(GOOD + "engine: {name: ray, workers: 2}\n")
+    there = read_experiment(path)
+    assert there.engine.options() == {"engine": "ray", "workers": 2, "gpus_per_worker": None}
+    assert there.asked() == plain.asked()
+    assert "engine" not in there.asked()
+    assert there.on({"workers": 3}).engine.options()["workers"] == 3
+    assert plain.on({"name": "ray"}).engine.name == "ray"
+    with pytest.raises(UserError) as error:
+        plain.on({"workers": 3})
+    assert str(error.value).startswith("workers is 3, and the engine is local")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="no experiment file at"):
         read_experiment(tmp_path / "none.yaml")

@@ -7,12 +7,13 @@ import socket
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from keygap.errors import UserError
 from keygap.workers import REGISTRY, workers_of
-from keygap.workers.cluster import _short_folder, imported
+from keygap.workers.cluster import _folder_of_ray, _short_folder, imported, room
 
 from .on_ray import Task
 
@@ -50,6 +51,46 @@ def test_a_long_path_for_temporary_files_is_not_used(monkeypatch):
     assert _short_folder() == "/tmp"
     monkeypatch.setattr(tempfile, "tempdir", "/scratch/12345678")
     assert _short_folder() == "/scratch/12345678"
+
+
+def test_folders_that_killed_processes_have_left_are_removed(monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        left, other = Path(short) / "keygap-left", Path(short) / "keygap-other"
+        for folder in (left, other):
+            (folder / "session").mkdir(parents=True)
+        (left / "in-use.lock").touch()
+        with _folder_of_ray() as mine, _folder_of_ray() as second:
+            assert sorted(Path(short).iterdir()) == sorted([Path(mine), Path(second), other])
+        assert list(Path(short).iterdir()) == [other]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reserved", "workers", "gpus", "expected"),
+    [
+        ([(2, 0)], 0, 2, 0, (2, 1)),  # two cores: one each
+        ([(2, 0)], 0, 4, 0, (4, 1)),  # more than there are cores
+        ([(64, 0), (64, 0)], 0, None, 0, (2, 64)),  # one for each node
+        ([(64, 0), (64, 0)], 0, 6, 0, (6, 21)),
+        ([(64, 8)], 0, None, 1, (8, 8)),  # one for each GPU
+        ([(64, 8), (32, 8), (16, 0)], 0, None, 4, (4, 16)),  # the smaller node decides
+        ([(8, 1)] * 9, 1, None, 1, (8, 8)),  # one GPU is the caller's own
+        ([(64, 8)], 0, 3, 2, (3, 16)),
+    ],
+)
+def test_how_workers_share_a_cluster(monkeypatch, nodes, reserved, workers, gpus, expected):
+    """Nodes are given as cores and GPUs, what is expected as workers and cores of each."""
+    listed = [
+        {"Alive": True, "Resources": {"CPU": float(cpu), **({"GPU": float(gpu)} if gpu else {})}}
+        for cpu, gpu in nodes
+    ]
+    listed.append({"Alive": False, "Resources": {"CPU": 1.0, "GPU": 99.0}})
+    free = sum(gpu for _, gpu in nodes) - reserved
+    ray = SimpleNamespace(nodes=lambda: listed, available_resources=lambda: {"GPU": float(free)})
+    monkeypatch.setattr("keygap.workers.cluster.imported", lambda: ray)
+    found = room(workers, gpus)
+    assert (found.workers, found.options["num_cpus"]) == expected
+    assert found.options["num_gpus"] == gpus
 
 
 def test_numbers_of_the_engine_local_are_refused():

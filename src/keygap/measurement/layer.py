@@ -19,14 +19,25 @@ from keygap.contrasts.sides import Case, Selector
 from keygap.errors import UserError
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import two_sides
+from keygap.gap.core.statistic import or_error
 from keygap.measurement.cases import by_head, cases
 from keygap.measurement.options import Options
 from keygap.measurement.ratio import Comparison, ratio_to_highest
 from keygap.measurement.shape import by_dimension
+from keygap.measurement.workers import side_by_side
 from keygap.progress import step
 from keygap.store import LabelledVectors
 
 IN_EVERY_ROW = ("mmd", "jsd")  # the statistics of gap.csv: a row has both or does not exist
+
+
+@dataclass(frozen=True)
+class _OfHead:
+    """What was computed of one case and head: results or reasons by statistic, and cautions."""
+
+    head: str
+    results: dict[str, gap.Result | UserError]
+    cautions: tuple[str, ...]
 
 
 @dataclass
@@ -60,28 +71,48 @@ class LayerMeasurement:
         options = self.options
         selector = Selector(vectors, options.text_roles, options.tokens_per_sample, options.seed)
         with step(f"{self.key['site']}, layer {self.key['layer']}") as say:
-            for case in cases(selector, contrasts, self._note):
+            unmeasured: list[str] = []
+            every = cases(selector, contrasts, unmeasured.append)
+            for case, heads in side_by_side(self._computed, every):
                 say(f"{case.contrast.name} {case.confound}".strip())
-                self._compare(case)
+                for one in heads:
+                    self._add(case, one)
+        self.notes[:0] = [self._located(what) for what in unmeasured]
         for own in self._comparisons:
             if own.key["rung"] == "between":
                 ratio = ratio_to_highest(own, self._comparisons)
                 self.rows += [] if ratio is None else [_row(own.key, ratio)]
 
-    def _compare(self, case: Case) -> None:
-        """Compute the statistics of one case for all heads together and for each head."""
+    def _computed(self, case: Case) -> list[_OfHead]:
+        """The statistics of one case for all heads together and for each head."""
         heads, sides = zip(*by_head(case, self.options, self.n_layers), strict=True)
-        found = [gap.STATISTICS[name].of_heads(sides) for name in IN_EVERY_ROW]
-        for head, of_head, results in zip(heads, sides, zip(*found, strict=True), strict=True):
-            self._add(case, head, of_head, dict(zip(IN_EVERY_ROW, results, strict=True)))
+        found = {name: gap.STATISTICS[name].of_heads(sides) for name in IN_EVERY_ROW}
+        of_heads = []
+        for place, (head, own) in enumerate(zip(heads, sides, strict=True)):
+            results = {name: of_name[place] for name, of_name in found.items()}
+            lines: tuple[str, ...] = ()
+            if not any(isinstance(result, UserError) for result in results.values()):
+                whole = head == "all"
+                is_gap = whole and case.rung == "between" and not case.confound
+                results |= {
+                    name: or_error(statistic, own)
+                    for name, statistic in gap.STATISTICS.items()
+                    if name not in IN_EVERY_ROW and (statistic.scope == "ladder" or is_gap)
+                }
+                if whole:
+                    lines = cautions(two_sides(own.x, own.y, *own.groups), *case.contrast.sides)
+            of_heads.append(_OfHead(head, results, lines))
+        return of_heads
 
-    def _add(
-        self, case: Case, head: str, sides: gap.Sides, found: dict[str, gap.Result | UserError]
-    ) -> None:
-        """Add the rows of one case and head, whose statistics of every row were computed."""
+    def _add(self, case: Case, of_head: _OfHead) -> None:
+        """Add the rows and notes of one case and head.
+
+        Raises:
+            UserError: a required contrast cannot be measured.
+        """
         key = {
             **self.key,
-            "head": head,
+            "head": of_head.head,
             "contrast": case.contrast.name,
             "rung": case.rung,
             "confound": case.confound,
@@ -89,60 +120,42 @@ class LayerMeasurement:
             "n_a": len(case.a),
             "n_b": len(case.b),
         }
-        results = {}
-        for name, result in found.items():
-            if isinstance(result, UserError):
-                if case.contrast.required and _is_whole(key):
+        whole = of_head.head == "all" and not case.confound
+        for name in IN_EVERY_ROW:
+            reason = of_head.results[name]
+            if isinstance(reason, UserError):
+                if case.contrast.required and whole:
                     where = f"{self.key['site']}, layer {self.key['layer']}"
-                    raise UserError(f"{where}: {result}") from result
-                self._note(f"no {_name(key)}: {result}")
+                    raise UserError(f"{where}: {reason}") from reason
+                self._note(f"no {_name(key)}: {reason}")
                 return
-            results[name] = result
-        self._caution(case, key, sides)
-        mmd = results["mmd"]
-        assert isinstance(mmd, gap.MMDResult)
-        self._comparisons.append(Comparison(key, mmd))
-        results |= self._other_statistics(key, sides)
-        for name, result in results.items():
+        self._caution(case, of_head.cautions)
+        for name, result in of_head.results.items():
+            if isinstance(result, UserError):
+                self._note(f"no {name} of {_name(key)}: {result}")
+                continue
             names, coordinates = case.contrast.sides, gap.STATISTICS[name].coordinates
             self.rows += [
                 _row(key, reading, names, coordinates=coordinates) for reading in result.readings
             ]
-        parts = results.get("contribution")
-        if isinstance(parts, gap.ContributionResult):
-            self.dimensions.append(by_dimension(key, case, parts))
+            if isinstance(result, gap.MMDResult):
+                self._comparisons.append(Comparison(key, result))
+            if isinstance(result, gap.ContributionResult):
+                self.dimensions.append(by_dimension(key, case, result))
 
-    def _other_statistics(self, key: dict[str, Any], sides: gap.Sides) -> dict[str, gap.Result]:
-        """Results of the other statistics whose scope includes this comparison, by name."""
-        is_gap = _is_whole(key) and key["rung"] == "between"
-        found = {}
-        for name, statistic in gap.STATISTICS.items():
-            if name in IN_EVERY_ROW or (statistic.scope == "gap" and not is_gap):
-                continue
-            try:
-                found[name] = statistic(sides)
-            except UserError as reason:
-                self._note(f"no {name} of {_name(key)}: {reason}")
-        return found
-
-    def _caution(self, case: Case, key: dict[str, Any], sides: gap.Sides) -> None:
+    def _caution(self, case: Case, lines: Sequence[str]) -> None:
         """Note what makes the numbers of a comparison doubtful, once for each contrast."""
-        if key["head"] != "all":
-            return
-        checked = two_sides(sides.x, sides.y, *sides.groups)
-        for line in cautions(checked, *case.contrast.sides):
+        for line in lines:
             if (case.contrast.name, line) not in self._cautions:
                 self._cautions.add((case.contrast.name, line))
                 self._note(f"caution, {f'{case.contrast.name} {case.confound}'.strip()}: {line}")
 
     def _note(self, what: str) -> None:
+        self.notes.append(self._located(what))
+
+    def _located(self, what: str) -> str:
         model, site, layer = (self.key[name] for name in ("model", "site", "layer"))
-        self.notes.append(f"{model}, {site}, layer {layer}: {what}")
-
-
-def _is_whole(key: dict[str, Any]) -> bool:
-    """Whether all heads are together and no confound is removed."""
-    return key["head"] == "all" and not key["confound"]
+        return f"{model}, {site}, layer {layer}: {what}"
 
 
 def _name(key: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ has a least size; a figure that is too wide for a window at this size is scrolle
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ _SHADES = {  # colour of a figure: of the page in the light, in the dark
     "#cccccc": ("#cccccc", "#44444e"),
     "#777777": ("#777777", "#9a9aa6"),
     "#332288": ("#332288", "#8f86e0"),
-    "#882255": ("#882255", "#d4679c"),
+    "#882255": ("#882255", "#e388b6"),
     "#6f4e37": ("#6f4e37", "#b98d6f"),
 }
 _SHADE = re.compile(f"(?<=: )(?:{'|'.join(_SHADES)})\\b")
@@ -175,4 +176,5 @@ def _sizes(drawing: str) -> str:
         return ""
     points = float(box[1])
     least = min((float(size) for size in _SIZES.findall(drawing)), default=LEAST_TEXT)
-    return f"width: {points * COMFORTABLE:.0f}px; min-width: {points * LEAST_TEXT / least:.0f}px"
+    narrow = math.ceil(points * LEAST_TEXT / least)
+    return f"width: {points * COMFORTABLE:.0f}px; min-width: {narrow}px"

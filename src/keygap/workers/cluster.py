@@ -8,6 +8,7 @@ killed.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import os
@@ -17,8 +18,9 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from keygap import interrupts
@@ -27,6 +29,7 @@ from keygap.errors import UserError
 ADDRESS = "RAY_ADDRESS"
 NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
 REACHED_IN = 5.0  # seconds
+PREFIX, IN_USE = "keygap-", "in-use.lock"
 LONGEST_FOLDER = 28  # characters; Ray puts sockets below it, whose paths have at most 107
 STORE_BYTES = (
     200 * 2**20
@@ -81,8 +84,7 @@ def connected(workers: int | None) -> Iterator[None]:
             else:
                 stack.enter_context(interrupts.tidied())
                 stack.enter_context(_on_loopback())
-                folder = tempfile.mkdtemp(prefix="keygap-", dir=_short_folder())
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                folder = stack.enter_context(_folder_of_ray())
                 stack.callback(ray.shutdown)  # before its folder is removed
                 here = {
                     "address": "local",
@@ -98,7 +100,8 @@ def room(workers: int | None, gpus: int) -> Room:
     """How many workers there are, and what each takes, so that they share the cluster.
 
     Args:
-        workers: how many; None means one for each ``gpus`` GPUs, or for each node.
+        workers: how many; None means one for each ``gpus`` GPUs that nobody has reserved, or for
+            each node.
         gpus: of each worker.
 
     Raises:
@@ -113,7 +116,8 @@ def room(workers: int | None, gpus: int) -> Room:
             "a CPU: give fewer with --gpus-per-worker, or load the model on the CPU"
         )
     places = [int(node["GPU"] // gpus) if gpus else 1 for node in usable]
-    number = workers or sum(places)
+    free = int(imported().available_resources().get("GPU", 0) // gpus) if gpus else sum(places)
+    number = workers or max(1, min(sum(places), free))
     share = math.ceil(number / len(usable))
     cpus = min(
         int(node["CPU"]) // (place if gpus else share)
@@ -167,6 +171,26 @@ def _refuse_unreachable(address: str) -> None:
         raise UserError(
             f"the Ray cluster at {address} cannot be reached ({error}): {NAME_A_CLUSTER}"
         ) from error
+
+
+@contextmanager
+def _folder_of_ray() -> Iterator[str]:
+    """A temporary folder for the sockets and logs of a Ray; those of killed processes are removed.
+
+    A lock that the kernel releases says whether a folder is in use.
+    """
+    for lock in Path(_short_folder()).glob(f"{PREFIX}*/{IN_USE}"):
+        with suppress(OSError), lock.open() as file:  # of another user, or in use
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder())
+    try:
+        with (Path(folder) / IN_USE).open("w") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_folder() -> str:

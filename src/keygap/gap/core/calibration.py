@@ -16,6 +16,8 @@ LN2 = float(np.log(2.0))
 SATURATION = 0.95  # share of ln 2 beyond which the rest of the scale is estimation error
 _MAX_SCORE = 10.0  # in units of the root mean square
 _MAX_LOGIT = 8.0  # costs 0.0003 nats where the sides are perfectly separable
+_SHARE = 8  # a fit to one row in eight gives the start
+_FEWEST = 200  # rows of that fit; fewer say too little
 _MOST = 80.0  # logit; the exponential of more overflows in float32
 _RIDGE = 1e-4  # bounds the slope where the sides are separable
 
@@ -56,15 +58,13 @@ class Calibration:
         # Steps are steered by sums of float32, which round a slope by about 1e-6.
         scores = np.clip((log_odds / scale).T, -_MAX_SCORE, _MAX_SCORE).astype(np.float32)
         of_row = label.astype(np.float32), share.astype(np.float32)
-        slope, intercept = np.zeros(len(scores)), np.zeros(len(scores))
-        for _ in range(25):
-            step_a, step_b = _newton_step(scores, slope, intercept, *of_row)
-            slope -= np.clip(step_a, -2.0, 2.0)
-            intercept -= np.clip(step_b, -2.0, 2.0)
-            if max(np.abs(step_a).max(), np.abs(step_b).max()) < 1e-4:
-                break
-        wrong = slope <= 0.0
-        return cls(scale, np.where(wrong, 0.0, slope), np.where(wrong, 0.0, intercept))
+        found = np.zeros((2, len(scores)))
+        if len(share) >= _SHARE * _FEWEST:
+            few = (values[..., ::_SHARE] for values in (scores, *of_row))
+            found = _minimum(found, *map(np.ascontiguousarray, few))
+        found = _minimum(found, scores, *of_row)
+        slope, intercept = np.where(found[0] <= 0.0, 0.0, found)
+        return cls(scale, slope, intercept)
 
     def apply(self, log_odds: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """Calibrated logits, at most 8 in absolute value.
@@ -93,6 +93,22 @@ def bound_terms(
     """
     wrong = np.where(label, -logits, logits)
     return LN2 - np.maximum(wrong, 0.0) - np.log1p(np.exp(-np.abs(wrong)))
+
+
+def _minimum(
+    start: Float[np.ndarray, "2 c"],
+    scores: Float[np.ndarray, "c n"],
+    label: Float[np.ndarray, " n"],
+    share: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, "2 c"]:
+    """Slope and intercept of least loss, by Newton's method."""
+    found, share = start.copy(), share / share.sum()
+    for _ in range(25):
+        step = np.stack(_newton_step(scores, found[0], found[1], label, share))
+        found -= np.clip(step, -2.0, 2.0)
+        if np.abs(step).max() < 1e-4:
+            break
+    return found
 
 
 def _newton_step(

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 _MAX_STEPS = 100
-_TOLERANCE = 1e-5  # of a coefficient
+_TOLERANCE = 1e-4  # of a coefficient; the steps shrink fast
 _LEAST = 1e-30  # probability
 _FLAT = 1e-9  # added to the diagonal of the Hessian, which is nearly 0 if the sides are separable
 _SLOW = 0.2  # a step this many times as long as the one before asks for a new Hessian
 _SHARE = 8  # a fit to one row in eight gives the start
-_FEWEST = 1000  # rows of that fit; fewer say too little
+_FEWEST = 20  # rows of that fit for each feature; fewer say too little
 
 Coefficients = Float[Tensor, "fits k"]
 
@@ -55,7 +55,7 @@ def logistic_regression(
     if start is not None:
         return _minimum(whole, start)
     start = features.new_zeros(features.shape[:2], dtype=torch.float64)
-    if features.shape[2] >= _SHARE * _FEWEST:
+    if features.shape[2] >= _SHARE * _FEWEST * features.shape[1]:
         few = [values[..., ::_SHARE].contiguous() for values in (features, label, weight)]
         few[2] *= weight.sum(1, keepdim=True) / few[2].sum(1, keepdim=True)
         start = _minimum(_Loss(*few, penalty), start)
