@@ -207,7 +207,7 @@ def test_a_run_killed_between_a_part_and_its_commit_ends_the_same(tmp_path, numb
     code = KILLED.format(tests=str(Path(__file__).parents[1]), root=str(root), number=number)
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     assert (root / f"tokens/part-0000{number}.parquet").is_file()
-    assert (root / "samples.parquet").is_file() == (number == 1)
+    assert (root / "journal.jsonl").is_file() == (number == 1)
     written(root, range(number, 2))
     written(tmp_path / "whole")
     assert files_of(root) == files_of(tmp_path / "whole")

@@ -21,6 +21,7 @@ from keygap.arguments import distinct
 from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError, unknown
 from keygap.store.checksums import REPAIR, Recorded, checksums_of, read_checksums
+from keygap.store.journal import read_journal, with_journal, with_rows
 from keygap.store.labelled import LabelledVectors as LabelledVectors
 from keygap.store.lock import refuse_locked
 from keygap.store.reading import first_line, read_json, read_table, read_yaml, verify
@@ -65,10 +66,13 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._recorded = read_checksums(self.root)
+        self._journal = read_journal(self.root)
+        if self._recorded is not None:
+            self._recorded = with_journal(self._recorded, self._journal)
         self._verified: set[str] = set()
         if self._recorded is None:
             self._begin_without_checksums()
-        elif SAMPLES not in self._recorded:
+        elif SAMPLES not in self._recorded and not self._journal:
             raise self._unfinished()
         self.identity: dict[str, Any] = read_identity(self.root, self._recorded)
         if self._is_finished:
@@ -90,7 +94,11 @@ class Store:
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per sample; a failed one has its reason in ``failure``."""
-        return self._read([SAMPLES], ("sample_id", "subject", "failure")).to_pandas()
+        latest = [commit.samples for commit in self._journal]
+        if self._recorded is not None and SAMPLES not in self._recorded:
+            return with_rows(latest[0], latest[1:]).to_pandas()
+        rows = self._read([SAMPLES], ("sample_id", "subject", "failure"))
+        return (with_rows(rows, latest) if latest else rows).to_pandas()
 
     @cached_property
     def tokens(self) -> pd.DataFrame:

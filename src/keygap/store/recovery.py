@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from keygap.errors import UserError
 from keygap.store.checksums import read_checksums
+from keygap.store.journal import read_journal, with_journal, with_rows
 from keygap.store.reading import read_table, verify
 from keygap.store.run import CHECKSUMS, EXTRACTION, MANIFEST, SAMPLES, part_files, part_number
 from keygap.store.schema import SAMPLES_SCHEMA
@@ -44,11 +45,13 @@ def inspect(root: Path) -> State:
     began = any((root / name).exists() for name in (SAMPLES, MANIFEST))
     if recorded is None and (began or (root / CHECKSUMS).exists()):
         wrong.append(CHECKSUMS)
-    recorded = recorded or {}
+    journal = read_journal(root)
+    recorded = with_journal(recorded or {}, journal)
     wrong += [name for name in sorted(recorded) if not _is_whole(root, name, recorded[name])]
     samples = SAMPLES_SCHEMA.empty_table()
     if SAMPLES in recorded and SAMPLES not in wrong:
         samples = read_table(root / SAMPLES, "", SAMPLES_SCHEMA.names, recorded[SAMPLES])
+    samples = with_rows(samples, [commit.samples for commit in journal])
     damaged = {number for name in wrong if (number := part_number(name)) is not None}
     foreign = part_files(root) - recorded.keys()
     if MANIFEST in recorded:

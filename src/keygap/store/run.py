@@ -20,6 +20,7 @@ VECTORS = "vectors"
 THUMBNAILS = "thumbnails"  # missing if none were kept, and in runs of keygap 0.1
 PARTS = "part-*.parquet"  # in tokens, thumbnails and every folder of vectors
 CHECKSUMS = "checksums.sha256"  # of every file here and below, except figures and the report
+JOURNAL = "journal.jsonl"  # the latest commits of an extraction that is being written
 LOCK = ".lock"  # exists while a process writes in the folder
 
 # What is computed from it.

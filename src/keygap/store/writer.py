@@ -2,9 +2,10 @@
 
 An extraction consists of parts. The files of a part, its tokens and vectors, are written first and
 each is whole or missing; they may be written by any process. Then the one writer that holds the
-folder's lock records their checksums and adds the part's rows to ``samples.parquet``, which commits
-the part: a sample is done if and only if it has a row there. A run that continues after a kill
-writes the files of uncommitted parts again, with the same content.
+folder's lock commits the part: it appends the rows of its samples and the checksums of its files to
+``journal.jsonl``. When the writer leaves, they are moved into ``samples.parquet`` and
+``checksums.sha256``. A sample is done if and only if it has a row. A run that continues after a
+kill writes the files of uncommitted parts again, with the same content.
 
 A writer that opens a run verifies what is there. Parts that are missing or damaged are to be
 extracted again, and files among the parts that the run did not write are removed.
@@ -29,12 +30,14 @@ from keygap import interrupts
 from keygap.errors import UserError
 from keygap.store.checksums import read_checksums, write_checksums
 from keygap.store.files import remove, staged, temporary_files, write_table, write_text
+from keygap.store.journal import Commit, append
 from keygap.store.lock import locked
 from keygap.store.reader import read_identity
 from keygap.store.recovery import inspect, is_of_extraction
 from keygap.store.run import (
     CHECKSUMS,
     EXTRACTION,
+    JOURNAL,
     LOCK,
     MANIFEST,
     PARTS,
@@ -110,14 +113,16 @@ class StoreWriter:
         identity: what is asked, complete, as plain values.
 
     Attributes:
-        samples: the rows of all committed samples.
+        failures: id of every committed sample that failed, and why.
         damaged: numbers of the committed parts that must be extracted and committed again.
     """
 
     def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
         self.root = root
         self.identity = dict(identity)
-        self.samples: pa.Table = SAMPLES_SCHEMA.empty_table()
+        self.failures: dict[str, str] = {}
+        self._tables = [SAMPLES_SCHEMA.empty_table()]
+        self._done: set[str] = set()
         self.damaged: set[int] = set()
         self._recorded: dict[str, tuple[str, ...]] = {}
         self._stack = ExitStack()
@@ -136,6 +141,7 @@ class StoreWriter:
             self._remove_temporary()
             stack.callback(self._remove_uncommitted)
             stack.callback(self._tidy)
+            stack.callback(self._leave)
             self._recover()
             self._stack = stack.pop_all()
         return self
@@ -145,14 +151,15 @@ class StoreWriter:
         self._stack.close()
 
     @property
-    def done(self) -> set[str]:
-        """Ids of the samples that have a row, failed ones included."""
-        return set(self.samples["sample_id"].to_pylist())
+    def samples(self) -> pa.Table:
+        """The rows of all committed samples."""
+        self._tables = [pa.concat_tables(self._tables).combine_chunks()]
+        return self._tables[0]
 
     @property
-    def failures(self) -> dict[str, str]:
-        """Id of every committed sample that failed, and why."""
-        return failures_of(self.samples)
+    def done(self) -> frozenset[str]:
+        """Ids of the samples that have a row, failed ones included."""
+        return frozenset(self._done)
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -171,21 +178,53 @@ class StoreWriter:
         Raises:
             UserError: the disk is full, or the folder cannot be written. Earlier parts stay.
         """
-        together = _with_rows(self.samples, samples)
+        commit = Commit(samples, checksums)
+        if number in self.damaged or not self._done.isdisjoint(samples["sample_id"].to_pylist()):
+            self._replace(number, commit)
+            return
+        with interrupts.deferred():
+            append(self.root, commit)
+            self._recorded |= {name: (digest,) for name, digest in checksums.items()}
+            self._add(samples)
+
+    def _add(self, samples: pa.Table) -> None:
+        """Take note of rows that are on disk."""
+        self._tables.append(samples)
+        self._done |= set(samples["sample_id"].to_pylist())
+        self.failures |= failures_of(samples)
+        if self._done:
+            interrupts.keep(f"{len(self._done)} samples are kept in {self.root}")
+
+    def _replace(self, number: int, commit: Commit) -> None:
+        """Commit a part again, in its former place."""
         known = self._recorded.items()
         former = {name: sums for name, sums in known if part_number(name) == number}
         recorded = {name: sums for name, sums in known if name not in former}
-        written = {name: (digest,) for name, digest in checksums.items()}
+        written = {name: (digest,) for name, digest in commit.checksums.items()}
         if former and former != written:  # the results are of other vectors
             recorded = {name: sums for name, sums in recorded.items() if is_of_extraction(name)}
-        with staged(self.root / SAMPLES, together) as file, interrupts.deferred():
+        together = _with_rows(self.samples, commit.samples)
+        self._write_whole(together, {**recorded, **written})
+        self._tables, self.failures = [], {}
+        self._add(together)
+        self.damaged.discard(number)
+
+    def _write_whole(self, samples: pa.Table, recorded: dict[str, tuple[str, ...]]) -> None:
+        """Write the two files that hold the whole run; the journal is in them."""
+        with staged(self.root / SAMPLES, samples) as file, interrupts.deferred():
             before = recorded.get(SAMPLES, ())[-1:]
             either = tuple(dict.fromkeys((*before, file.sha256)))
-            self._record({**recorded, **written, SAMPLES: either})
+            self._record({**recorded, SAMPLES: either})
             file.commit()
-            self.samples = together
-            self.damaged.discard(number)
-            self._say_what_is_kept()
+            remove(self.root / JOURNAL)
+
+    def _empty_journal(self) -> None:
+        if (self.root / JOURNAL).exists():
+            self._write_whole(self.samples, self._recorded)
+
+    def _leave(self) -> None:
+        with suppress(UserError):  # a full disk: the journal holds as much, and is read as well
+            self._empty_journal()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write what was done. This marks the extraction as finished.
@@ -193,6 +232,7 @@ class StoreWriter:
         Raises:
             UserError: the disk is full, or the folder cannot be written.
         """
+        self._empty_journal()
         text = json.dumps(manifest, indent=2) + "\n"
         with staged(self.root / MANIFEST, text) as file, interrupts.deferred():
             file.commit()
@@ -243,7 +283,9 @@ class StoreWriter:
         If anything is, the run counts as unfinished until it is whole again.
         """
         state = inspect(self.root)
-        self._recorded, self.samples, self.damaged = state.recorded, state.samples, state.damaged
+        self._recorded, self.damaged = state.recorded, state.damaged
+        self._tables = []
+        self._add(state.samples)
         if state.wrong:
             shown = ", ".join(state.wrong[:SHOWN])
             more = f" and {len(state.wrong) - SHOWN} more" if len(state.wrong) > SHOWN else ""
@@ -261,7 +303,7 @@ class StoreWriter:
         if EXTRACTION in state.wrong or EXTRACTION not in self._recorded:
             digest = write_text(self.root / EXTRACTION, self._identity_text())
             self._record({**self._recorded, EXTRACTION: (digest,)})
-        self._say_what_is_kept()
+        self._empty_journal()
 
     def _record(self, recorded: dict[str, tuple[str, ...]]) -> None:
         write_checksums(self.root, recorded)
@@ -275,10 +317,6 @@ class StoreWriter:
         ):  # fmt: skip
             if is_wrong(self.root / name):
                 remove(self.root / name)
-
-    def _say_what_is_kept(self) -> None:
-        if len(self.samples):
-            interrupts.keep(f"{len(self.samples)} samples are kept in {self.root}")
 
     def _remove_temporary(self) -> None:
         left = [path for name in OWN_FILES for path in temporary_files(self.root, name)]
@@ -295,7 +333,7 @@ class StoreWriter:
 
     def _remove_uncommitted(self) -> None:
         """Leave nothing of a run that committed nothing, unless something else is there."""
-        ours = (EXTRACTION, CHECKSUMS, TOKENS, VECTORS, THUMBNAILS)
+        ours = (EXTRACTION, CHECKSUMS, TOKENS, VECTORS, THUMBNAILS, JOURNAL)
         with suppress(OSError, UserError):
             if not {path.name for path in self.root.iterdir()} - {*ours, LOCK}:
                 for name in ours:

@@ -1,0 +1,121 @@
+"""What an extraction has committed since its writer began, one line for each part.
+
+``samples.parquet`` and ``checksums.sha256`` hold the whole run. To write them again for every part
+would make a sample of a long run dearer than one of a short run. So a commit appends one line here,
+and the writer moves the lines into those files when it leaves. Until then, and after a kill, a
+reader takes the lines as part of them.
+
+A line ends in its own SHA-256. One that a kill or a full disk cut short is no commit, and neither
+is any line after a damaged one: those parts are extracted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from keygap.store.files import explained
+from keygap.store.run import JOURNAL
+from keygap.store.schema import SAMPLES_SCHEMA
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One part of an extraction.
+
+    Attributes:
+        samples: the rows of its samples (``SAMPLES_SCHEMA``).
+        checksums: the SHA-256 of each of its files, by path in the run folder.
+    """
+
+    samples: pa.Table
+    checksums: Mapping[str, str]
+
+
+def append(root: Path, commit: Commit) -> None:
+    """Commit a part whose files are on disk.
+
+    Args:
+        root: the run folder.
+        commit: the part.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written. Nothing is committed then.
+    """
+    content = {"samples": commit.samples.to_pylist(), "checksums": dict(commit.checksums)}
+    text = json.dumps(content)
+    path = root / JOURNAL
+    try:
+        with path.open("ab") as file:
+            before = file.tell()
+            try:
+                file.write(f"{text}\t{_digest(text)}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def read_journal(root: Path) -> list[Commit]:
+    """The commits of a run that its other files do not have yet, in order.
+
+    Args:
+        root: the run folder.
+    """
+    try:
+        lines = (root / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        text, _, digest = line.rpartition("\t")
+        if digest != _digest(text):
+            break
+        content = json.loads(text)
+        samples = pa.Table.from_pylist(content["samples"], schema=SAMPLES_SCHEMA)
+        found.append(Commit(samples, content["checksums"]))
+    return found
+
+
+def with_journal(
+    recorded: Mapping[str, tuple[str, ...]], journal: Sequence[Commit]
+) -> dict[str, tuple[str, ...]]:
+    """The checksums of a run with those of its journal.
+
+    Args:
+        recorded: of ``read_checksums``.
+        journal: of ``read_journal``.
+    """
+    found = dict(recorded)
+    for commit in journal:
+        found |= {name: (digest,) for name, digest in commit.checksums.items()}
+    return found
+
+
+def with_rows(samples: pa.Table, journal: Sequence[pa.Table]) -> pa.Table:
+    """The rows of a run with those of its journal.
+
+    A writer that was killed while it emptied the journal leaves a row in both places.
+
+    Args:
+        samples: the rows of ``samples.parquet``.
+        journal: the rows of each commit.
+    """
+    for rows in journal:
+        known = pc.is_in(samples["sample_id"], value_set=rows["sample_id"].combine_chunks())
+        samples = pa.concat_tables([samples.filter(pc.invert(known)), rows])
+    return samples.combine_chunks()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
