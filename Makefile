@@ -94,6 +94,7 @@ format: $(STAMP)  ## format with ruff, in place, and apply its fixes
 .PHONY: bench
 bench: $(STAMP)  ## measure what capturing, attention and steering cost, as ratios within one run
 	$(BIN)/python bench/capture.py
+	$(BIN)/python bench/extraction.py
 	$(BIN)/python bench/sites.py
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/steering.py
