@@ -149,6 +149,30 @@ def test_zooming_in_asks_for_more_of_what_is_there(browser, asked):
         assert exported["position"].tolist() == [int(before["position"]) + 1]
 
 
+def test_the_lasso_says_how_many_of_the_tokens_inside_are_drawn(browser, asked):
+    with visited(browser, asked) as looker:
+        box = looker.canvas.bounding_box()
+        looker.page.click('[data-part="lasso"]')
+        corners = [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99)]
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+        looker.page.mouse.move(*at[0])
+        looker.page.mouse.down()
+        for place in at[1:]:
+            looker.page.mouse.move(*place)
+        with looker.page.expect_response(lambda one: "/api/inside" in one.url) as response:
+            looker.page.mouse.up()
+        inside = response.value.json()["inside"]
+        until(looker, "lie inside the lasso")
+        selected = looker.counts()[1]
+        assert 10_000 < selected < inside <= 60_000
+        assert (
+            f"{inside:,} tokens lie inside the lasso, and {selected:,} of them are drawn: only "
+            "those are selected." in looker.text("count")
+        )
+        looker.page.click('[data-part="clear"]')
+        assert "lasso" not in looker.text("count")
+
+
 def test_hostile_text_is_shown_as_text(browser, tmp_path):
     vectors = made_vectors(gap=1.0)
     text = vectors.labels["role"] == "question"

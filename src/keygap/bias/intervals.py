@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
+from scipy import stats
 
 from keygap import random_streams
 
@@ -137,6 +138,30 @@ def mean(
     resampled = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(value, float(low), float(high), int(kept.sum()))
+
+
+def jackknife_of_log(value: float, left_out: Float[np.ndarray, " n"]) -> Interval:
+    """A positive number with a jackknife interval on the log scale, where a ratio is not skewed.
+
+        log value +- t(n - 1) * sqrt((n - 1) / n * sum over samples of (log left_out - its mean)^2)
+
+    Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 11.
+
+    Args:
+        value: the estimate of all samples.
+        left_out: the estimate without each sample in turn.
+
+    Returns:
+        The interval; its ends are NaN with fewer than two samples, or where an estimate is not
+        positive and finite.
+    """
+    n = len(left_out)
+    known = np.isfinite(left_out).all() and (np.append(left_out, value) > 0).all()
+    if n < 2 or not known:
+        return Interval(value, math.nan, math.nan, n)
+    error = math.sqrt((n - 1) * np.log(left_out).var())
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    return Interval(value, value * math.exp(-half), value * math.exp(half), n)
 
 
 def _effective_size(hit: Float[np.ndarray, " n"], clusters: Clusters | None) -> float:

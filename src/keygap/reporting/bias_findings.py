@@ -13,13 +13,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from keygap.bias.condition import AS_IS
+from keygap.bias.intervals import jackknife_of_log
 from keygap.bias.link_table import ALL, CHAIN
 from keygap.display import counted
-from keygap.gap.core.resampling import log_jackknife_interval
 from keygap.reporting.numbers import largest, smallest, with_interval
 from keygap.reporting.run import Run
 
-LEVEL = 0.95
 WHO = {"last": "the last prompt position", "question": "the question", "generated": "the answer"}
 SHOWS_NOTHING = ("separator", "padding")  # roles of image positions that show no part of it
 
@@ -128,14 +127,9 @@ def ratio_interval(frame: pd.DataFrame) -> tuple[float, float, float]:
         )
         return image / text
 
-    value = float(ratio(0.0)[0])
-    if len(sums) < 2:
-        return value, np.nan, np.nan
-    left_out = ratio(1.0)
-    if not np.isfinite(left_out).all() or left_out.min() <= 0:
-        return value, np.nan, np.nan
-    low, high = log_jackknife_interval(value, left_out, LEVEL)
-    return value, float(low), float(high)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a single sample leaves nothing
+        found = jackknife_of_log(float(ratio(0.0)[0]), ratio(1.0))
+    return found.value, found.low, found.high
 
 
 def attention_in_words(run: Run, frame: pd.DataFrame) -> str:
