@@ -292,7 +292,9 @@ def _evaluate(
     device: str | torch.device | None,
     biased: bool,
 ) -> _Evaluated:
-    centre, sigmas, by_bandwidth = None, (), np.empty(0)
+    centre: float | None = None
+    sigmas: tuple[float, ...] = ()
+    by_bandwidth = np.empty(0)
     if kernel == "linear":
         means = kernels.linear_means(sides)
     elif kernel == "energy":

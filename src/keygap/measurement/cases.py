@@ -16,7 +16,6 @@ from keygap.contrasts.confounds import CONFOUNDS
 from keygap.contrasts.contrast import Contrast, NotMeasurable, TooFewSamples
 from keygap.contrasts.sides import Case, Selector
 from keygap.errors import UserError
-from keygap.gap.core.standardise import standardise
 from keygap.measurement.options import Options
 from keygap.measurement.views import JSD_DIM
 
@@ -70,7 +69,11 @@ def _case(selector: Selector, contrast: Contrast) -> Case:
 def _mmd2(case: Case, seed: int) -> float:
     x, y = (side.array.reshape(len(side), -1) for side in (case.a, case.b))
     ids = case.a.sample_ids, case.b.sample_ids
-    return gap.mmd(*standardise(x, y), *ids, n_permutations=0, n_bootstraps=0, seed=seed).mmd2
+    (found,) = gap.STATISTICS["mmd"].of_heads([gap.Sides(x, y, *ids, n_permutations=0, seed=seed)])
+    if isinstance(found, UserError):
+        raise found
+    assert isinstance(found, gap.MMDResult)
+    return found.mmd2
 
 
 def _without_confounds(

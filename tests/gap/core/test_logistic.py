@@ -61,3 +61,15 @@ def test_separable_sides_have_finite_coefficients():
     problem = features, features[:, 0] > 0, np.ones(200)
     found = fitted([problem])[0]
     np.testing.assert_allclose(found, by_scikit_learn(*problem, 1.0), rtol=1e-3, atol=1e-3)
+
+
+def test_a_side_with_few_rows_and_rows_in_a_rhythm():
+    """The start is fitted to some rows, which need not have both sides."""
+    rng = np.random.default_rng(0)
+    for place in range(0, 2000, 250):
+        features = rng.normal(size=(2000, 2))
+        label = np.arange(2000) == place
+        label[(place + 8) % 2000] = True
+        problem = features, label, np.where(np.arange(2000) % 8, 1.0, 0.01)
+        expected = by_scikit_learn(*problem, 1.0)
+        np.testing.assert_allclose(fitted([problem])[0], expected, rtol=2e-3, atol=2e-3)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from keygap.gap.core.logistic import a_share_of
+
 LN2 = float(np.log(2.0))
 SATURATION = 0.95  # share of ln 2 beyond which the rest of the scale is estimation error
 _MAX_SCORE = 10.0  # in units of the root mean square
 _MAX_LOGIT = 8.0  # costs 0.0003 nats where the sides are perfectly separable
-_SHARE = 8  # a fit to one row in eight gives the start
-_FEWEST = 200  # rows of that fit; fewer say too little
+_FEWEST = 200  # rows of the fit that gives the start; fewer say too little
 _MOST = 80.0  # logit; the exponential of more overflows in float32
 _RIDGE = 1e-4  # bounds the slope where the sides are separable
 
@@ -59,9 +60,9 @@ class Calibration:
         scores = np.clip((log_odds / scale).T, -_MAX_SCORE, _MAX_SCORE).astype(np.float32)
         of_row = label.astype(np.float32), share.astype(np.float32)
         found = np.zeros((2, len(scores)))
-        if len(share) >= _SHARE * _FEWEST:
-            few = (values[..., ::_SHARE] for values in (scores, *of_row))
-            found = _minimum(found, *map(np.ascontiguousarray, few))
+        few = a_share_of(len(share))
+        if len(few) >= _FEWEST and share[few].any():
+            found = _minimum(found, *(values[..., few] for values in (scores, *of_row)))
         found = _minimum(found, scores, *of_row)
         slope, intercept = np.where(found[0] <= 0.0, 0.0, found)
         return cls(scale, slope, intercept)

@@ -62,11 +62,8 @@ def gaussian_sums(
     ratio = min(low / high for low, high in zip(narrowest, widest, strict=True))
     for row, column, exponents in exponent_blocks(sides, widest, ratio, None, target):
         for which, exponent in exponents:
-            total: Exponent | None = None
-            for kernel in gaussians(exponent, bandwidths[which]):
-                total = kernel.clone() if total is None else total.add_(kernel)
-            assert total is not None
-            add(sums[which], row, column, cell_means(total, row, column))
+            kernel = _sum_of_gaussians(exponent, bandwidths[which])
+            add(sums[which], row, column, cell_means(kernel, row, column))
     found = []
     for matrix, grid in zip(sums, bandwidths, strict=True):
         matrix /= len(grid)
@@ -136,13 +133,31 @@ def gaussians(exponent: Exponent, bandwidths: Sequence[float]) -> Iterator[Expon
         exponent: Exponents.
         bandwidths: Values of sigma in descending order.
     """
-    scales = [(bandwidths[0] / bandwidth) ** 2 for bandwidth in bandwidths]
-    doubles = [math.isclose(now, 2 * before) for before, now in itertools.pairwise(scales)]
+    scales, doubles = _scales(bandwidths)
     kernel = exponent.exp_() if all(doubles) else exponent.exp()
     yield kernel
     for scale, is_square in zip(scales[1:], doubles, strict=True):
         kernel = kernel.mul_(kernel) if is_square else torch.exp(exponent * scale)
         yield kernel
+
+
+def _sum_of_gaussians(exponent: Exponent, bandwidths: Sequence[float]) -> Exponent:
+    """Sum of ``gaussians``; squares are added without being stored where that is possible."""
+    _, doubles = _scales(bandwidths)
+    if not doubles or not all(doubles):
+        kernels = gaussians(exponent, bandwidths)
+        return sum(kernels, start=torch.zeros_like(exponent))
+    kernel = exponent.exp_()
+    total = torch.addcmul(kernel, kernel, kernel)
+    for _ in doubles[1:]:
+        total.addcmul_(kernel.mul_(kernel), kernel)
+    return total
+
+
+def _scales(bandwidths: Sequence[float]) -> tuple[list[float], list[bool]]:
+    """Factors of the exponents of each bandwidth, and whether each but the first doubles."""
+    scales = [(bandwidths[0] / bandwidth) ** 2 for bandwidth in bandwidths]
+    return scales, [math.isclose(now, 2 * before) for before, now in itertools.pairwise(scales)]
 
 
 def _extended(

@@ -10,16 +10,18 @@ that the vectors run along contiguous memory. The objective is the same as that 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _MAX_STEPS = 100
 _TOLERANCE = 1e-4  # of a coefficient; the steps shrink fast
 _LEAST = 1e-30  # probability
+_GOLDEN = 0.6180339887498949  # whose multiples are spread over [0, 1) most evenly
 _FLAT = 1e-9  # added to the diagonal of the Hessian, which is nearly 0 if the sides are separable
 _SLOW = 0.2  # a step this many times as long as the one before asks for a new Hessian
-_SHARE = 8  # a fit to one row in eight gives the start
+SHARE = 1 / 8  # a fit to this share of the rows gives the start
 _FEWEST = 20  # rows of that fit for each feature; fewer say too little
 
 Coefficients = Float[Tensor, "fits k"]
@@ -55,11 +57,25 @@ def logistic_regression(
     if start is not None:
         return _minimum(whole, start)
     start = features.new_zeros(features.shape[:2], dtype=torch.float64)
-    if features.shape[2] >= _SHARE * _FEWEST * features.shape[1]:
-        few = [values[..., ::_SHARE].contiguous() for values in (features, label, weight)]
-        few[2] *= weight.sum(1, keepdim=True) / few[2].sum(1, keepdim=True)
-        start = _minimum(_Loss(*few, penalty), start)
+    if features.shape[2] >= _FEWEST * features.shape[1] / SHARE:
+        few = torch.from_numpy(a_share_of(features.shape[2]))
+        some = weight[:, few]
+        some = some * (weight.sum(1, keepdim=True) / some.sum(1, keepdim=True).clamp_min(_LEAST))
+        of_few = _minimum(_Loss(features[..., few], label[:, few], some, penalty), start)
+        better = whole.at(of_few)[0] < whole.at(start)[0]  # few rows may lack a side
+        start = torch.where(better, of_few, start)
     return _minimum(whole, start)
+
+
+def a_share_of(n: int) -> Int[np.ndarray, " few"]:
+    """Indices of an eighth of n rows, spread evenly and without a period.
+
+    Rows of a sample may come at equal distances, so every eighth row could miss whole samples.
+
+    Args:
+        n: Number of rows.
+    """
+    return np.flatnonzero(np.arange(n) * _GOLDEN % 1.0 < SHARE)
 
 
 class _Loss:
