@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,20 +23,11 @@ from made import files_of
 from models.zoo import BY_FAMILY
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), *sys.path[1:]]),
-    "OMP_NUM_THREADS": "1",
-}
-# ``keygap`` with parts so small that a run has many
-KEYGAP = """
-from keygap.interrupts import install
-install()
-from keygap.engines import plan
-plan.PART_SAMPLES = 4
-from keygap.cli import main
-main()
-"""
+# imported once by the process that commands are forked from, instead of by every command
+PRELOADED = ["keygap.study.run", "transformers.models.llava.modeling_llava"]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(PRELOADED)
+PART = 4  # samples of a part, so few that a run has many
 OF_PAGE = ("report.html", "figures/")  # say when they were made
 
 
@@ -73,39 +64,59 @@ def study_on_disk(folder: Path, samples: int = 48) -> None:
 
 
 class Command:
-    """A command of keygap that was begun; what it says goes to a file.
+    """A command of keygap that was begun, in a process of its own.
 
-    A pipe would stay open until the last process of its Ray ends, a minute after it was killed.
+    What it says goes to a file: a pipe would stay open until the last process of its Ray ends, a
+    minute after it was killed.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", KEYGAP, *arguments],
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            env=ENVIRONMENT,
-            cwd=ROOT,
-            # a shell that starts the tests in the background makes them ignore Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        descriptor, self._said = tempfile.mkstemp()
+        os.close(descriptor)
+        self.process = FORKS.Process(target=_run, args=(list(arguments), self._said))
+        self.process.start()
 
     def ended(self, timeout: float) -> str:
         """Wait for its end; returns what it said.
 
         Raises:
-            TimeoutExpired: it takes longer.
+            TimeoutError: it takes longer.
         """
-        self.process.wait(timeout)
-        self._output.seek(0)
-        return self._output.read()
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise TimeoutError
+        return Path(self._said).read_text()
+
+
+def _run(arguments: list[str], said: str) -> None:
+    """Be the command ``keygap``, with one thread."""
+    import torch
+
+    from keygap import cli, interrupts
+    from keygap.engines import plan
+
+    os.setsid()
+    output = os.open(said, os.O_WRONLY | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(ROOT)
+    known = [str(ROOT / "src"), *sys.path[1:]]
+    os.environ["PYTHONPATH"] = os.pathsep.join(known)  # for the workers of Ray
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    # a shell that starts the tests in the background makes them ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.install()
+    plan.PART_SAMPLES = PART
+    sys.argv = ["keygap", *arguments]
+    cli.main()
 
 
 def finished(arguments: Sequence[str]) -> None:
     """Run a command to its end."""
     command = Command(arguments)
     said = command.ended(600)
-    assert command.process.returncode == 0, said
+    assert command.process.exitcode == 0, said
 
 
 def killed_and_continued(
@@ -128,13 +139,13 @@ def killed_and_continued(
         number = moments.randrange(files)
         late = moments.uniform(0.0, 0.5 if files_in(out) < number else 10.0)
         command = Command(arguments)
-        while files_in(out) < number and command.process.poll() is None:
+        while files_in(out) < number and command.process.is_alive():
             time.sleep(0.005)
         try:
             said = command.ended(late)
-            assert command.process.returncode == 0, said
+            assert command.process.exitcode == 0, said
             shutil.rmtree(out)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             command.process.kill()
             command.ended(60)
             kills -= 1

@@ -105,12 +105,12 @@ def test_an_interrupted_command_says_how_it_continues(tiny, tmp_path, command, n
     arguments = arguments_of(command, tiny, tmp_path / "run")
     begun = Command(arguments)
     process = begun.process
-    while not ready_when(command, tmp_path / "run").exists() and process.poll() is None:
+    while not ready_when(command, tmp_path / "run").exists() and process.is_alive():
         time.sleep(0.02)
     time.sleep(1.0)
-    process.send_signal(number)
+    os.kill(process.pid, number)
     said = begun.ended(120)
-    assert process.returncode == 128 + number, said
+    assert process.exitcode == 128 + number, said
     last = said.splitlines()[-1]
     assert last.startswith(f"keygap: interrupted by {number.name}, ")
     assert last.endswith(f"; continue with: keygap {' '.join(arguments)}")
@@ -194,7 +194,7 @@ def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
     process = command.process
     moments = random.Random(seed)
     kills = KILLS
-    while kills and process.poll() is None:
+    while kills and process.is_alive():
         if not (living := workers_of_ray(psutil.Process(process.pid))):
             time.sleep(0.01)
             continue
@@ -205,7 +205,7 @@ def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
             kills -= 1
     said = command.ended(300)
     assert kills == 0, "it ended before all kills"
-    assert process.returncode == 0, said
+    assert process.exitcode == 0, said
     assert said.count("died while it") == KILLS
     refuse_leftovers(out)
     measured(out)
@@ -219,13 +219,13 @@ def test_ray_ends_with_a_command_that_is_killed_or_interrupted(tiny, tmp_path):
         command = Command(arguments)
         process = command.process
         while not workers_of_ray(psutil.Process(process.pid)):
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.05)
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
+        os.kill(process.pid, number)
         said = command.ended(60)
         # what watches a node of Ray tries to report its death for a minute
         assert psutil.wait_procs(children, 120)[1] == []
-    assert process.returncode == 130, said
+    assert process.exitcode == 130, said
     assert said.splitlines()[-1].startswith("keygap: interrupted by SIGINT, everything on disk")
     assert list(files_of(tmp_path)) == []

@@ -115,6 +115,13 @@ class _Work:
     layers_of: Mapping[str, int]
     contrasts: Sequence[Contrast]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens the store itself."""
+        return {**vars(self), "store": self.store.root.resolve()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, store=Store(state["store"]))
+
     def begin(self) -> Callable[[tuple[str, int]], LayerMeasurement]:
         """The function that measures one site and layer."""
         return self._measured

@@ -29,6 +29,7 @@ logger = logging.getLogger("keygap")
 
 MOST_DEATHS = 5  # in a row, of one worker's place or over one item
 AHEAD = 2  # items of each worker that are done while an earlier one is awaited
+ENDED_IN = 10.0  # seconds
 WAIT = 30.0  # seconds without any news after which it is said what is awaited
 
 
@@ -146,11 +147,14 @@ class _Pool:
             yield self.found.pop(number)
 
     def stop(self) -> None:
-        """End all workers, also those that are busy."""
+        """End all workers, also those that are busy, and wait until they have ended."""
         ray = imported()
+        if not ray.is_initialized():
+            return
         for place in self.places:
-            if ray.is_initialized():
-                ray.kill(place.actor)
+            ray.kill(place.actor)
+        if self.going:  # what they do is answered by their death
+            ray.wait(list(self.going), num_returns=len(self.going), timeout=ENDED_IN)
 
     def _start(self, place: _Place) -> None:
         place.actor = imported().remote(_Actor).options(**self.options).remote()
