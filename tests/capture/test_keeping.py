@@ -77,6 +77,17 @@ def test_image_tokens_are_drawn_evenly(batch):
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 11, 15, 16, 20])
+def test_every_part_of_an_image_has_its_share(batch, count):
+    """Of so many tokens of 16, no run of neighbours has two too few or two too many."""
+    labels = batch.labels[0]
+    image = labels.modality == "image"
+    kept = Draw(count, 0).mask(labels, "s")[image]
+    assert kept.sum() == min(count, 16)
+    before = np.cumsum(kept) - np.arange(1, 17) * min(count, 16) / 16
+    assert np.ptp(before) <= 2
+
+
 def test_sinks_are_kept_and_marked(vlm, samples, batch, read):
     labels = batch.labels[1]
     before = kept(vlm, samples, batch, read)

@@ -52,6 +52,10 @@ class Draw:
     def mask(self, labels: TokenLabels, sample_id: str) -> Bool[np.ndarray, " n"]:
         """Which tokens of a sample are kept at every layer: text, and image tokens that are drawn.
 
+        One image token is drawn from each of as many runs of neighbours, so that all parts of an
+        image, and all images, have their share. Where the first run begins is random too, so every
+        token is as likely to be drawn as any other.
+
         Args:
             labels: of the sample's tokens.
             sample_id: the sample.
@@ -61,8 +65,11 @@ class Draw:
         if self.image_tokens is None or len(image) <= self.image_tokens:
             return kept
         rng = random_streams.generator(self.seed, "kept image tokens", sample_id)
+        width = len(image) / self.image_tokens
+        ends = np.floor(width * (rng.random() + np.arange(self.image_tokens + 1))).astype(int)
+        places = ends[:-1] + np.floor(rng.random(self.image_tokens) * np.diff(ends)).astype(int)
         kept[image] = False
-        kept[rng.choice(image, self.image_tokens, replace=False)] = True
+        kept[image[places % len(image)]] = True
         return kept
 
 
