@@ -87,7 +87,7 @@ def test_prompts_and_points_are_those_of_the_store(two_sites):
         )
     # 16 positions of an image are one entry, and each word is one
     lengths = unpacked(prompts["length"], "<u4")
-    assert set(lengths) == {0, 16}
+    assert set(lengths) == {0, 12}
     first = unpacked(prompts["sample"], "<u4") == 0
     own = known.loc[found["samples"][0]]
     assert [

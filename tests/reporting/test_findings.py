@@ -171,9 +171,9 @@ def test_attention_states_the_whole_and_both_ends() -> None:
         frame[(frame["modality"] == name) & ~frame["sink"]].groupby("sample_id")["relative"].sum()
         for name in ("image", "text")
     )
-    assert f"an image token gets {image.sum() / words.sum():.2f} (" in text
+    assert f"an image token gets {image.sum() / words.sum():.3g} (" in text
     assert "it gets more at 1 of 4 heads" in text
-    assert " at layer 0, head 1, the smallest 0.50 (0.50 to 0.50) at layer" in text
+    assert " at layer 0, head 1, the smallest 0.5 (0.5 to 0.5) at layer" in text
     assert "n = 8 samples" in bias_findings.attention_caption(frame)
 
 

@@ -15,6 +15,7 @@ import pytest
 from matplotlib.axes import Axes
 
 import keygap as kg
+from keygap import progress
 from keygap.errors import UserError
 from keygap.reporting import figures, heads, read_run, shape
 from keygap.reporting.page import at_least, definitions, fixed
@@ -305,3 +306,21 @@ def test_a_run_that_was_not_measured_says_what_to_do(explored, tmp_path):
     as_of_keygap_0_1(folder)
     with pytest.raises(UserError, match="was not measured: run keygap measure"):
         kg.report(folder)
+
+
+@pytest.mark.usefixtures("not_drawn")
+def test_a_report_says_how_many_figures_are_drawn(run_folder, monkeypatch):
+    """Every loop and step is begun once, with what it is and how long it will be."""
+    begun: list[tuple[str, int | None]] = []
+    work = progress.Work
+
+    class Heard(work):  # type: ignore[misc, valid-type]
+        def __init__(self, what: str, total: int | None = None, done: int = 0) -> None:
+            begun.append((what, total))
+            super().__init__(what, total, done)
+
+    monkeypatch.setattr(progress, "Work", Heard)
+    kg.report(run_folder)
+    assert begun[0] == ("report", None)
+    figures = [total for what, total in begun if what == "figures of run"]
+    assert sum(total or 0 for total in figures) == 16  # eight at each of two sites

@@ -111,7 +111,7 @@ def conditions(run: Run, frame: pd.DataFrame) -> Figure:
     """
     rows = frame.drop_duplicates(["probe", "condition"])
     rows = rows[~((rows["condition"] == "as_is") & (rows["probe"] != rows["probe"].iloc[0]))]
-    figure, axes = canvas(1, 1, 5.6, 1.3 + 0.24 * len(rows))
+    figure, axes = canvas(1, 1, 4.15, 1.3 + 0.24 * len(rows))
     ax = axes[0, 0]
     names = [
         f"{probe}: {name}" for probe, name in zip(rows["probe"], rows["condition"], strict=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from keygap.bias.condition import AS_IS
 from keygap.bias.intervals import jackknife_of_log
 from keygap.bias.link_table import ALL, CHAIN
-from keygap.display import counted
+from keygap.display import between, counted
 from keygap.reporting.numbers import largest, smallest, with_interval
 from keygap.reporting.run import Run
 
@@ -145,14 +145,14 @@ def attention_in_words(run: Run, frame: pd.DataFrame) -> str:
     if ratios.empty:
         return f"Attention of {run.model}: no head sees both image and text"
     most, least = (
-        f"{with_interval(*ratio_interval(_of_head(own, row)), 2)} at layer {row['layer']:g}, head "
+        f"{between(*ratio_interval(_of_head(own, row)))} at layer {row['layer']:g}, head "
         f"{row['head']:g}"
         for row in (largest(ratios, "ratio"), smallest(ratios, "ratio"))
     )
     above = int((ratios["ratio"].to_numpy(float) > 1).sum())
     return (
         f"Attention of {WHO[queries]} of {run.model}, without sinks: an image token gets "
-        f"{with_interval(*ratio_interval(own), 2)} times what a text token gets over all heads "
+        f"{between(*ratio_interval(own))} times what a text token gets over all heads "
         f"together; it gets more at {above} of {counted(len(ratios), 'head')}; the largest ratio "
         f"is {most}, the smallest {least}"
     )

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from matplotlib.path import Path as MplPath
 
 from keygap import random_streams
 
@@ -114,8 +113,13 @@ class Plane:
         """
         (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
         rows = self._inside((left, right, bottom, top))
-        points = np.stack([self.x[rows], self.y[rows]], axis=1)
-        return rows[MplPath(corners).contains_points(points)]
+        x, y = self.x[rows], self.y[rows]
+        inside = np.zeros(len(rows), bool)
+        # A ray to the right crosses the line an odd number of times.
+        for (x_0, y_0), (x_1, y_1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            at = np.flatnonzero((y >= y_0) != (y >= y_1))
+            inside[at] ^= x[at] < x_0 + (x_1 - x_0) * (y[at] - y_0) / (y_1 - y_0)
+        return rows[inside]
 
     def _inside(self, window: Window) -> Int[np.ndarray, " inside"]:
         left, right, bottom, top = window

@@ -10,10 +10,7 @@ const MOST_KNOWN = 60; // samples whose prompts are kept
 const CLOSEST = 4000; // times that the plane can be enlarged
 const EDGE = 0.25; // of the window, that is asked for around it
 
-class NoSmallPlots {
-  start() {}
-  show() {}
-}
+class NoSmallPlots { start() {} show() {} }
 
 async function answerOf(path, parameters) {
   const query = new URLSearchParams(parameters);
@@ -83,9 +80,7 @@ class LiveExplorer extends Explorer {
     this.ask(0);
   }
 
-  get Small() {
-    return NoSmallPlots;
-  }
+  get Small() { return NoSmallPlots; }
 
   // The place that is shown; another one may be on its way.
   get place() {
@@ -125,10 +120,7 @@ class LiveExplorer extends Explorer {
     else this.ask(0);
   }
 
-  filtered() {
-    super.filtered();
-    this.ask(REST);
-  }
+  filtered() { super.filtered(); this.ask(REST); }
 
   goTo(number) {
     if (number < 0 || number >= this.run.places.length) return;
@@ -138,9 +130,7 @@ class LiveExplorer extends Explorer {
     this.refresh();
   }
 
-  settled() {
-    this.ask(REST);
-  }
+  settled() { this.ask(REST); }
 
   // Ask for what is in view, once nothing has changed for a while.
   ask(rest) {
@@ -275,10 +265,7 @@ class LiveExplorer extends Explorer {
     }
   }
 
-  clear() {
-    this.held = null;
-    super.clear();
-  }
+  clear() { this.held = null; super.clear(); }
 
   select(tokens, add, how) {
     this.held = null;
@@ -297,10 +284,7 @@ class LiveExplorer extends Explorer {
     if (token >= 0) this.withSample();
   }
 
-  picked(token, add) {
-    super.picked(token, add);
-    if (token >= 0) this.withSample();
-  }
+  picked(token, add) { super.picked(token, add); if (token >= 0) this.withSample(); }
 
   withSample() {
     const sample = this.run.tokens.sample[this.state.current];
