@@ -1,0 +1,46 @@
+"""An engine of another package: registering it is all that is needed."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import pytest
+
+import keygap as kg
+from keygap.workers import REGISTRY
+from made import made_store, made_vectors
+
+
+class Backwards:
+    """Does the items in reverse, and yields the results in order."""
+
+    def __init__(self, workers: int | None = None, gpus_per_worker: int | None = None) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def map(self, make, items, what, gpus=0):
+        do = make()
+        yield from [do(item) for item in reversed(items)][::-1]
+
+
+@pytest.fixture
+def backwards():
+    REGISTRY.register("backwards", Backwards)
+    yield
+    REGISTRY.unregister("backwards")
+
+
+def test_a_registered_engine_measures_the_same(backwards):
+    store = made_store(made_vectors(), layers=(0, 3))
+    options = {"contrasts": ["image_text"], "n_permutations": 19, "n_bootstraps": 20}
+    here, there = (
+        kg.measure(store, engine=engine, **options).frame  # type: ignore[arg-type]
+        for engine in ("local", "backwards")
+    )
+    assert here.equals(there)
+    assert sorted(set(there["layer"])) in ([0, 3], ["0", "3"])
