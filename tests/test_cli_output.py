@@ -252,8 +252,8 @@ def test_every_command_prints_one_json_object(keygap, tmp_path, arguments):
 
 
 def test_causes_as_json_has_the_mechanism_and_the_numbers_of_alignment_csv(keygap, tmp_path):
-    few = ("--samples", 8, "--fit-samples", 8, "--strengths", "1", "--layers", "all", "--draws", 1)
-    few += ("--sites", "k_proj", "--maps", "mean-shift", "--n-bootstraps", 9)
+    sizes = ("--samples", 8, "--fit-samples", 8, "--draws", 1, "--n-bootstraps", 9)
+    few = (*sizes, "--strengths", 1, "--layers", "all", "--sites", "k_proj", "--maps", "mean-shift")
     status, said, more = keygap("causes", "tiny", "--out", tmp_path / "run", *few, "--json")
     assert status == 0, more
     found = strict(said)

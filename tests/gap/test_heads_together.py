@@ -1,5 +1,9 @@
 """Heads that are computed together read what each reads alone."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,27 +19,36 @@ from .made_sides import unequal_sides
 HEADS, WIDTH = 3, 6
 
 
-def all_heads(seed, paired=True, samples=40, **options):
+def all_heads(seed, paired=True, samples=40, **options: Any) -> gap.Sides:
     x, y, groups_x, groups_y = unequal_sides(seed, samples=samples, d=HEADS * WIDTH, paired=paired)
     x = x + np.linspace(0.0, 1.0, HEADS * WIDTH)  # heads differ more and more
-    return gap.Sides(x, y, groups_x, groups_y, heads=HEADS, n_bootstraps=50, **options)
+    settings: dict[str, Any] = {"heads": HEADS, "n_bootstraps": 50, **options}
+    return gap.Sides(x, y, groups_x, groups_y, **settings)
 
 
 def split(whole, **options):
     return [whole, *(whole.head(head, **options) for head in range(HEADS))]
 
 
-def alone(sides):
+def together(name: str, heads: list[gap.Sides]) -> list[Any]:
+    """The results of one statistic for all heads."""
+    return list(together(name, heads))
+
+
+def by_itself(name: str, sides: gap.Sides) -> Any:
+    """The result for the same vectors without what they share with others."""
+    return gap.STATISTICS[name](alone(sides))
+
+
+def alone(sides: gap.Sides) -> gap.Sides:
     """The same vectors without what they share with others."""
-    return gap.Sides(
-        sides.x,
-        sides.y,
-        *sides.groups,
-        dims=sides.dims,
-        n_permutations=sides.n_permutations,
-        n_bootstraps=sides.n_bootstraps,
-        seed=sides.seed,
-    )
+    settings: dict[str, Any] = {
+        "dims": sides.dims,
+        "n_permutations": sides.n_permutations,
+        "n_bootstraps": sides.n_bootstraps,
+        "seed": sides.seed,
+    }
+    return gap.Sides(sides.x, sides.y, *sides.groups, **settings)
 
 
 def test_a_head_is_its_columns_and_shares_the_scale():
@@ -51,8 +64,8 @@ def test_a_head_is_its_columns_and_shares_the_scale():
 @pytest.mark.parametrize("paired", [True, False])
 def test_mmd_of_heads_in_one_pass(paired):
     heads = split(all_heads(1, paired, n_permutations=200), n_permutations=99)
-    for own, found in zip(heads, gap.STATISTICS["mmd"].of_heads(heads), strict=True):
-        expected = gap.STATISTICS["mmd"](alone(own))
+    for own, found in zip(heads, together("mmd", heads), strict=True):
+        expected = by_itself("mmd", own)
         assert found.bandwidth == pytest.approx(expected.bandwidth, rel=1e-7)
         for name in ("mmd2", "p_value", "ci", "null_band"):
             assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=2e-6), name
@@ -73,8 +86,8 @@ def test_sums_of_samples_equal_those_of_the_matrix_over_cells(paired):
 def test_jsd_of_heads_from_one_batch_of_fits():
     whole = all_heads(3, samples=30, dims=(2, 3))
     heads = split(whole, dims=(2,))
-    for own, found in zip(heads, gap.STATISTICS["jsd"].of_heads(heads), strict=True):
-        expected = gap.STATISTICS["jsd"](alone(own))
+    for own, found in zip(heads, together("jsd", heads), strict=True):
+        expected = by_itself("jsd", own)
         assert found.dims == expected.dims
         for one, other in zip(found.results, expected.results, strict=True):
             assert one.raw_nats == pytest.approx(other.raw_nats, abs=1e-4)
@@ -88,10 +101,10 @@ def test_a_head_that_is_always_equal_leaves_the_others_alone():
         side[:, WIDTH : 2 * WIDTH] = 1.0
     heads = split(whole, dims=(2,))
     for name in ("mmd", "jsd"):
-        every, first, dead, last = gap.STATISTICS[name].of_heads(heads)
+        every, first, dead, last = together(name, heads)
         assert isinstance(dead, UserError)
         for own, found in zip((heads[0], heads[1], heads[3]), (every, first, last), strict=True):
-            expected = gap.STATISTICS[name](alone(own)).readings[0].value
+            expected = by_itself(name, own).readings[0].value
             assert found.readings[0].value == pytest.approx(expected, abs=1e-4)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -126,7 +126,11 @@ def test_a_contrast_with_one_word_has_a_ladder_of_its_own(run: Run) -> None:
     def bars(drawn: Figure) -> list[list[str]]:
         names = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
         return [
-            [n for n, bar in zip(names, axes.patches, strict=True) if bar.get_width() > 0]
+            [
+                n
+                for n, bar in zip(names, cast(Any, axes.patches), strict=True)
+                if bar.get_width() > 0
+            ]
             for axes in drawn.axes
         ]
 
@@ -138,7 +142,7 @@ def test_a_contrast_with_one_word_has_a_ladder_of_its_own(run: Run) -> None:
     assert bars(alone) == [["openers"]]
     lines = {line.get_label() for line in figures.gap_by_layer(one, "key").axes[0].containers}
     assert "openers" in lines
-    points = figures.gap_by_layer(one, "key").axes[0].containers
+    points: list[Any] = list(figures.gap_by_layer(one, "key").axes[0].containers)
     (drawn,) = [each for each in points if each.get_label() == "openers"]
     assert list(drawn.lines[0].get_xdata()) == [0]
 

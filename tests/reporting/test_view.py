@@ -89,6 +89,7 @@ def test_what_lies_inside_a_lasso_is_counted_of_all_tokens(large):
         inside = client.ask("inside", place=0, corners=listed)["inside"]
         image = client.ask("inside", place=0, corners=listed, modality="image")["inside"]
     plane = explored.planes.at(explored.planes.places[0], "pca")
+    assert not isinstance(plane, float)
     held = in_triangle(np.stack([plane.x, plane.y], 1).astype(float), corners)
     assert inside == held.sum() > len(frame_of(answer)) / 10
     modality = np.asarray(explored.tokens.columns["modality"])[plane.token]

@@ -20,9 +20,8 @@ def fitted(problems, **options):
     inputs = [np.column_stack([features, np.ones(len(features))]).T for features, _, _ in problems]
     label, weight = (np.stack([one[i] for one in problems]) for i in (1, 2))
     arrays = (np.stack(inputs), label, weight)
-    return logistic_regression(
-        *(torch.from_numpy(of.astype(np.float32)) for of in arrays), **options
-    ).numpy()
+    x, y, w = (torch.from_numpy(of.astype(np.float32)) for of in arrays)
+    return logistic_regression(x, y, w, **options).numpy()
 
 
 def by_scikit_learn(features, label, weight, ridge):
@@ -36,8 +35,11 @@ def by_scikit_learn(features, label, weight, ridge):
 @pytest.mark.parametrize("ridge", [1.0, 5.0])
 def test_equals_scikit_learn(n, slope, ridge):
     problems = [drawn(seed, n, 6, slope) for seed in range(3)]
-    for found, problem in zip(fitted(problems, ridge=ridge), problems, strict=True):
-        np.testing.assert_allclose(found, by_scikit_learn(*problem, ridge), rtol=2e-4, atol=2e-5)
+    for found, (features, label, weight) in zip(
+        fitted(problems, ridge=ridge), problems, strict=True
+    ):
+        expected = by_scikit_learn(features, label, weight, ridge)
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
 def test_rows_without_weight_are_left_out():
