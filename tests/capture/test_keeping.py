@@ -107,6 +107,24 @@ def test_sinks_are_kept_and_marked(vlm, samples, batch, read):
     assert torch.equal(rest.vectors, before.vectors)
 
 
+def test_a_sample_without_spare_tokens_beside_one_with_many(vlm):
+    """What it offers in the place of sinks is not kept twice."""
+    one, two = made_sample("one"), made_sample("two")
+    both = (*two.images, *two.images)
+    shown = (two.prompt[0], replace(two.prompt[0], image=1), *two.prompt[1:])
+    own = [one, replace(two, images=both, prompt=shown)]
+    batch = vlm.prompter(own)
+    with Capture(vlm, [SITE], [LAYER], attention=True) as capture:
+        tensors = {name: tensor for (name, _), tensor in capture(batch).items()}
+    tensors["attention"] = torch.full_like(tensors["attention"], 2 * SINK_SHARE)
+    found = kept(vlm, own, batch, tensors, Draw(16, 0))
+    pairs = list(zip(found.row.tolist(), found.place.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+    assert (~found.drawn[found.row == 0]).sum() == 0
+    assert (~found.drawn[found.row == 1]).sum() == 16
+    assert (found.row == 0).sum() == len(batch.labels[0])
+
+
 def test_no_more_sinks_than_a_layer_keeps(vlm, batch, samples, read):
     shares = torch.full_like(read["attention"], 2 * SINK_SHARE)
     found = kept(vlm, samples, batch, {**read, "attention": shares}, Draw(1, 0))

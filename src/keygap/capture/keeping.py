@@ -216,6 +216,11 @@ class _Choice:
     spare: Bool[np.ndarray, "b t"]
     of_features: bool
 
+    @cached_property
+    def count(self) -> int:
+        """How many vectors are kept at every layer."""
+        return int(self.kept.sum())
+
     def not_finite(self, tensor: Float[Tensor, "b t ..."]) -> Bool[Tensor, " b"]:
         """The rows that have a number that is not finite, without waiting for the device."""
         finite = tensor.detach().isfinite()
@@ -270,8 +275,10 @@ class _Copy:
             attention = np.full(len(index), np.nan, np.float32)
         else:
             attention = self.shares.float().numpy()
-        spare = self.choice.spare.ravel()[index]  # a row with few of them offers others
-        wanted = drawn | (spare & (attention >= SINK_SHARE))
+        wanted = np.ones(len(index), dtype=bool)
+        offered = index[self.choice.count :]  # as sinks; a row with few spare tokens offers others
+        spare = self.choice.spare.ravel()[offered]
+        wanted[self.choice.count :] = spare & (attention[self.choice.count :] >= SINK_SHARE)
         found = KeptVectors(
             index // width, index % width, drawn, attention, self.vectors, self.choice.of_features
         )
