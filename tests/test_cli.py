@@ -74,6 +74,7 @@ def test_measure_project_report(monkeypatch, capsys, store):
     assert list((store.root / "figures").glob("*.svg"))
 
 
+@pytest.mark.slow
 def test_more_than_one_bad_row_in_twenty_stops_the_run(monkeypatch, capsys, tmp_path):
     rows = [fixtures.bench_row(n, "cn") for n in range(19)]
     rows[3]["image"] = "x" * 99
@@ -130,6 +131,7 @@ def test_numbers_out_of_range_are_refused(monkeypatch, capsys, store, arguments)
     assert f"Invalid value for '{options[0]}'" in said
 
 
+@pytest.mark.slow
 def test_measuring_again_replaces_the_numbers_and_their_settings(
     monkeypatch, capsys, store, tmp_path
 ):

@@ -20,6 +20,7 @@ from made import made_vectors
 from store.made import IDENTITY, run_of
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+ONE_IS_SLOW = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "tests", *sys.path[1:]])}
 
 
@@ -69,7 +70,7 @@ def test_before_the_work_begins(program, arguments, number):
     assert not Path("none").exists()
 
 
-@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("number", ONE_IS_SLOW)
 def test_while_a_run_is_measured(tmp_path, number):
     """The run folder is as it was, without the lock."""
     run_of(made_vectors(samples=48), tmp_path / "a run")
@@ -98,7 +99,7 @@ with interrupts.handled(), StoreWriter(root, IDENTITY) as writer:
 """
 
 
-@pytest.mark.parametrize("number", STATUS)
+@pytest.mark.parametrize("number", ONE_IS_SLOW)
 def test_while_parts_are_committed(tmp_path, number):
     """At any moment of a commit: what is said to be kept is there, and it can be continued."""
     out = tmp_path / "run"

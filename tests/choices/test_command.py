@@ -57,6 +57,7 @@ def test_a_row_that_does_not_exist_is_one_line(run, monkeypatch, capsys):
     assert "no row '0000000000'" in said
 
 
+@pytest.mark.slow
 def test_two_models_of_real_weights_are_in_an_order(store, vlm, easy_vqa, tmp_path):
     """The public function over two stores, and the files of both in one folder."""
     other = kg.load("micro:mlp")

@@ -37,6 +37,7 @@ def test_the_known_order_of_two_gaps_is_found_by_every_sound_choice():
     assert share(table, "separated", model="far") == 1.0
 
 
+@pytest.mark.slow
 def test_the_order_of_equal_models_holds_in_about_half_of_the_choices():
     shares = []
     for seed in range(8):

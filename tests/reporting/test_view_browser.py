@@ -91,8 +91,10 @@ def test_pointing_at_a_word_and_at_a_patch_shows_them(browser, client, explored)
         looker.page.focus('[data-part="plot"]')
         looker.press("Home")
         looker.page.click("text=The same token elsewhere")
-        looker.page.locator(".elsewhere li", has_text="even share").nth(3).wait_for()
-        assert looker.page.locator(".elsewhere li").count() == len(Store(explored).site_layers())
+        places = len(Store(explored).site_layers())
+        sync_api.expect(looker.page.locator(".elsewhere li", has_text="even share")).to_have_count(
+            places
+        )
 
 
 def test_other_layers_and_tsne_are_asked_for_and_the_token_stays(browser, client, explored):
@@ -135,8 +137,10 @@ def test_zooming_in_asks_for_more_of_what_is_there(browser, asked):
         looker.page.focus('[data-part="plot"]')
         looker.press("ArrowRight")
         before = looker.facts()
-        with looker.page.expect_response(lambda one: "left=" in one.url) as response:
+        with looker.page.expect_response(lambda one: "left=" in one.url):
             looker.press("+", "+")
+        with looker.page.expect_response(lambda one: "left=" in one.url) as response:
+            looker.press("+")
         answer = response.value.json()
         assert answer["window"] < 60_000
         until(looker, f"{answer['tokens']['count']:,} of 60,000 tokens shown")

@@ -236,7 +236,10 @@ def test_a_port_that_is_taken_is_one_line(client, tmp_path):
         ViewServer(Explored(store), client.server.server_port)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_the_command_serves_until_it_is_interrupted(tmp_path, number, status):
     large_store(tmp_path / "run", 2, 2)
     process = subprocess.Popen(

@@ -61,6 +61,7 @@ def test_noise_is_no_remedy_in_nine_of_ten_seeds(count, points):
     assert sum(times for (_, confirmed), times in found.items() if not confirmed) >= 0.9 * count
 
 
+@pytest.mark.slow
 def test_the_choice_flatters_what_it_chose():
     """Of many candidates without an effect, the chosen one has none on other samples."""
     both = []
