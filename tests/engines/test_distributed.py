@@ -64,7 +64,7 @@ def asked(tiny, bench, monkeypatch) -> dict[str, Any]:
     return {"vlm": tiny, "source": bench, "layers": ["all"], "batch_size": 4, "max_bad": 1}
 
 
-def test_the_same_files_and_the_same_gap(ray, asked, tmp_path):
+def test_the_same_files(ray, asked, tmp_path):
     """Under an intervention; the workers' run is stopped, and continued in this process."""
     with kg.mask(asked["vlm"], "image", layers=[0]):
         here = kg.extract(out=tmp_path / "here", **asked)
@@ -79,6 +79,10 @@ def test_the_same_files_and_the_same_gap(ray, asked, tmp_path):
     assert here.manifest["failures"] == {"s05": "the sample has no image"}
     assert files_of(there.root) == files
 
+
+@pytest.mark.slow
+def test_the_same_gap(ray, asked, tmp_path):
+    here, there = (kg.extract(out=tmp_path / name, **asked) for name in ("here", "there"))
     options: dict[str, Any] = {
         "layers": [0, 2],
         "contrasts": ["image_text"],

@@ -32,7 +32,7 @@ def split(whole, **options):
 
 def together(name: str, heads: list[gap.Sides]) -> list[Any]:
     """The results of one statistic for all heads."""
-    return list(together(name, heads))
+    return list(gap.STATISTICS[name].of_heads(heads))
 
 
 def by_itself(name: str, sides: gap.Sides) -> Any:
