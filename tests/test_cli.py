@@ -210,6 +210,7 @@ def test_a_bad_template_argument_is_one_line(monkeypatch, capsys, argument, line
     assert line in said.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_check_shows_the_prompt(monkeypatch, capsys):
     status, said, _ = keygap(monkeypatch, capsys, "check", "micro:linear")
     assert status == 0

@@ -47,6 +47,7 @@ def test_the_order_of_equal_models_holds_in_about_half_of_the_choices():
     assert 0.2 < np.mean(shares) < 0.8
 
 
+@pytest.mark.slow
 def test_a_null_is_separated_in_few_unbiased_choices():
     found = []
     for seed in range(6):

@@ -54,6 +54,7 @@ def test_plain_parquet_readers_see_site_and_layer(store):
     assert set(table.column("layer").to_pylist()) == set(LAYERS)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table(vlm, easy_vqa, store, tmp_path):
     again = kg.extract(vlm, easy_vqa, tmp_path / "again", samples=SAMPLES, batch_size=8)
     options: dict[str, Any] = {"layers": [15], "contrasts": ["image_text", "text_vocabulary"]}

@@ -220,6 +220,7 @@ def test_the_map_with_all_modes_is_drawn():
     assert place_of(pd.DataFrame([point()])) is None
 
 
+@pytest.mark.slow
 def test_a_report_of_several_runs_draws_their_models_side_by_side(tested, tmp_path, not_drawn):
     second = tmp_path / "second"
     shutil.copytree(tested, second)

@@ -322,6 +322,7 @@ def test_factors_say_what_their_levels_are(table):
     assert found["bias"] == "unbiased, biased"
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_files_when_they_are_drawn_again(page, table, two_sites, tmp_path):
     _, study = page
     shutil.copytree(two_sites, tmp_path / "run")

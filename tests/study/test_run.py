@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pandas as pd
+import pytest
 
 from benchmarks import fixtures
 from keygap.benchmarks import Benchmark
@@ -12,6 +13,7 @@ from keygap.study.experiment import Experiment
 from keygap.study.run import run_study
 
 
+@pytest.mark.slow
 def test_a_benchmark_without_answers_is_measured_and_reported(tmp_path, caplog, monkeypatch):
     question = {"question": "Is <image 1> a “bar”?", "answer": "?"}
     rows = [fixtures.mmmu_row(f"test_Art_{n}", **question) for n in range(6)]
