@@ -18,7 +18,6 @@ import json
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from timing import seconds_of
 from transformers import AutoModelForImageTextToText
 
 import keygap as kg
@@ -199,20 +199,6 @@ def matrix_rate() -> float:
 
     product()
     return 2 * side**3 * repeats / seconds_of(product)
-
-
-def seconds_of(run: Callable[[], object]) -> float:
-    """The time of a call, with the work that the GPU still has to do."""
-    _synchronise()
-    start = time.perf_counter()
-    run()
-    _synchronise()
-    return time.perf_counter() - start
-
-
-def _synchronise() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 def _reset_peak() -> None:

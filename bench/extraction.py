@@ -23,11 +23,10 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from timing import rounds_of
+from timing import ratios_to_bare, rounds_of
 
 import keygap as kg
 from keygap.models.batch import Batch
@@ -142,12 +141,7 @@ def report_of(
     vlm: kg.VLM, samples: int, rounds: list[dict[str, float]], size: int
 ) -> dict[str, Any]:
     """Medians and ranges of the ratios of one run, and what they were measured on."""
-    bares = [(seconds["bare"] + seconds["bare again"]) / 2 for seconds in rounds]
-    ratios = {}
-    for name in rounds[0]:
-        if name != "bare again":
-            own = [seconds[name] / bare for seconds, bare in zip(rounds, bares, strict=True)]
-            ratios[name] = {"median": median(own), "min": min(own), "max": max(own)}
+    bare, ratios = ratios_to_bare(rounds)
     packages = ["torch", "transformers"]
     packages += ["nnsight"] if "nnsight, one by one" in ratios else []
     return {
@@ -159,7 +153,7 @@ def report_of(
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "rounds": len(rounds),
-        "bare_seconds_per_sample": median(bares) / samples,
+        "bare_seconds_per_sample": bare / samples,
         "bytes_per_sample": size / samples,
         "ratios": ratios,
     }

@@ -19,7 +19,7 @@ def rounds_of(variants: Variants, rounds: int) -> list[dict[str, float]]:
     """Seconds of each variant in each round; every variant runs once before the first round."""
     for run in variants.values():  # fills caches and the allocator
         run()
-    return [{name: _seconds(run) for name, run in variants.items()} for _ in range(rounds)]
+    return [{name: seconds_of(run) for name, run in variants.items()} for _ in range(rounds)]
 
 
 def ratios_to_bare(rounds: list[dict[str, float]]) -> tuple[float, dict[str, dict[str, float]]]:
@@ -41,7 +41,8 @@ def ratios_to_bare(rounds: list[dict[str, float]]) -> tuple[float, dict[str, dic
     return median(bares), found
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def seconds_of(run: Callable[[], object]) -> float:
+    """Seconds of one call, with the work that a GPU still has to do."""
     _synchronise()
     start = time.perf_counter()
     run()

@@ -18,16 +18,6 @@ FEW = Draw(image_tokens=5, seed=2)
 
 
 @pytest.fixture(scope="module")
-def samples():
-    return [made_sample(f"s{n}", "is it red? " * (1 + n)) for n in range(3)]
-
-
-@pytest.fixture(scope="module")
-def batch(vlm, samples):
-    return vlm.prompter(samples)
-
-
-@pytest.fixture(scope="module")
 def read(vlm, batch):
     with Capture(vlm, [SITE], [LAYER], attention=True) as capture:
         found = capture(batch)
@@ -103,7 +93,7 @@ def test_sinks_are_kept_and_marked(vlm, samples, batch, read):
     assert found.place[added].tolist() == spare[:2].tolist()
     assert found.attention[added].tolist() == [SINK_SHARE, 3 * SINK_SHARE]
     assert (found.place[found.row == 1] == sorted(found.place[found.row == 1])).all()
-    rest = found.where(found.drawn)
+    rest = found.take(found.drawn)
     assert torch.equal(rest.vectors, before.vectors)
 
 

@@ -16,19 +16,8 @@ from keygap.capture.tables import (
     vector_tables,
 )
 from keygap.store.schema import TOKENS_SCHEMA, as_float32
-from made import made_sample
 
 SITES, LAYERS = ["k_proj", "query"], [0, 29]
-
-
-@pytest.fixture(scope="module")
-def samples():
-    return [made_sample(f"s{n}", "is it red? " * (1 + n)) for n in range(3)]
-
-
-@pytest.fixture(scope="module")
-def batch(vlm, samples):
-    return vlm.prompter(samples)
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_a_batch_that_does_not_fit_is_divided_and_later_ones_are_smaller(vlm, ch
     assert one.drop_columns("attention").equals(other.drop_columns("attention"))
 
 
-def test_a_sample_that_does_not_fit_alone_is_a_bad_one(vlm, chosen, monkeypatch, tmp_path):
+def test_a_sample_that_does_not_fit_alone_is_a_bad_one(vlm, chosen, monkeypatch):
     out_of_memory_above(vlm, monkeypatch, 0)
     (ready,) = prepared(vlm, chosen[:2], BatchLimit(2))
     limit = BatchLimit(2)

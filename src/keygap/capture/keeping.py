@@ -96,14 +96,14 @@ class KeptVectors:
     vectors: Float[Tensor, "n heads head_dim"]
     of_features: bool
 
-    def where(self, mask: Bool[np.ndarray, " n"]) -> KeptVectors:
-        """The rows where a mask is true."""
+    def take(self, chosen: np.ndarray) -> KeptVectors:
+        """Some of the vectors, by a mask or by their indices."""
         return KeptVectors(
-            self.row[mask],
-            self.place[mask],
-            self.drawn[mask],
-            self.attention[mask],
-            self.vectors[torch.from_numpy(mask)],
+            self.row[chosen],
+            self.place[chosen],
+            self.drawn[chosen],
+            self.attention[chosen],
+            self.vectors[torch.from_numpy(chosen)],
             self.of_features,
         )
 
@@ -138,13 +138,17 @@ class Keeper:
         """
         across = self.vlm.layers[layer].attends == "cross"
         shares = read.get(ATTENTION)
+        rows: dict[bool, _Rows] = {}  # sites of one kind keep the same
         for name, tensor in read.items():
             of_features = across and (name == ATTENTION or SITES[name].of_keys)
             choice = self._choice(of_features, tensor.shape[1])
             self._bad[name, layer] = choice.not_finite(tensor)
-            if name != ATTENTION:
+            if name == ATTENTION:
+                continue
+            if of_features not in rows:
                 received = shares if of_features or not across else None  # queries receive none
-                self._pending[name, layer] = choice.copy(tensor, received)
+                rows[of_features] = choice.rows(tensor.device, received)
+            self._pending[name, layer] = rows[of_features].copy(tensor)
 
     @cached_property
     def failures(self) -> dict[int, str]:
@@ -168,7 +172,7 @@ class Keeper:
         found = {}
         for key, copy in self._pending.items():
             kept = copy.arranged()
-            found[key] = kept if good.all() else kept.where(good[kept.row])
+            found[key] = kept if good.all() else kept.take(good[kept.row])
         return found
 
     def _choice(self, of_features: bool, count: int) -> _Choice:
@@ -228,14 +232,15 @@ class _Choice:
             finite = finite.flatten(2).all(-1)
         return (~finite & self._on(tensor.device, "checked")).any(1)
 
-    def copy(self, tensor: Tensor, received: Float[Tensor, "b t"] | None) -> _Copy:
-        """Begin to copy what is kept to the CPU."""
-        index = self._on(tensor.device, "index")
-        if received is not None and self.spare.any():
+    def rows(self, device: torch.device, received: Float[Tensor, "b t"] | None) -> _Rows:
+        """The rows of a layer that are copied: those that are kept, and what may be a sink."""
+        index = self._on(device, "index")
+        if received is None:
+            return _Rows(self, index, _to_cpu(index), None)
+        if self.spare.any():
             index = torch.cat([index, self._sinks(received)])
-        vectors = tensor.detach().flatten(0, 1).index_select(0, index)
-        shares = None if received is None else _to_cpu(received.flatten().index_select(0, index))
-        return _Copy(self, _to_cpu(index), _to_cpu(vectors), shares)
+        shares = received.flatten().index_select(0, index)
+        return _Rows(self, index, _to_cpu(index), _to_cpu(shares))
 
     def _sinks(self, received: Float[Tensor, "b t"]) -> Int[Tensor, " n"]:
         """The image tokens that receive most, of those that were not drawn."""
@@ -259,41 +264,51 @@ class _Choice:
 
 
 @dataclass(frozen=True)
-class _Copy:
-    """Vectors on their way to the CPU."""
+class _Rows:
+    """The rows of a layer that are copied, of all prompts of a batch one after another.
+
+    Attributes:
+        choice: what they come from.
+        index: the rows, on the device.
+        on_cpu: the same, on their way to the CPU.
+        shares: the attention that each receives, on its way to the CPU; None if not measured.
+    """
 
     choice: _Choice
     index: Int[Tensor, " n"]
-    vectors: Float[Tensor, "n heads head_dim"]
+    on_cpu: Int[Tensor, " n"]
     shares: Float[Tensor, " n"] | None
+
+    def copy(self, tensor: Float[Tensor, "b t heads head_dim"]) -> _Copy:
+        """Begin to copy these rows of a site to the CPU."""
+        return _Copy(self, _to_cpu(tensor.detach().flatten(0, 1).index_select(0, self.index)))
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Vectors on their way to the CPU."""
+
+    rows: _Rows
+    vectors: Float[Tensor, "n heads head_dim"]
 
     def arranged(self) -> KeptVectors:
         """The vectors by row and place, without the tokens that turned out to be no sinks."""
-        index, width = self.index.numpy(), self.choice.kept.shape[1]
-        drawn = self.choice.kept.ravel()[index]
-        if self.shares is None:
-            attention = np.full(len(index), np.nan, np.float32)
-        else:
-            attention = self.shares.float().numpy()
+        choice, shares = self.rows.choice, self.rows.shares
+        index, width, count = self.rows.on_cpu.numpy(), choice.kept.shape[1], choice.count
+        attention = (
+            np.full(len(index), np.nan, np.float32) if shares is None else shares.float().numpy()
+        )
+        drawn = choice.kept.ravel()[index]
         wanted = np.ones(len(index), dtype=bool)
-        offered = index[self.choice.count :]  # as sinks; a row with few spare tokens offers others
-        spare = self.choice.spare.ravel()[offered]
-        wanted[self.choice.count :] = spare & (attention[self.choice.count :] >= SINK_SHARE)
+        spare = choice.spare.ravel()[index[count:]]  # a row with few of them offers other tokens
+        wanted[count:] = spare & (attention[count:] >= SINK_SHARE)
         found = KeptVectors(
-            index // width, index % width, drawn, attention, self.vectors, self.choice.of_features
+            index // width, index % width, drawn, attention, self.vectors, choice.of_features
         )
         if wanted.all() and (np.diff(index) > 0).all():
             return found
         order = np.argsort(index, kind="stable")
-        order = order[wanted[order]]
-        return KeptVectors(
-            found.row[order],
-            found.place[order],
-            drawn[order],
-            attention[order],
-            self.vectors[torch.from_numpy(order)],
-            found.of_features,
-        )
+        return found.take(order[wanted[order]])
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

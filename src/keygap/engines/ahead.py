@@ -5,7 +5,8 @@ threads, a few batches ahead. Images are opened by one thread at a time and in t
 because a benchmark may read them from one file.
 
 A batch that does not fit into memory is divided in two, and later batches are no larger than what
-did fit. A single sample that does not fit is a bad sample, as one whose image cannot be read.
+did fit. A single sample that does not fit is a bad sample, as one whose image cannot be read; the
+batches after it are as large as before.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from keygap.bias.condition import AS_IS
 from keygap.bias.intervals import jackknife_of_log
 from keygap.bias.link_table import ALL, CHAIN
 from keygap.display import between, counted
-from keygap.reporting.numbers import largest, smallest, with_interval
+from keygap.reporting.numbers import largest, samples_in, smallest, with_interval
 from keygap.reporting.run import Run
 
 WHO = {"last": "the last prompt position", "question": "the question", "generated": "the answer"}
@@ -57,8 +57,7 @@ def _condition(row: pd.Series) -> str:
 
 def conditions_caption(frame: pd.DataFrame) -> str:
     """What the figure of conditions shows and how to read it."""
-    low, high = int(frame["n"].min()), int(frame["n"].max())
-    n = counted(high, "sample") if low == high else f"{low} to {counted(high, 'sample')}"
+    n = samples_in(frame["n"])
     return (
         "Share of answers that are right (accuracy) and that are what the added text suggests "
         f"(followed) under each condition, with 95 % intervals; n = {n}. Dotted: accuracy of the "
@@ -82,18 +81,22 @@ def attention_ratio(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: rows of ``attention.parquet`` of one query group.
     """
-    per_token = _sums(frame, ["layer", "head"])
+    sums = _sums(frame, ["layer", "head"])
+    per_token = sums["relative"] / sums["n_keys"]
     return (per_token[True] / per_token[False]).unstack("head")
 
 
 def _sums(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Attention per token of the text (False) and of the image (True), without sinks."""
+    """Attention and number of keys of the text (False) and of the image (True), without sinks.
+
+    What is not there is NaN.
+    """
     kept = frame[~frame["sink"] & ~frame["role"].isin(SHOWS_NOTHING)]
     visual = kept["modality"].isin(["image", "video"])
     groups = kept.assign(visual=visual).groupby([*keys, "visual"], observed=True)
-    sums = groups[["relative", "n_keys"]].sum()
-    per_token = (sums["relative"] / sums["n_keys"]).unstack("visual")
-    return per_token.reindex(columns=[True, False])
+    sums: Any = groups[["relative", "n_keys"]].sum().unstack("visual")
+    columns: Any = [["relative", "n_keys"], [True, False]]
+    return sums.reindex(columns=pd.MultiIndex.from_product(columns))
 
 
 def ratio_interval(frame: pd.DataFrame) -> tuple[float, float, float]:
@@ -105,11 +108,8 @@ def ratio_interval(frame: pd.DataFrame) -> tuple[float, float, float]:
     Returns:
         The ratio and the ends of its 95 % interval; NaN where there are too few samples.
     """
-    kept = frame[~frame["sink"] & ~frame["role"].isin(SHOWS_NOTHING)]
-    visual = kept["modality"].isin(["image", "video"])
-    groups = kept.assign(visual=visual).groupby(["sample_id", "visual"], observed=True)
-    sums = groups[["relative", "n_keys"]].sum().unstack("visual", fill_value=0.0)
-    if not {True, False} <= set(sums.columns.get_level_values("visual")):
+    sums = _sums(frame, ["sample_id"]).fillna(0.0)
+    if not all(sums["n_keys", kind].any() for kind in (True, False)):
         return np.nan, np.nan, np.nan
 
     of = {

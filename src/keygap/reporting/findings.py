@@ -15,7 +15,14 @@ from scipy.spatial import KDTree
 
 from keygap.display import counted
 from keygap.reporting.figures import all_heads, without_single
-from keygap.reporting.numbers import fixed, from_to, largest, smallest, with_interval
+from keygap.reporting.numbers import (
+    fixed,
+    from_to,
+    largest,
+    samples_in,
+    smallest,
+    with_interval,
+)
 from keygap.reporting.run import Run, contrasts_of
 
 LADDER_RUNGS = {
@@ -25,16 +32,6 @@ LADDER_RUNGS = {
     "single": "between one word and the rest",
 }
 SATURATED = "95 % of the maximum"
-
-
-def samples_in(rows: pd.DataFrame) -> str:
-    """How many samples some rows are of.
-
-    Args:
-        rows: with ``n_samples``.
-    """
-    least, most = int(rows["n_samples"].min()), int(rows["n_samples"].max())
-    return counted(most, "sample") if least == most else f"{least:,} to {counted(most, 'sample')}"
 
 
 def _gap_rows(runs: Sequence[Run], site: str) -> pd.DataFrame:
@@ -79,10 +76,11 @@ def ladder_caption(runs: Sequence[Run], site: str, single: bool = False) -> str:
         else "The gap between image and text is large if its bar is longer than those of two kinds "
         "of token inside one modality; halves of one modality must lie at 0."
     )
+    n = samples_in(rows["n_samples"])
     return (
         f"Squared distance of distributions (MMD², no unit; 0: the same) of each contrast at "
         f"{site}, all heads together, one scale for all panels. Whiskers: 95 % jackknife intervals "
-        f"over samples; n = {samples_in(rows)}. {how}"
+        f"over samples; n = {n}. {how}"
     )
 
 
@@ -113,9 +111,10 @@ def gap_by_layer_in_words(run: Run, site: str) -> str:
 def gap_by_layer_caption(run: Run, site: str) -> str:
     """What the gap by layer shows and how to read it."""
     rows = all_heads(run, site)
+    n = samples_in(rows["n_samples"])
     return (
         "MMD² (no unit; 0: the same distribution) of each contrast by layer, all heads together. "
-        f"Bars: 95 % jackknife intervals over samples; n = {samples_in(rows)}. Grey: the middle "
+        f"Bars: 95 % jackknife intervals over samples; n = {n}. Grey: the middle "
         "95 % of what swapped labels give; a point within it is not told from 0. Points are joined "
         "where neighbouring layers were measured."
     )
@@ -146,10 +145,11 @@ def jsd_in_words(run: Run, site: str) -> str:
 
 def jsd_caption(run: Run, site: str) -> str:
     """What the profile of the JSD shows and how to read it."""
+    n = samples_in(all_heads(run, site)["n_samples"])
     return (
         "Jensen-Shannon divergence in nats (0: the same distribution; ln 2 = 0.69, dotted: fully "
         "told apart) of each contrast by the number of principal components, all heads together: a "
-        f"lower bound by a classifier on held-out samples; n = {samples_in(all_heads(run, site))}. "
+        f"lower bound by a classifier on held-out samples; n = {n}. "
         "A ring marks 95 % of the maximum: from there on the JSD says that sides can be told "
         "apart, and not how far apart they are. Hollow and dashed: below an earlier point, which "
         "means too few samples. The intervals are in the table of every contrast."

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keygap.display import counted
+
 
 def fixed(value: float | None, digits: int) -> str:
     """Format a number with a fixed number of decimals.
@@ -24,6 +26,16 @@ def fixed(value: float | None, digits: int) -> str:
 def at_least(ratio: float, digits: int) -> str:
     """Format the least that a ratio can be; an infinite one has no bound."""
     return "no bound" if math.isinf(ratio) else fixed(ratio, digits)
+
+
+def samples_in(counts: pd.Series) -> str:
+    """How many samples some rows are of.
+
+    Args:
+        counts: the number of samples of each row.
+    """
+    least, most = int(counts.min()), int(counts.max())
+    return counted(most, "sample") if least == most else f"{least:,} to {counted(most, 'sample')}"
 
 
 def least_p(statistics: pd.DataFrame) -> dict[tuple[str, int], int]:

@@ -102,18 +102,22 @@ def with_journal(
     return found
 
 
-def with_rows(samples: pa.Table, journal: Sequence[pa.Table]) -> pa.Table:
-    """The rows of a run with those of its journal.
+def with_rows(samples: pa.Table, commits: Sequence[Commit]) -> pa.Table:
+    """The rows of a run with those of some commits.
 
-    A writer that was killed while it emptied the journal leaves a row in both places.
+    A part that is committed again keeps its place. A writer that was killed while it emptied the
+    journal leaves its rows in both files.
 
     Args:
-        samples: the rows of ``samples.parquet``.
-        journal: the rows of each commit.
+        samples: the rows of the run.
+        commits: in order.
     """
-    for rows in journal:
-        known = pc.is_in(samples["sample_id"], value_set=rows["sample_id"].combine_chunks())
-        samples = pa.concat_tables([samples.filter(pc.invert(known)), rows])
+    for commit in commits:
+        new = commit.samples
+        again = pc.is_in(samples["sample_id"], value_set=new["sample_id"].combine_chunks())
+        place = again.to_pylist().index(True) if pc.any(again).as_py() else len(samples)
+        rest = samples.slice(place).filter(pc.invert(again.slice(place)))
+        samples = pa.concat_tables([samples.slice(0, place), new, rest])
     return samples.combine_chunks()
 
 

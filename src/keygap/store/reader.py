@@ -39,7 +39,7 @@ from keygap.store.run import (
     place_of,
     vectors_folder,
 )
-from keygap.store.schema import as_float32
+from keygap.store.schema import SAMPLES_SCHEMA, as_float32
 
 logger = logging.getLogger("keygap")
 
@@ -94,11 +94,10 @@ class Store:
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per sample; a failed one has its reason in ``failure``."""
-        latest = [commit.samples for commit in self._journal]
-        if self._recorded is not None and SAMPLES not in self._recorded:
-            return with_rows(latest[0], latest[1:]).to_pandas()
-        rows = self._read([SAMPLES], ("sample_id", "subject", "failure"))
-        return (with_rows(rows, latest) if latest else rows).to_pandas()
+        rows = SAMPLES_SCHEMA.empty_table()
+        if self._recorded is None or SAMPLES in self._recorded:
+            rows = self._read([SAMPLES], ("sample_id", "subject", "failure"))
+        return with_rows(rows, self._journal).to_pandas()
 
     @cached_property
     def tokens(self) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def inspect(root: Path) -> State:
     samples = SAMPLES_SCHEMA.empty_table()
     if SAMPLES in recorded and SAMPLES not in wrong:
         samples = read_table(root / SAMPLES, "", SAMPLES_SCHEMA.names, recorded[SAMPLES])
-    samples = with_rows(samples, [commit.samples for commit in journal])
+    samples = with_rows(samples, journal)
     damaged = {number for name in wrong if (number := part_number(name)) is not None}
     foreign = part_files(root) - recorded.keys()
     if MANIFEST in recorded:

@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from keygap import interrupts
 from keygap.errors import UserError
 from keygap.store.checksums import read_checksums, write_checksums
 from keygap.store.files import remove, staged, temporary_files, write_table, write_text
-from keygap.store.journal import Commit, append
+from keygap.store.journal import Commit, append, with_rows
 from keygap.store.lock import locked
 from keygap.store.reader import read_identity
 from keygap.store.recovery import inspect, is_of_extraction
@@ -203,7 +202,7 @@ class StoreWriter:
         written = {name: (digest,) for name, digest in commit.checksums.items()}
         if former and former != written:  # the results are of other vectors
             recorded = {name: sums for name, sums in recorded.items() if is_of_extraction(name)}
-        together = _with_rows(self.samples, commit.samples)
+        together = with_rows(self.samples, [commit])
         self._write_whole(together, {**recorded, **written})
         self._tables, self.failures = [], {}
         self._add(together)
@@ -338,14 +337,6 @@ class StoreWriter:
             if not {path.name for path in self.root.iterdir()} - {*ours, LOCK}:
                 for name in ours:
                     remove(self.root / name)
-
-
-def _with_rows(samples: pa.Table, new: pa.Table) -> pa.Table:
-    """Samples with the rows of a part, in their former place if the part is done again."""
-    again = pc.is_in(samples["sample_id"], value_set=new["sample_id"].combine_chunks())
-    place = again.to_pylist().index(True) if pc.any(again).as_py() else len(samples)
-    rest = samples.slice(place).filter(pc.invert(again.slice(place)))
-    return pa.concat_tables([samples.slice(0, place), new, rest]).combine_chunks()
 
 
 def failures_of(samples: pa.Table) -> dict[str, str]:

@@ -31,9 +31,8 @@ NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset
 REACHED_IN = 5.0  # seconds
 PREFIX, IN_USE = "keygap-", "in-use.lock"
 LONGEST_FOLDER = 28  # characters; Ray puts sockets below it, whose paths have at most 107
-STORE_BYTES = (
-    200 * 2**20
-)  # of Ray's object store here; results are small, and what is larger spills
+# Of Ray's object store here. Results are small; Ray writes to disk what does not fit.
+STORE_BYTES = 200 * 2**20
 # What Ray reads from the environment where it is started here. The last makes it take the loopback
 # interface on Linux too, as it does on macOS and Windows; see ``_on_loopback``.
 CONNECTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
