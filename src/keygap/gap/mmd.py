@@ -347,12 +347,11 @@ def _together(heads: Sequence[Sides]) -> list[MMDResult | UserError]:
 
     prepared = [or_error(checked, sides) for sides in heads]
     usable = [one for one in prepared if not isinstance(one, UserError)]
-    in_one_pass = len(usable) == len(heads) or len(heads) == 1
-    passes = [usable] if in_one_pass else [[one] for one in usable]
+    # the kernel of all heads is made of those of each, so that none may be missing
+    passes = [usable] if len(usable) == len(heads) else [[one] for one in usable]
     sums = [
         found
         for group in passes
-        if group
         for found in gaussian_sums(
             [sides for sides, _ in group], [kernels.grid_around(median) for _, median in group]
         )
