@@ -64,12 +64,15 @@ def asked(tiny, bench, monkeypatch) -> dict[str, Any]:
     return {"vlm": tiny, "source": bench, "layers": ["all"], "batch_size": 4, "max_bad": 1}
 
 
-def test_the_same_files(ray, asked, tmp_path):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_same_files(ray, asked, tmp_path, workers):
     """Under an intervention; the workers' run is stopped, and continued in this process."""
     with kg.mask(asked["vlm"], "image", layers=[0]):
         here = kg.extract(out=tmp_path / "here", **asked)
         with pytest.raises(UserError, match="what was read is kept"):
-            kg.extract(out=tmp_path / "there", **{**asked, "max_bad": 0}, engine="ray", workers=2)
+            kg.extract(
+                out=tmp_path / "there", **{**asked, "max_bad": 0}, engine="ray", workers=workers
+            )
         kept = len(kg.Store(tmp_path / "there").samples)
         there = kg.extract(out=tmp_path / "there", **asked)
     assert 8 <= kept < COUNT
