@@ -253,7 +253,9 @@ def project(
 
 @with_output
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Run folders.")],
+    folders: Annotated[
+        list[str], typer.Argument(metavar="DIR", help="Run folders, or folders of studies.")
+    ],
     say: Output,
     out: Annotated[
         str | None,
@@ -262,8 +264,10 @@ def report(
 ) -> None:
     """Write figures and report.html about one or several run folders."""
     import keygap as kg
+    from keygap.study.run import runs_in
 
-    places = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
+    named = distinct([folder_of(folder, "DIR") for folder in folders], "DIR", "runs/x")
+    places = [run for folder in named for run in runs_in(folder)]
     path = kg.report(*places, out=None if out is None else folder_of(out, "--out"))
     say.result(path, then=f"open {path} in a browser", facts={"report": path})
 

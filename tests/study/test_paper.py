@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import keygap as kg
 from benchmarks import study_files
 from keygap.benchmarks import BadSample, as_rgb, benchmark
+from keygap.cli import app
+from keygap.errors import UserError
 from keygap.reporting.page import fixed
 from keygap.store import Store
 from keygap.study.experiment import Experiment, read_experiment
-from keygap.study.run import folders_of, run_study
+from keygap.study.run import folders_of, run_study, runs_in
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 BENCHES = ("mmmu-pro", "mmmu", "mmbench-cn")
@@ -149,6 +152,21 @@ def test_a_report_made_later_has_the_published_numbers_too(study: Path, tmp_path
     assert "Between modalities" in page
     assert "Comparison with arXiv 2510.26721" not in page
     assert "Between modalities" not in kg.report(folders[0]).read_text()
+
+
+def test_the_folder_of_a_study_is_not_taken_for_a_run(study: Path) -> None:
+    with pytest.raises(UserError, match="is the folder of a study: name one of the runs in it"):
+        Store(study)
+
+
+@pytest.mark.slow
+def test_a_report_about_the_folder_of_a_study_is_about_its_runs(study: Path, tmp_path: Path):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study/report.html").unlink()
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "study")])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "study/report.html").read_text()
+    assert all(page.count(folder.name) for folder in runs_in(study))
 
 
 @pytest.mark.parametrize("name", BENCHES)

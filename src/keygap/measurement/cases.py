@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from keygap import gap
 from keygap.contrasts.confounds import CONFOUNDS
@@ -101,8 +102,7 @@ def by_head(case: Case, options: Options, n_layers: int) -> Iterator[tuple[str, 
         ``all`` or the head's number, and the sides, (n, d) and (m, d).
     """
     heads = case.a.array.shape[1]
-    # a boolean index over two axes leaves the rows scattered in memory
-    a, b = (np.ascontiguousarray(side.array[:, case.kept]) for side in (case.a, case.b))
+    a, b = (_kept(side.array, case.kept) for side in (case.a, case.b))
     whole = gap.Sides(
         a,
         b,
@@ -119,3 +119,13 @@ def by_head(case: Case, options: Options, n_layers: int) -> Iterator[tuple[str, 
         swaps = options.swaps(n_layers * heads)
         for head in range(heads):
             yield str(head), whole.head(head, dims=(JSD_DIM,), n_permutations=swaps)
+
+
+def _kept(
+    array: Float[np.ndarray, "n heads head_dim"], kept: Bool[np.ndarray, "heads head_dim"]
+) -> Float[np.ndarray, "n d"]:
+    """The dimensions that are compared; without a copy if that is all of them."""
+    if kept.all():
+        return array.reshape(len(array), -1)
+    # a boolean index over two axes leaves the rows scattered in memory
+    return np.ascontiguousarray(array[:, kept])

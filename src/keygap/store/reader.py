@@ -30,6 +30,7 @@ from keygap.store.run import (
     EXTRACTION,
     MANIFEST,
     SAMPLES,
+    STUDY,
     THUMBNAILS,
     TOKENS,
     extraction_file,
@@ -262,6 +263,8 @@ class Store:
         return MANIFEST in self._recorded
 
     def _unfinished(self) -> UserError:
+        if (self.root / STUDY).is_file():
+            return UserError(f"{self.root} is the folder of a study: name one of the runs in it")
         try:
             refuse_locked(self.root)
         except UserError as written:

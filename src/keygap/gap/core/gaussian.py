@@ -172,19 +172,22 @@ def _extended(
     They are float64 where vectors are long beside the narrowest bandwidth. In float32 the kernel of
     two equal vectors would then not be 1.
     """
-    points, longest = [], 0.0
-    for sides, scale in zip(heads, scales, strict=True):
-        mean = sides.weights @ sides.pooled  # centred vectors have small norms, which round less
-        pooled = (sides.pooled - mean) / scale
-        longest = max(longest, float((pooled**2).sum(1).mean()) / ratio**2)
-        points.append(pooled[order])
+    longest = max(
+        float((_scaled(sides, scale) ** 2).sum(1).mean()) / ratio**2
+        for sides, scale in zip(heads, scales, strict=True)
+    )
     dtype = np.float32 if longest < _LONG else np.float64
     found = []
-    for of_head in points:
-        vectors = torch.from_numpy(of_head.astype(dtype)).to(target)
+    for sides, scale in zip(heads, scales, strict=True):  # again: float64 of all heads is large
+        vectors = torch.from_numpy(_scaled(sides, scale)[order].astype(dtype)).to(target)
         squares = (vectors * vectors).sum(1, keepdim=True)
         ones = torch.ones_like(squares)
         found.append(
             (torch.cat([2 * vectors, -squares, ones], 1), torch.cat([vectors, ones, -squares], 1))
         )
     return found
+
+
+def _scaled(sides: CheckedSides, scale: float) -> Float[np.ndarray, "n+m d"]:
+    """Vectors of both sides in units of ``scale``, centred: small norms round less."""
+    return (sides.pooled - sides.weights @ sides.pooled) / scale
