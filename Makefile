@@ -57,6 +57,12 @@ test-lowest test-newest: test-%: .venv-%
 	$(BIN)/uv pip install --quiet --python .venv-$* --upgrade --resolution $(RESOLUTION.$*) \
 	  --excludes requirements-excluded.txt --group dev --group build --editable '.[micro,ray]'
 
+.PHONY: test-lmms
+test-lmms: $(STAMP)  ## read tasks of the installed lmms-eval, in .venv-lmms
+	$(BIN)/uv venv --quiet --allow-existing .venv-lmms
+	$(BIN)/uv pip install --quiet --python .venv-lmms --group dev --group build --editable '.[lmms]'
+	.venv-lmms/bin/python -m pytest -m slow tests/benchmarks/sources/test_lmms_installed.py
+
 .PHONY: models
 models: .venv-lowest .venv-newest  ## check every family with three releases of transformers -> docs/models.md
 	for venv in .venv-lowest .venv-newest $(VENV); do $$venv/bin/python -m tests.models.document record || exit; done

@@ -7,6 +7,7 @@ the question, and there are no options to score by letter. Video is refused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -36,6 +37,8 @@ class LmmsTask(Benchmark):
 
     def __init__(self, task: str) -> None:
         require("lmms_eval", "lmms", f"benchmark lmms:{task}")
+        # lmms-eval logs by loguru, which prints the reading of every task's file if it is not told
+        os.environ.setdefault("LOGURU_LEVEL", "WARNING")
         from lmms_eval.tasks import (  # type: ignore[import-not-found]
             TaskManager,
             get_task_dict,
