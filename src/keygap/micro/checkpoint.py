@@ -105,7 +105,8 @@ def build(connector: str) -> Path:
     """Return the checkpoint folder of ``micro:CONNECTOR``, built on the first call.
 
     Raises:
-        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
+        UserError: there is no such connector, or a package of the extra ``micro`` or the language
+            model is missing.
     """
     if connector not in CONNECTORS:
         known = [f"micro:{name}" for name in CONNECTORS]
