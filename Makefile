@@ -114,6 +114,19 @@ pins: $(STAMP)  ## compile requirements.txt from pyproject.toml
 	echo uv | $(BIN)/uv pip compile - --universal --generate-hashes --no-header --no-annotate \
 	  --no-emit-index-url --python-version 3.11 -o requirements-uv.txt
 
+.PHONY: wheel
+wheel: $(STAMP)  ## build the wheel -> dist
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --clear --out-dir dist
+
+# The pins make the demo's table comparable byte by byte; "make try-wheel PINS=" takes the newest releases.
+PINS := --pins requirements.txt
+.PHONY: try-wheel
+try-wheel: wheel runs/demo/gap.csv  ## install the wheel with pip in an empty environment, run the demo there
+	$(BIN)/python tools/try_wheel.py $(PINS) dist/keygap-*.whl
+
+runs/demo/gap.csv: | $(STAMP)
+	$(MAKE) demo
+
 .PHONY: clean
 clean:  ## remove results and caches, keep the environment
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf runs dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

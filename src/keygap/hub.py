@@ -8,6 +8,7 @@ is used, and nothing else is asked for.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from keygap.errors import UserError
@@ -39,6 +40,36 @@ def located(name: str, kind: Kind, revision: str | None = None) -> dict[str, Any
     if _in_cache(name, kind, revision):
         return {"local_files_only": True}
     raise UserError(reason)
+
+
+def file(name: str, commit: str, path: str, what: str, instead: str) -> Path:
+    """Return one file of a model's repository, from the cache or, if it is not there, from the Hub.
+
+    Args:
+        name: the repository's id.
+        commit: the commit that has the file, as 40 hexadecimal digits. A file of a commit never
+            changes, so the Hub is not asked for one that the cache has.
+        path: the file's path in the repository.
+        what: what needs the file, for the message.
+        instead: the command that gets the file without the Hub, for the message.
+
+    Raises:
+        UserError: the cache does not have the file and the Hub does not give it.
+    """
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, path, revision=commit)
+    if isinstance(cached, str):
+        return Path(cached)
+    reason = _why_not(name, "model", None)
+    if reason is not None:
+        raise UserError(f"{what}; {reason}: {instead}")
+    try:
+        return Path(hf_hub_download(name, path, revision=commit))
+    # An entry that is not there, also in the cache; HTTPError is explained at _why_not.
+    except (errors.EntryNotFoundError, errors.HTTPError) as error:
+        reason = f"the Hub does not give it ({one_line(error, 200)})"
+        raise UserError(f"{what}; {reason}: {instead}") from error
 
 
 def refuse_unreachable(what: str) -> None:

@@ -28,6 +28,7 @@ from transformers import (
 from keygap.errors import unknown
 from keygap.micro import connectors, packaged
 from keygap.micro.connectors import CONNECTORS, IMAGE_SIDE, PATCH_SIDE, architecture
+from keygap.micro.files import cache_root
 
 IMAGE_TOKEN = "<image>"
 # The ChatML format that the language model was tuned on, without its default system prompt, and
@@ -39,12 +40,6 @@ CHAT_TEMPLATE = """\
 {% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-
-
-def cache_root() -> Path:
-    """Return ``$KEYGAP_CACHE``, or by default keygap's folder in the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "keygap"
-    return Path(os.environ.get("KEYGAP_CACHE", default))
 
 
 def connector_weights(connector: str) -> dict[str, torch.Tensor]:
@@ -105,7 +100,8 @@ def build(connector: str) -> Path:
     """Return the checkpoint folder of ``micro:CONNECTOR``, built on the first call.
 
     Raises:
-        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
+        UserError: there is no such connector, or a package of the extra ``micro`` or the language
+            model is missing.
     """
     if connector not in CONNECTORS:
         known = [f"micro:{name}" for name in CONNECTORS]
