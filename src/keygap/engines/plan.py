@@ -39,6 +39,7 @@ class Plan:
         alone: whether each sample has a forward pass of its own, whatever ``batch_size`` says.
         thumbnails: whether small copies of the images are kept.
         image_tokens: most image tokens of a sample whose vectors are kept; None keeps all.
+        largest_batch: what ``batch_size`` may grow to while memory is left; 0 keeps it as it is.
     """
 
     vlm: VLM
@@ -50,6 +51,7 @@ class Plan:
     alone: bool = False
     thumbnails: bool = True
     image_tokens: int | None = None
+    largest_batch: int = 0
 
     def __len__(self) -> int:
         """The number of parts."""
@@ -67,7 +69,7 @@ class Plan:
 
     def limit(self) -> BatchLimit:
         """The size of its batches, until one does not fit into memory."""
-        return BatchLimit(1 if self.alone else self.batch_size)
+        return BatchLimit(1) if self.alone else BatchLimit(self.batch_size, self.largest_batch)
 
     def missing(self, done: Collection[str], damaged: Collection[int] = ()) -> list[int]:
         """The parts to extract, ascending.
