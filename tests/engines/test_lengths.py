@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_images_that_the_prompt_does_not_show_have_no_length(qwen):
 
 
 def test_a_store_of_sorted_batches_is_that_of_others_but_for_rounding(qwen, tmp_path, monkeypatch):
-    asked = {"source": bench_of(of_all_sizes(24)), "layers": ["all"], "tokens": 8}
+    asked: dict[str, Any] = {"source": bench_of(of_all_sizes(24)), "layers": ["all"], "tokens": 8}
     widths: list[int] = []
 
     def forward(batch, **keywords):
@@ -121,7 +122,11 @@ def test_a_store_of_sorted_batches_is_that_of_others_but_for_rounding(qwen, tmp_
 
 def test_a_continued_run_of_samples_of_all_lengths_has_the_same_files(qwen, tmp_path, monkeypatch):
     monkeypatch.setattr("keygap.engines.plan.PART_SAMPLES", 16)
-    asked = {"source": bench_of(of_all_sizes(40)), "layers": [0, 1], "batch_size": 4}
+    asked: dict[str, Any] = {
+        "source": bench_of(of_all_sizes(40)),
+        "layers": [0, 1],
+        "batch_size": 4,
+    }
     whole = kg.extract(qwen, out=tmp_path / "whole", **asked)
     seen = []
 

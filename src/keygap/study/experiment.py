@@ -111,7 +111,7 @@ class Extraction(_Section):
     samples: Annotated[int, _whole(1)] | None = defaults.SAMPLES
     layers: list[str | int] = list(defaults.LAYERS)
     sites: list[str] = list(defaults.SITES)
-    batch_size: Annotated[int, _whole(1)] = defaults.BATCH_SIZE
+    batch_size: Annotated[int, _whole(1)] | Literal["auto"] = defaults.AUTO
     tokens: Annotated[int, _whole(1)] | Literal["all"] = defaults.IMAGE_TOKENS
     thumbnails: bool = True
 
