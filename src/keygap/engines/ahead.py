@@ -121,7 +121,7 @@ def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generat
                     ahead.append(threads.submit(_of, vlm, batch, broken, not rest))
                 yield ahead.popleft().result()
         finally:
-            for future in (*ahead, *filter(None, [opened_part])):
+            for future in ahead:
                 future.cancel()
 
 

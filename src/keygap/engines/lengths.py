@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from keygap.benchmarks import BadSample, Sample
 from keygap.models.vlm import VLM
@@ -42,7 +43,7 @@ def longest_first(vlm: VLM, samples: Sequence[Sample]) -> list[Sample]:
 
 def _areas(sample: Sample) -> Float[np.ndarray, " images"]:
     """The area in pixels of every image and video frame that the prompt shows."""
-    shown = []
+    shown: list[Image.Image] = []
     for piece in sample.prompt:
         if piece.kind == "image":
             shown += sample.images[piece.image : piece.image + 1]
