@@ -127,8 +127,9 @@ def _options(command: Any, context: Any) -> str:
             continue
         names, text = record
         what, default = _help(text)
-        names = names.replace("|", "&#124;").replace("<", "&lt;")
-        rows.append(f"| <code>{names}</code> | {_cell(what)} | {_cell(default)} |")
+        shown = "<br>".join(f"`{name}`" for name in names.replace("|", "\\|").split(" / "))
+        value = f"`{default}`" if default and default != "required" else default
+        rows.append(f"| {shown} | {_cell(what)} | {value} |")
     return "\n".join(rows)
 
 
