@@ -71,7 +71,7 @@ models: .venv-lowest .venv-newest  ## check every family with three releases of 
 # A warning of Material's authors about MkDocs 2, which pyproject.toml excludes, is off.
 .PHONY: docs
 docs: .venv-docs  ## build the documentation -> site/index.html
-	$(BIN)/python tools/reference.py
+	$(BIN)/python -m tools.reference
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 .PHONY: .venv-docs

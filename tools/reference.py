@@ -5,7 +5,7 @@ and the command line and the columns of tables are read from the objects that ma
 texts of the API are put into these pages by mkdocstrings, when the site is built. The pages are
 not kept in the repository, so they cannot be out of date.
 
-    python tools/reference.py [--out build/reference]
+    python -m tools.reference [--out build/reference]
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from types import ModuleType
 from typing import Any
 
 import typer.main
+from tools.reference_files import files_page
 
 from keygap.registry import Registry
-from reference_files import files_page
 
 # Page -> the module whose public names it has, and how they are written in Python.
 MODULES = {

@@ -16,11 +16,12 @@ COLUMNS = Path(__file__).with_name("columns.yaml")
 INTRO = """\
 # Files and columns
 
-A run is one folder of plain Parquet, CSV and YAML files. Only files of commands that were run on it are there. `keygap run` and
-`keygap demo` make a study folder, with one run folder for each model and benchmark, `study.yaml`, and tables over all runs.
+A run is one folder of plain Parquet, CSV and YAML files. Only files of commands that were run on it
+are there. `keygap run` and `keygap demo` make a study folder, with one run folder for each model
+and benchmark, `study.yaml`, and tables over all runs.
 
-A table can be read without keygap, with pandas, Polars or DuckDB. The classes of [kg](api.md) read it too, and verify its
-checksum.
+A table can be read without keygap, with pandas, Polars or DuckDB. The classes of [kg](api.md) read
+it too, and verify its checksum.
 """
 
 
@@ -59,8 +60,8 @@ def files_page() -> str:
     known = described()
     parts = [INTRO.rstrip()]
     for name, table in known["tables"].items():
-        rows = _sentence(table["rows"])
-        parts += [f"## {name}", f"Written by {table['written_by']}. {rows}"]
+        about = f"Written by {table['written_by']}. {_sentence(table['rows'])}"
+        parts += [f"## {name}", about]
         parts.append(_table(table, known["shared"]))
     rows = [f"| `{name}` | {what} |" for name, what in known["others"].items()]
     parts += ["## Other files", "\n".join(["| file | what it is |", "|---|---|", *rows])]
@@ -101,4 +102,3 @@ def _row(cells: list[str]) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-

@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     for command in (
-        [sys.executable, "tools/reference.py"],
+        [sys.executable, "-m", "tools.reference"],
         [str(MKDOCS), "build", "--strict", "--quiet", "--site-dir", str(folder)],
     ):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
