@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from keygap.store.files import temporary_files
+from keygap.store.run import CHECKSUMS
 from made import files_of
 from models.zoo import BY_FAMILY
 
@@ -165,9 +166,24 @@ def refuse_leftovers(folder: Path) -> None:
 
 
 def results_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder but the pages and figures."""
+    """Every file of a folder but pages and figures, and without how long anything took."""
     return {
-        name: data
+        name: _without_times(name, data)
         for name, data in files_of(folder).items()
         if not any(part in name for part in OF_PAGE)
     }
+
+
+def _without_times(name: str, data: bytes) -> bytes:
+    """A file without its rows named ``seconds``, or a list of checksums without those files."""
+    if name.endswith(".json") and b'"seconds"' in data:
+        values = json.loads(data)
+        for key, rows in values.items():
+            if isinstance(rows, list):
+                values[key] = [row for row in rows if "seconds" not in row.values()]
+        return json.dumps(values).encode()
+    if name.endswith(".csv"):
+        return b"\n".join(line for line in data.splitlines() if b",seconds," not in line)
+    if name == CHECKSUMS:
+        return b"\n".join(line for line in data.splitlines() if b"alignment.csv" not in line)
+    return data

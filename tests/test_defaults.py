@@ -60,7 +60,7 @@ SEED = {"seed": Experiment.model_fields["seed"].default}
 def test_an_option_has_one_default(function, command, section):
     api = API[function]
     schema = of_schema(section) | SEED
-    shared = api.keys() & schema.keys()
+    shared = (api.keys() & schema.keys()) - ({"batch_size"} if function == "answer" else set())
     assert {name: api[name] for name in shared} == {name: schema[name] for name in shared}
     if command is not None:
         given = of_function(command)
@@ -80,6 +80,10 @@ def test_every_option_of_the_schema_is_one_of_the_api():
     assert of_function(cli.project).keys() - OUTPUT <= API["project"].keys()
 
 
+def test_answers_are_read_in_batches_of_the_size_with_which_extraction_begins():
+    assert API["answer"]["batch_size"] == defaults.first_batch(Extraction().batch_size) == 8
+
+
 def test_the_options_of_an_engine_are_the_same_everywhere():
     names = {"engine", "workers", "gpus_per_worker"}
     assert Engine().options().keys() == names
@@ -94,7 +98,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "layers": ("first", "middle", "last"),
         "sites": ("k_proj",),
         "samples": 200,
-        "batch_size": 8,
+        "batch_size": "auto",
         "thumbnails": True,
         "seed": 0,
         "text_roles": ("question",),

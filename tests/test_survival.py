@@ -107,7 +107,7 @@ def test_an_interrupted_command_says_how_it_continues(tiny, tmp_path, command, n
     process = begun.process
     while not ready_when(command, tmp_path / "run").exists() and process.is_alive():
         time.sleep(0.02)
-    time.sleep(1.0)
+    time.sleep(0.2)
     os.kill(process.pid, number)
     said = begun.ended(120)
     assert process.exitcode == 128 + number, said

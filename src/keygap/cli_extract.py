@@ -24,6 +24,7 @@ from keygap.cli_options import (
     Split,
     Thumbnails,
     Workers,
+    batch_size_of,
     listed,
     tokens_of,
 )
@@ -52,6 +53,14 @@ Tokens = Annotated[
         help="Image tokens of a sample to keep. Text tokens are all kept.",
     ),
 ]
+FoundBatchSize = Annotated[
+    Any,
+    typer.Option(
+        parser=batch_size_of,
+        metavar="N|auto",
+        help="Samples in one forward pass. auto: 8, and up to 32 on a GPU with memory left.",
+    ),
+]
 Sites = Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")]
 
 
@@ -68,7 +77,7 @@ def extract(
     layers: Layers = LAYERS,
     sites: Sites = SITES,
     samples: Samples = defaults.SAMPLES,
-    batch_size: BatchSize = defaults.BATCH_SIZE,
+    batch_size: FoundBatchSize = defaults.AUTO,
     tokens: Tokens = defaults.IMAGE_TOKENS,
     captions: Captions = False,
     thumbnails: Thumbnails = True,

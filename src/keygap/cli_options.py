@@ -9,6 +9,7 @@ import typer
 
 from keygap import defaults
 from keygap.arguments import MOST, MOST_RESAMPLINGS, MOST_SEEDS
+from keygap.defaults import AUTO
 from keygap.errors import UserError
 
 
@@ -103,11 +104,24 @@ def listed(text: str) -> list[str]:
 
 def tokens_of(given: str | int) -> int | str:
     """How many image tokens to keep: a number, which the default is already, or ``all``."""
-    text = str(given)
-    if text == "all":
+    return _number_or(str(given), "all", "--tokens")
+
+
+def batch_size_of(given: str) -> int | str:
+    """How many samples are in one forward pass: a number or ``auto``."""
+    return _number_or(given, AUTO, "--batch-size")
+
+
+def _number_or(text: str, word: str, option: str) -> int | str:
+    """A number of at least 1, or a word that may be in its place.
+
+    Raises:
+        UserError: the text is neither.
+    """
+    if text == word:
         return text
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:10]) <= MOST:
-        raise UserError(f"--tokens {text!r} is neither a number from 1 to {MOST} nor all")
+        raise UserError(f"{option} {text!r} is neither a number from 1 to {MOST} nor {word}")
     return int(text)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
 import keygap as kg
 from keygap.engines import ahead
-from keygap.engines.ahead import BatchLimit, prepared, run_within_memory
+from keygap.engines.ahead import BatchLimit, of_one_part, prepared, run_within_memory
 from keygap.engines.part import run_part
 from keygap.engines.plan import Plan
 from made import bench_of, made_sample
@@ -20,6 +21,12 @@ def chosen():
     return bench_of([made_sample(f"s{n}", f"is it {n}?") for n in range(7)]).choose(None)
 
 
+def in_order(bench):
+    """All samples, as they are given."""
+    chosen = bench.choose(None)
+    return replace(chosen, places=tuple(range(len(chosen))))
+
+
 def ids(batches) -> list[list[str]]:
     return [[sample.id for sample in each.samples] for each in batches]
 
@@ -28,15 +35,15 @@ def ids(batches) -> list[list[str]]:
 def test_batches_come_in_the_order_of_the_run(vlm, chosen, monkeypatch, threads):
     monkeypatch.setattr(ahead, "THREADS", threads)
     names = [entry.id for entry in chosen.entries]
-    found = list(prepared(vlm, chosen, BatchLimit(3)))
-    assert ids(found) == [names[:3], names[3:6], names[6:]]
+    found = list(prepared(vlm, [chosen[:5], chosen[5:]], BatchLimit(3)))
+    assert ids(found) == [names[:3], names[3:5], names[5:]]
+    assert [each.last for each in found] == [False, True, True]
     for each in found:
         expected = vlm.prompter(each.samples)
         assert torch.equal(each.batch.inputs["input_ids"], expected.inputs["input_ids"])
 
 
-def test_images_are_opened_by_one_thread_at_a_time_and_only_a_few_batches_ahead(vlm, monkeypatch):
-    monkeypatch.setattr(ahead, "THREADS", 3)
+def test_images_are_opened_by_one_thread_in_order_and_only_of_the_next_part(vlm, monkeypatch):
     opening, opened = threading.Lock(), []
     bench = bench_of([made_sample(f"s{n:02}") for n in range(24)])
     real = bench.sample
@@ -48,10 +55,24 @@ def test_images_are_opened_by_one_thread_at_a_time_and_only_a_few_batches_ahead(
         return real(number)
 
     monkeypatch.setitem(vars(bench), "sample", sample)
-    batches = prepared(vlm, bench.choose(None), BatchLimit(2))
-    next(batches)
+    batches = prepared(vlm, in_order(bench).batches(4), BatchLimit(2))
+    for _ in range(3):
+        next(batches)
     batches.close()
-    assert len(opened) <= 2 * (3 + 1)
+    ahead_of_model = 2 * (ahead.THREADS + 1)
+    assert opened == list(range(len(opened)))
+    assert 6 <= len(opened) <= 6 + ahead_of_model + 2 * 4
+
+
+def test_a_part_without_a_good_sample_does_not_take_the_batches_of_the_next(vlm):
+    samples = [made_sample(f"s{n}") for n in range(4)]
+    samples[:2] = [replace(sample, images=()) for sample in samples[:2]]
+    batches = prepared(vlm, in_order(bench_of(samples)).batches(2), BatchLimit(2))
+    bad, good = (list(of_one_part(batches)) for _ in range(2))
+    assert [(ids(part), list(part[0].bad)) for part in (bad, good)] == [
+        ([[]], ["s0", "s1"]),
+        ([["s2", "s3"]], []),
+    ]
 
 
 def out_of_memory_above(vlm, monkeypatch, most):
@@ -85,7 +106,7 @@ def test_a_batch_that_does_not_fit_is_divided_and_later_ones_are_smaller(vlm, ch
 
 def test_a_sample_that_does_not_fit_alone_is_a_bad_one(vlm, chosen, monkeypatch):
     out_of_memory_above(vlm, monkeypatch, 0)
-    (ready,) = prepared(vlm, chosen[:2], BatchLimit(2))
+    (ready,) = prepared(vlm, [chosen[:2]], BatchLimit(2))
     limit = BatchLimit(2)
     results, bad = run_within_memory(vlm, ready, limit, lambda ready: vlm.forward(ready.batch))
     assert results == []

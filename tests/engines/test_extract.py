@@ -230,9 +230,9 @@ def test_only_what_is_damaged_is_extracted_again(
         kg.Store(tmp_path).verify()
     read = []
 
-    def counted(plan, number, limit):
+    def counted(plan, number, *rest):
         read.append(number)
-        return run_part(plan, number, limit)
+        return run_part(plan, number, *rest)
 
     monkeypatch.setattr("keygap.engines.local.run_part", counted)
     with caplog.at_level(logging.WARNING, "keygap"):

@@ -107,6 +107,20 @@ def test_the_engine_decides_nothing_of_a_study(tmp_path):
     assert str(error.value).startswith("workers is 3, and the engine is local")
 
 
+def test_a_batch_size_that_is_found_is_the_study_of_the_one_with_which_it_begins(tmp_path):
+    path = tmp_path / "mine.yaml"
+    asked = []
+    for size in ("8", "auto", "4"):
+        path.write_text(GOOD + f"extraction: {{batch_size: {size}}}\n")
+        asked.append(read_experiment(path).asked())
+    path.write_text(GOOD)
+    assert read_experiment(path).extraction.batch_size == "auto"
+    assert read_experiment(path).asked() == asked[0] == asked[1] != asked[2]
+    path.write_text(GOOD + "extraction: {batch_size: many}\n")
+    with pytest.raises(UserError, match="batch_size"):
+        read_experiment(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="no experiment file at"):
         read_experiment(tmp_path / "none.yaml")

@@ -1,33 +1,37 @@
 """Batches that are made while the model computes, no larger than memory allows.
 
 Decoding images and making model inputs is work of the CPU that a GPU would wait for. It is done in
-threads, a few batches ahead. Images are opened by one thread at a time and in the order of the run,
-because a benchmark may read them from one file.
+threads, a few batches ahead and across the border between two parts. Images are opened by one
+thread and in the order of the run, because a benchmark may read them from one file. The samples of
+a part are opened together, which decodes none, so that batches can be made of those of similar
+length (see ``lengths``).
 
 A batch that does not fit into memory is divided in two, and later batches are no larger than what
 did fit. A single sample that does not fit is a bad sample, as one whose image cannot be read; the
-batches after it are as large as before.
+batches after it are as large as before. A limit that may grow is doubled while memory is left.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 
 from keygap.benchmarks import Sample, SampleSet
 from keygap.capture.batches import Reasons, labelled, opened
+from keygap.engines.lengths import longest_first
+from keygap.engines.memory import peak_share
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 from keygap.selfcheck.finding import is_out_of_memory
 
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
+USABLE = 0.8  # of a GPU's memory, by what is expected of a batch of twice the size
 Result = TypeVar("Result")
 
 
@@ -39,47 +43,94 @@ class Prepared:
         samples: the usable samples.
         batch: their inputs; None if there are none.
         bad: id of every other sample, and the reason.
+        last: whether it is the last one of its part.
     """
 
     samples: list[Sample]
     batch: Batch | None
     bad: Reasons
+    last: bool = False
 
 
 @dataclass
 class BatchLimit:
-    """The largest number of samples that may fit into memory, as far as is known."""
+    """The largest number of samples that may fit into memory, as far as is known.
+
+    Attributes:
+        samples: in one batch.
+        most: what ``samples`` may grow to.
+        share: of a GPU's free memory that a sample took, in the batch where it took most.
+    """
 
     samples: int
+    most: int = 0
+    share: float = 0.0
+
+    @property
+    def grows(self) -> bool:
+        """Whether it may still become larger."""
+        return self.samples < self.most
+
+    def fitted(self, samples: int, share: float) -> None:
+        """Double the limit if a batch left so much memory that twice as many samples will fit.
+
+        Args:
+            samples: of the batch.
+            share: of the free memory that it took at its peak.
+        """
+        self.share = max(self.share, share / samples)
+        if 2 * self.samples * self.share <= USABLE:
+            self.samples = min(2 * self.samples, self.most)
 
 
-def prepared(vlm: VLM, chosen: SampleSet, limit: BatchLimit) -> Generator[Prepared]:
-    """Make the batches of some samples ahead of their use.
+def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generator[Prepared]:
+    """Make the batches of some parts ahead of their use.
 
     Args:
         vlm: the model.
-        chosen: the samples, in their order.
-        limit: the size of batches; it may become smaller in the meantime.
+        parts: the samples of each part. A batch has samples of one part.
+        limit: the size of batches; it may change in the meantime.
+
+    Yields:
+        The batches of each part, at least one; the longest samples of a part come first.
     """
-    opening = Lock()
 
-    def prepare(part: SampleSet) -> Prepared:
-        with opening:
-            samples, broken = opened(part)
-        return _of(vlm, samples, broken)
+    def open_part(part: SampleSet) -> tuple[list[Sample], Reasons]:
+        samples, broken = opened(part)
+        return longest_first(vlm, samples), broken
 
-    rest = chosen
+    rest: list[Sample] = []
     ahead: deque[Future[Prepared]] = deque()
-    with ThreadPoolExecutor(THREADS, "keygap-prepare") as threads:
+    with (
+        ThreadPoolExecutor(1, "keygap-open") as opening,
+        ThreadPoolExecutor(THREADS, "keygap-prepare") as threads,
+    ):
+        following = iter(parts)
+        opened_part = _submitted(opening, open_part, following)
         try:
-            while rest or ahead:
-                while rest and len(ahead) <= THREADS:
-                    part, rest = rest[: limit.samples], rest[limit.samples :]
-                    ahead.append(threads.submit(prepare, part))
+            while rest or ahead or opened_part is not None:
+                while len(ahead) <= THREADS:
+                    broken: Reasons = {}
+                    if not rest:
+                        # what is ready does not wait for the images of the next part
+                        if opened_part is None or (ahead and not opened_part.done()):
+                            break
+                        rest, broken = opened_part.result()
+                        opened_part = _submitted(opening, open_part, following)
+                    batch, rest = rest[: limit.samples], rest[limit.samples :]
+                    ahead.append(threads.submit(_of, vlm, batch, broken, not rest))
                 yield ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def of_one_part(batches: Iterable[Prepared]) -> Iterator[Prepared]:
+    """The batches up to the last one of a part; those of the next part are left."""
+    for ready in batches:
+        yield ready
+        if ready.last:
+            return
 
 
 def run_within_memory(
@@ -93,7 +144,7 @@ def run_within_memory(
     Args:
         vlm: the model.
         ready: the batch.
-        limit: becomes smaller if it does not fit.
+        limit: becomes smaller if it does not fit, and larger if it may grow and memory is left.
         run: a forward pass.
 
     Returns:
@@ -102,7 +153,12 @@ def run_within_memory(
     if len(ready.samples) > limit.samples:
         return _in_two(vlm, ready, limit, run)
     try:
-        return [run(ready)], {}
+        if not limit.grows:
+            return [run(ready)], {}
+        peak_share(vlm.model)  # the peak is that of this batch
+        result = run(ready)
+        limit.fitted(len(ready.samples), peak_share(vlm.model))
+        return [result], {}
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -112,10 +168,11 @@ def run_within_memory(
         torch.cuda.empty_cache()
     if len(ready.samples) == 1:
         return [], {ready.samples[0].id: f"it does not fit into memory alone: {said}"}
-    before, limit.samples = limit.samples, max(1, len(ready.samples) // 2)
+    before = replace(limit)
+    limit.samples = limit.most = max(1, len(ready.samples) // 2)
     found, bad = _in_two(vlm, ready, limit, run)
     if bad:  # the fault was that of one sample
-        limit.samples = before
+        limit.samples, limit.most = before.samples, before.most
     return found, bad
 
 
@@ -132,6 +189,15 @@ def _in_two(
     return found, bad
 
 
-def _of(vlm: VLM, samples: list[Sample], broken: Reasons) -> Prepared:
+def _of(vlm: VLM, samples: list[Sample], broken: Reasons, last: bool = False) -> Prepared:
     usable, batch, refused = labelled(vlm, samples)
-    return Prepared(usable, batch, broken | refused)
+    return Prepared(usable, batch, broken | refused, last)
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, work: Callable[[SampleSet], Result], following: Iterator[SampleSet]
+) -> Future[Result] | None:
+    """Begin to work on the next of some sets; None if there is none."""
+    for part in following:
+        return pool.submit(work, part)
+    return None

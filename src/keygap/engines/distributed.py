@@ -113,8 +113,10 @@ class Work:
                     f"{wanted!r}; install the same releases and the same model on every node"
                 )
 
+        engine = LocalEngine(plan.limit())  # what is known about memory holds for the next part
+
         def extract(number: int, applied: ExitStack = applied) -> WrittenPart:
-            return next(LocalEngine().run(plan, [number], self.root))
+            return next(engine.run(plan, [number], self.root))
 
         return extract
 

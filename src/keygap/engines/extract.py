@@ -24,7 +24,7 @@ from keygap.capture.choice import named_layers, named_sites
 from keygap.engines.distributed import DistributedEngine
 from keygap.engines.local import LocalEngine
 from keygap.engines.manifest import identity_of, manifest_of
-from keygap.engines.plan import Engine, Plan, part_size
+from keygap.engines.plan import Engine, Plan, largest_batch, part_size
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
 from keygap.progress import step, track
@@ -48,7 +48,7 @@ def extract(
     layers: Sequence[str | int] = defaults.LAYERS,
     sites: Sequence[str] = defaults.SITES,
     samples: int | Unset | None = UNSET,
-    batch_size: int = defaults.BATCH_SIZE,
+    batch_size: int | Literal["auto"] = defaults.AUTO,
     tokens: int | Literal["all"] = defaults.IMAGE_TOKENS,
     thumbnails: bool = True,
     max_bad: int | None = None,
@@ -67,7 +67,8 @@ def extract(
         sites: names of ``keygap.capture.sites.SITES``.
         samples: how many, chosen by ``seed`` and stratified by subject; None means all. By default
             200.
-        batch_size: samples in one forward pass.
+        batch_size: samples in one forward pass. ``auto``: 8, and on a GPU up to 32, as long as
+            memory is left. It changes vectors by rounding only.
         tokens: most image tokens of a sample whose vectors are kept, drawn by the seed. Text tokens
             are all kept, and a few image tokens that are attention sinks. ``all``: every token.
         thumbnails: whether to keep a copy of each image of at most 96 pixels, which the report's
@@ -91,7 +92,7 @@ def extract(
     """
     processes = workers_of(engine, workers, gpus_per_worker)
     names, wanted = named_sites(sites), named_layers(layers)
-    batch_size, out = whole(batch_size, "batch_size", 1), folder_of(out, "out")
+    size, out = whole(defaults.first_batch(batch_size), "batch_size", 1), folder_of(out, "out")
     image_tokens = None if tokens == "all" else whole(tokens, "tokens", 1)
     most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     chosen = as_sample_set(source, samples, seed)
@@ -103,15 +104,16 @@ def extract(
         chosen,
         tuple(names),
         tuple(indices),
-        batch_size,
-        part_size(vlm, names, indices, batch_size, first, image_tokens),
+        size,
+        part_size(vlm, names, indices, size, first, image_tokens),
         thumbnails=thumbnails,
         image_tokens=image_tokens,
+        largest_batch=largest_batch(vlm, batch_size),
     )
     identity = identity_of(plan)
     with StoreWriter(out, identity) as writer, processes:
         with step(f"self-check of {vlm.name}"):
-            findings = checked_in_extraction(vlm, first, batch_size)
+            findings = checked_in_extraction(vlm, first, size)
         notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
         plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))
         for line in filter(None, notes):

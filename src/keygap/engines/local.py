@@ -4,24 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+from keygap.engines.ahead import BatchLimit, prepared
 from keygap.engines.part import run_part
 from keygap.engines.plan import Plan, WrittenPart
 from keygap.store import PartTables, write_part
 
 
 class LocalEngine:
-    """Extracts the parts of a plan in this process."""
+    """Extracts the parts of a plan in this process.
+
+    Args:
+        limit: the size of batches, which is remembered from one call to the next; by default that
+            of the plan.
+    """
+
+    def __init__(self, limit: BatchLimit | None = None) -> None:
+        self._limit = limit
 
     def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
         """See ``Engine.run``."""
-        limit = plan.limit()
+        limit = self._limit or plan.limit()
         before: Future[WrittenPart] | None = None
-        with ThreadPoolExecutor(1, "keygap-write") as writing:
+        parts = [plan.part(number) for number in numbers]
+        with (
+            ThreadPoolExecutor(1, "keygap-write") as writing,
+            closing(prepared(plan.vlm, parts, limit)) as batches,
+        ):
             for number in numbers:
                 try:
-                    tables = run_part(plan, number, limit)
+                    tables = run_part(plan, number, limit, batches)
                 except BaseException:  # the part before is whole, whatever stopped this one
                     if before is not None:
                         yield before.result()

@@ -20,7 +20,9 @@ PACKAGES = ("keygap", "torch", "transformers", "numpy", "pyarrow")
 def identity_of(plan: Plan) -> dict[str, Any]:
     """Everything that a run's vectors depend on, as plain values.
 
-    Two extractions with one identity are the same extraction, and one continues the other.
+    Two extractions with one identity are the same extraction, and one continues the other. The
+    batch size is that of the beginning: a larger or smaller one, by the memory there is, changes
+    vectors by rounding only.
     """
     vlm, benchmark = plan.vlm, plan.samples.benchmark
     return {
@@ -61,7 +63,7 @@ def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> di
     vlm, failures = plan.vlm, writer.failures
     image_tokens = np.array(writer.samples["n_image_tokens"].drop_null())
     drawn = image_tokens if plan.image_tokens is None else image_tokens.clip(max=plan.image_tokens)
-    connector = vlm.connector
+    connector, limit = vlm.connector, plan.limit()
     attending = next(layer for layer in vlm.layers if layer.attention is not None)
     return {
         **identity,
@@ -81,6 +83,7 @@ def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> di
         "key_heads": attending.key_heads,
         "head_dim": attending.head_dim,
         "device": str(vlm.device),
+        "largest_batch": max(limit.samples, limit.most),
         "n_samples": len(writer.samples) - len(failures),
         "n_failed": len(failures),
         "n_image_tokens": int(image_tokens.sum()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,14 +11,25 @@ import pyarrow as pa
 from keygap.capture.hooks import Capture
 from keygap.capture.keeping import Draw
 from keygap.capture.tables import CapturedBatch, failed_row, vector_tables
-from keygap.engines.ahead import BatchLimit, Prepared, prepared, run_within_memory
+from keygap.engines.ahead import (
+    BatchLimit,
+    Prepared,
+    of_one_part,
+    prepared,
+    run_within_memory,
+)
 from keygap.engines.plan import Plan
 from keygap.progress import track
 from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
 
 
-def run_part(plan: Plan, number: int, limit: BatchLimit | None = None) -> PartTables:
+def run_part(
+    plan: Plan,
+    number: int,
+    limit: BatchLimit | None = None,
+    batches: Iterable[Prepared] | None = None,
+) -> PartTables:
     """Extract a part of a plan. The result depends on the plan alone, and nothing is written.
 
     Args:
@@ -26,6 +37,8 @@ def run_part(plan: Plan, number: int, limit: BatchLimit | None = None) -> PartTa
         number: of the part, from 0.
         limit: samples in one forward pass, as far as memory is known; by default those of the plan.
             It changes vectors by rounding only.
+        batches: those of this part, and then those of others, which are left; by default they are
+            made here.
 
     Returns:
         The tables of the part. A bad sample is a row of ``samples`` with its reason.
@@ -35,9 +48,9 @@ def run_part(plan: Plan, number: int, limit: BatchLimit | None = None) -> PartTa
     read: list[CapturedBatch] = []
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
         forward = partial(_read, capture, draw=plan.draw)
-        batches = prepared(plan.vlm, part, limit)
+        own = of_one_part(prepared(plan.vlm, [part], limit) if batches is None else batches)
         count = -(-len(part) // limit.samples)
-        for ready in track(batches, count, f"batches of part {number + 1}"):
+        for ready in track(own, count, f"batches of part {number + 1}"):
             reasons |= ready.bad
             if ready.batch is not None:
                 found, bad = run_within_memory(plan.vlm, ready, limit, forward)

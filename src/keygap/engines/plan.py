@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
 from keygap.benchmarks import SampleSet
 from keygap.capture.keeping import Draw
 from keygap.capture.sites import SITES
+from keygap.defaults import AUTO
 from keygap.engines.ahead import BatchLimit
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 
 PART_SAMPLES = 64  # the most samples of a part, and so the most that a killed run loses
+LARGEST_BATCH = 32  # of a batch size that is found: a few batches are in memory at once
 PART_BYTES = 2**30  # what a part of several batches may hold in memory, roughly
 
 
@@ -34,11 +36,12 @@ class Plan:
         samples: the chosen samples, in the order of the run.
         sites: names of ``keygap.capture.sites.SITES``.
         layers: absolute indices.
-        batch_size: samples in one forward pass.
+        batch_size: samples in one forward pass, at the beginning of the run.
         part_size: samples in one part, a multiple of ``batch_size``.
         alone: whether each sample has a forward pass of its own, whatever ``batch_size`` says.
         thumbnails: whether small copies of the images are kept.
         image_tokens: most image tokens of a sample whose vectors are kept; None keeps all.
+        largest_batch: what ``batch_size`` may grow to while memory is left; 0 keeps it as it is.
     """
 
     vlm: VLM
@@ -50,6 +53,7 @@ class Plan:
     alone: bool = False
     thumbnails: bool = True
     image_tokens: int | None = None
+    largest_batch: int = 0
 
     def __len__(self) -> int:
         """The number of parts."""
@@ -67,7 +71,7 @@ class Plan:
 
     def limit(self) -> BatchLimit:
         """The size of its batches, until one does not fit into memory."""
-        return BatchLimit(1 if self.alone else self.batch_size)
+        return BatchLimit(1) if self.alone else BatchLimit(self.batch_size, self.largest_batch)
 
     def missing(self, done: Collection[str], damaged: Collection[int] = ()) -> list[int]:
         """The parts to extract, ascending.
@@ -111,6 +115,18 @@ class Engine(Protocol):
             The parts in the order of ``numbers``, each once its files are whole on disk.
         """
         ...
+
+
+def largest_batch(vlm: VLM, batch_size: int | Literal["auto"]) -> int:
+    """What the batch size may grow to while memory is left; 0 keeps it as it is.
+
+    It grows on a GPU if it was not given. On a CPU, a larger batch is no faster.
+
+    Args:
+        vlm: the model.
+        batch_size: what was asked for.
+    """
+    return LARGEST_BATCH if batch_size == AUTO and vlm.device.type == "cuda" else 0
 
 
 def part_size(

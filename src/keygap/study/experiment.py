@@ -111,7 +111,7 @@ class Extraction(_Section):
     samples: Annotated[int, _whole(1)] | None = defaults.SAMPLES
     layers: list[str | int] = list(defaults.LAYERS)
     sites: list[str] = list(defaults.SITES)
-    batch_size: Annotated[int, _whole(1)] = defaults.BATCH_SIZE
+    batch_size: Annotated[int, _whole(1)] | Literal["auto"] = defaults.AUTO
     tokens: Annotated[int, _whole(1)] | Literal["all"] = defaults.IMAGE_TOKENS
     thumbnails: bool = True
 
@@ -292,8 +292,13 @@ class Experiment(_Section):
         return self.model_copy(update={"engine": changed})
 
     def asked(self) -> dict[str, Any]:
-        """What decides the results, as plain values: everything but the engine."""
-        return self.model_dump(mode="json", exclude={"engine"})
+        """What decides the results, as plain values: everything but the engine.
+
+        A batch size that is found has the value with which it begins, as in an extraction.
+        """
+        asked = self.model_dump(mode="json", exclude={"engine"})
+        asked["extraction"]["batch_size"] = defaults.first_batch(self.extraction.batch_size)
+        return asked
 
 
 def read_experiment(path: str | Path) -> Experiment:

@@ -23,6 +23,7 @@ from keygap.benchmarks import BadSample, SampleSet, benchmark
 from keygap.bias.answers import answer
 from keygap.choices.running import specifications
 from keygap.choices.tables import FILES as CHOICES_FILES
+from keygap.defaults import first_batch
 from keygap.engines.extract import extract
 from keygap.errors import UserError
 from keygap.measurement.measure import measure
@@ -122,6 +123,7 @@ def _run_model(
 def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: Path) -> None:
     """Run one model on one benchmark, into one run folder."""
     extraction = experiment.extraction
+    size = first_batch(extraction.batch_size)
     store = extract(
         vlm,
         sample_set,
@@ -135,7 +137,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
     )
     measure_run(store, experiment)
     if experiment.answers and not all(is_whole(folder, name) for name in (ANSWERS, ACCURACY)):
-        scored = answer(vlm, sample_set, batch_size=extraction.batch_size)
+        scored = answer(vlm, sample_set, batch_size=size)
         scored.save(folder)
         if scored.left_out:
             logger.info("%s on %s: %s", vlm.name, sample_set.name, scored.what_is_left_out())
@@ -146,7 +148,7 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
             folder,
             asked.chosen(),
             attention=asked.attention,
-            batch_size=extraction.batch_size,
+            batch_size=size,
             n_bootstraps=experiment.measurement.n_bootstraps,
             store=store,
             resume=True,
