@@ -68,6 +68,17 @@ models: .venv-lowest .venv-newest  ## check every family with three releases of 
 	for venv in .venv-lowest .venv-newest $(VENV); do $$venv/bin/python -m tests.models.document record || exit; done
 	$(BIN)/python -m tests.models.document write
 
+# A warning of Material's authors about MkDocs 2, which pyproject.toml excludes, is off.
+.PHONY: docs
+docs: .venv-docs  ## build the documentation -> site/index.html
+	$(BIN)/python -m tools.reference
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+.PHONY: .venv-docs
+.venv-docs: $(STAMP)
+	$(BIN)/uv venv --quiet --allow-existing .venv-docs
+	$(BIN)/uv pip install --quiet --python .venv-docs --group docs
+
 .PHONY: coverage
 coverage: $(STAMP)  ## run the tests and print which lines and branches they miss
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
@@ -129,4 +140,4 @@ runs/demo/gap.csv: | $(STAMP)
 
 .PHONY: clean
 clean:  ## remove results and caches, keep the environment
-	rm -rf runs dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf runs dist site build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -65,6 +65,9 @@ def fit(
         seed: of the map's random draws.
         draw: which of several independent draws of a random map.
 
+    Returns:
+        The map, with one part for each layer and head.
+
     Raises:
         UserError: the map, site, layer or role does not exist; there are no image or text tokens,
             or too few for the map; vectors are not finite; or heads differ from those of
@@ -110,6 +113,9 @@ def fit_layer_by_layer(
         sinks: whether attention sinks enter the fit, see ``fit``.
         seed: of the choice of samples from a benchmark, and of the map's random draws.
         draw: which of several independent draws of a random map.
+
+    Returns:
+        The map, with one part for each layer and head.
 
     Raises:
         UserError: as ``fit`` and ``read_vectors``.

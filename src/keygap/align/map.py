@@ -114,6 +114,9 @@ class Map:
 
         A model of the same architecture with other weights is accepted with a warning in the log.
 
+        Args:
+            vlm: the model.
+
         Raises:
             UserError: the map was fitted on another architecture or number of layers; a layer does
                 not exist or does not have the site; heads differ in number or size; or the map has
@@ -179,6 +182,9 @@ def load_map(path: str | Path) -> Map:
 
     Args:
         path: the file.
+
+    Returns:
+        The map.
 
     Raises:
         UserError: there is no such file, it is no map, or it is damaged.

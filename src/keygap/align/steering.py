@@ -142,7 +142,22 @@ def steering_of(
     tokens: str | Sequence[str] = "image",
     mass: Mass = "free",
 ) -> Steering:
-    """The intervention that ``steer`` applies; arguments and errors as there."""
+    """Make the intervention that ``steer`` applies.
+
+    Args:
+        vlm: the model.
+        fitted: the map.
+        layers: see ``steer``.
+        strength: see ``steer``.
+        tokens: see ``steer``.
+        mass: see ``steer``.
+
+    Returns:
+        The intervention, which is applied to no model yet.
+
+    Raises:
+        UserError: as ``steer``.
+    """
     from keygap.align.mass import MassSteering  # a kind of Steering itself
 
     if mass not in MASSES:

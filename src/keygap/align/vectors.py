@@ -120,6 +120,9 @@ def read_vectors(
         batch_size: samples in one forward pass.
         seed: of the choice of samples. Default: 0.
 
+    Returns:
+        The vectors with their labels, by site and layer.
+
     Raises:
         UserError: an unknown site or layer, or no sample can be read.
     """

@@ -75,6 +75,9 @@ def benchmark(
             means the Hub, at a pinned revision.
         language: "en" or "zh", for the user's own questions.
 
+    Returns:
+        The benchmark, whose entries are known and whose images are not yet read.
+
     Raises:
         UserError: there is no such benchmark, split or data, or the benchmark does not take one of
             the arguments.

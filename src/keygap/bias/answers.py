@@ -92,6 +92,9 @@ class Answers:
     def save(self, folder: str | Path) -> None:
         """Write ``answers.csv`` and ``accuracy.csv``, both or none.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.
@@ -136,6 +139,9 @@ def answer(
         max_bad: how many samples may be bad; None means any number. Questions without a published
             answer are not bad.
         seed: seed of the choice. Default: 0.
+
+    Returns:
+        Every answer, the accuracy by the benchmark's rule, and what was left out.
 
     Raises:
         TooManyBad: more samples are bad than ``max_bad``.

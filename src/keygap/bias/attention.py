@@ -64,6 +64,9 @@ def measure_attention(
         batch_size: samples in one forward pass.
         seed: seed of the choice. Default: 0.
 
+    Returns:
+        One row per sample, layer, head, group of queries and group of keys.
+
     Raises:
         UserError: an unknown layer or query group, nothing to measure, or no layer whose attention
             can be read.

@@ -154,6 +154,9 @@ def attention_map(
             whatever the question is. Otherwise they are NaN.
         out: a file in which the figure is saved; None for none.
 
+    Returns:
+        The attention of each patch, mean over the layers and heads.
+
     Raises:
         UserError: the sample cannot be used, the token, image, frame or head does not exist, the
             attention of no layer can be read, or positions of the image are no patches.

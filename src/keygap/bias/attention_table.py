@@ -100,6 +100,9 @@ class AttentionTable:
     def save(self, folder: str | Path) -> None:
         """Write ``attention.parquet``, whole or not at all.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.
@@ -109,6 +112,9 @@ class AttentionTable:
     @classmethod
     def read(cls, folder: str | Path) -> AttentionTable:
         """Read the table of a run folder; notes and reasons are not saved with it.
+
+        Args:
+            folder: the run folder.
 
         Raises:
             UserError: the table is missing, damaged or of another run.

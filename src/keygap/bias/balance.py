@@ -95,6 +95,9 @@ def balance_point(
         n_bootstraps: resamplings of whole samples.
         seed: of the resamplings.
 
+    Returns:
+        The balance point with its interval over samples, and the slope.
+
     Raises:
         UserError: the arrays have different lengths.
     """

@@ -112,6 +112,10 @@ class Samples:
         It is another option where there are options. Otherwise it is the answer to another sample
         of the same subject, so that a question about a colour gets a colour.
 
+        Args:
+            sample: the sample.
+            purpose: what the draw is for; another purpose draws anew.
+
         Raises:
             Unfit: there is none, or the right answer is not published.
         """
@@ -127,6 +131,10 @@ class Samples:
     def partner(self, sample: Sample, purpose: str) -> Sample:
         """Another sample, which shows another image.
 
+        Args:
+            sample: the sample.
+            purpose: what the draw is for; another purpose draws anew.
+
         Raises:
             Unfit: no other sample can be read, or all show the same image.
         """
@@ -137,6 +145,10 @@ class Samples:
 
     def other_question(self, sample: Sample, purpose: str) -> str:
         """The question of another sample, which shows another image and asks something else.
+
+        Args:
+            sample: the sample.
+            purpose: what the draw is for; another purpose draws anew.
 
         Raises:
             Unfit: no other sample can be read, or all ask the same.
@@ -160,7 +172,11 @@ class Samples:
                 continue
 
     def rng(self, *purpose: object) -> np.random.Generator:
-        """The random generator of a purpose."""
+        """The random generator of a purpose.
+
+        Args:
+            purpose: what the draws are for.
+        """
         return random_streams.generator(self.seed, "probe", *purpose)
 
     @cached_property

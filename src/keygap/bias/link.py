@@ -91,6 +91,9 @@ def link(
         n_bootstraps: resamplings of samples behind the intervals.
         seed: of the resampling.
 
+    Returns:
+        One row per layer, head, link and measure.
+
     Raises:
         UserError: a site, layer or role that does not exist; answers without margins; or fewer
             than 20 samples that have everything.

@@ -84,6 +84,9 @@ class LinkTable:
     def save(self, folder: str | Path) -> None:
         """Write ``link.csv``.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.

@@ -154,6 +154,9 @@ class ReadingTable:
     def save(self, folder: str | Path) -> None:
         """Write ``reading.csv``.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.
@@ -188,6 +191,9 @@ def reading_layers(
         batch_size: samples in one forward pass.
         n_bootstraps: resamplings of samples behind the intervals.
         seed: of the choice of samples and of the halves. Default: 0.
+
+    Returns:
+        One row per layer or head that was masked alone, and for named layers, others and all.
 
     Raises:
         UserError: an unknown layer, or fewer than four samples that can be scored.

@@ -119,6 +119,9 @@ class BiasTable:
     def save(self, folder: str | Path) -> None:
         """Write ``bias.csv``, ``bias_differences.csv``, ``bias_samples.parquet``, ``bias.yaml``.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.
@@ -349,6 +352,12 @@ def _cell(row: pd.Series, name: str) -> str:
 
 def read_bias(folder: str | Path) -> BiasTable:
     """Read the tables of a probed run.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The tables as they were saved.
 
     Raises:
         UserError: the run was not probed, or a file is damaged or of another run.

@@ -49,6 +49,9 @@ def again(table: ChoicesTable, stores: list[Store], row: str) -> DirectRow:
         stores: the stores that it was made from.
         row: its id.
 
+    Returns:
+        The numbers of the row, computed anew.
+
     Raises:
         UserError: the table has no such row, or its store is not among these.
     """

@@ -146,6 +146,9 @@ class ChoicesTable:
     def save(self, folder: str | Path) -> None:
         """Write the four files (``FILES``), under the lock of the folder.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.
@@ -230,6 +233,12 @@ def levels_of(frame: pd.DataFrame, factor: str) -> list[str]:
 
 def read_choices(folder: str | Path) -> ChoicesTable:
     """Read the tables of a study folder or a run folder.
+
+    Args:
+        folder: the study folder or the run folder.
+
+    Returns:
+        The tables as they were saved.
 
     Raises:
         UserError: the choices were not computed there, or a file is damaged or of another run.

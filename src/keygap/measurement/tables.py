@@ -133,13 +133,23 @@ class GapTable:
         notes: tuple[str, ...],
         settings: dict[str, Any],
     ) -> GapTable:
-        """Make the table and its views from the long table."""
+        """Make the table and its views from the long table.
+
+        Args:
+            statistics: rows of ``STATISTICS_COLUMNS``.
+            dimensions: rows of ``DIMENSION_COLUMNS``.
+            notes: what could not be measured, and why.
+            settings: options of the measurement, and every contrast that was asked for.
+        """
         shape = ShapeTable(shape_view(statistics), dimensions)
         gap, profile = gap_view(statistics), profile_view(statistics)
         return cls(gap, profile, notes, shape, settings, statistics)
 
     def save(self, folder: str | Path) -> None:
         """Write every table of the measurement, all or none.
+
+        Args:
+            folder: the run folder, or any other.
 
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
@@ -159,6 +169,9 @@ class GapTable:
     @classmethod
     def read(cls, folder: str | Path) -> GapTable:
         """Read the tables of a measured run.
+
+        Args:
+            folder: the run folder.
 
         Raises:
             UserError: the run was not measured, not to the end, or by another version; or a table

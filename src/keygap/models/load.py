@@ -74,6 +74,9 @@ def load(
             module that owns the list of text layers, or that list), ``embedding``, ``vision`` or
             ``connector``.
 
+    Returns:
+        The model, ready to read from and to run.
+
     Raises:
         UserError: no such model, no processor with an image side and a chat template, a checkpoint
             that does not fit its configuration, or an architecture that cannot be read.

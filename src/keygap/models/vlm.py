@@ -146,7 +146,11 @@ class VLM:
         return {layer.index: layer.shares for layer in self.layers if layer.shares is not None}
 
     def indices(self, attends: Attends) -> list[int]:
-        """The layers that attend in one way: ``self``, ``cross`` or ``none``."""
+        """The layers that attend in one way: ``self``, ``cross`` or ``none``.
+
+        Args:
+            attends: ``self``, ``cross`` or ``none``.
+        """
         return [layer.index for layer in self.layers if layer.attends == attends]
 
     def forward(
@@ -244,7 +248,11 @@ class VLM:
             ) from error
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:
-        """A batch's model inputs on the model's device, floats in its dtype."""
+        """A batch's model inputs on the model's device, floats in its dtype.
+
+        Args:
+            batch: labelled prompts, or plain model inputs, which are not moved.
+        """
         if isinstance(batch, Batch):
             inputs = BatchFeature(dict(batch.inputs))  # moving changes a BatchFeature itself
             return dict(inputs.to(self.device, dtype=self.dtype))

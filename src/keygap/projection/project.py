@@ -68,6 +68,9 @@ class Projection:
     def save(self, folder: str | Path) -> None:
         """Write ``projection.parquet``, whole or not at all.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.

@@ -126,7 +126,11 @@ class Store:
         return sorted({site for site, _ in self._places})
 
     def layers(self, site: str) -> list[int]:
-        """The absolute indices of the layers at which a site was read, ascending."""
+        """The absolute indices of the layers at which a site was read, ascending.
+
+        Args:
+            site: a site of the run.
+        """
         return sorted(layer for found, layer in self._places if found == site)
 
     def verify(self) -> None:
@@ -198,11 +202,18 @@ class Store:
         return vectors if keep.all() else vectors.where(keep)
 
     def has(self, folder: str) -> bool:
-        """Whether the run has parts in a folder, such as ``thumbnails``."""
+        """Whether the run has parts in a folder, such as ``thumbnails``.
+
+        Args:
+            folder: its name in the run folder.
+        """
         return any(name.startswith(f"{folder}/") for name in self._files)
 
     def parts(self, folder: str) -> list[int]:
         """The numbers of the parts in a folder of the run, such as ``tokens``, ascending.
+
+        Args:
+            folder: its name in the run folder.
 
         Raises:
             UserError: it has none.

@@ -181,7 +181,11 @@ class Plan:
         return list(dict.fromkeys(found))
 
     def probes_at(self, point: Point) -> Sequence[str]:
-        """The probes that are asked at a point besides the hint."""
+        """The probes that are asked at a point besides the hint.
+
+        Args:
+            point: the intervention.
+        """
         largest = (self.maps[0], self.sites[0], ALL, max(self.strengths))
         here = (point.name, point.site, point.layers, point.strength)
         return self.probes if point.kind == "none" or here == largest else ()

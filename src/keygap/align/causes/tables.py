@@ -88,6 +88,9 @@ class CausesTable:
     def save(self, folder: str | Path) -> None:
         """Write ``alignment.csv``, ``alignment_samples.parquet`` and ``causes.yaml``.
 
+        Args:
+            folder: the run folder, or any other.
+
         Raises:
             UserError: another process writes in the folder, the disk is full, or the folder
                 cannot be written.
@@ -273,6 +276,12 @@ def _cell(rows: pd.DataFrame) -> str:
 
 def read_causes(folder: str | Path) -> CausesTable:
     """Read the tables of a run.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The tables as they were saved.
 
     Raises:
         UserError: the experiment was not run, or a file is damaged or of another run.

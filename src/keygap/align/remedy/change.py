@@ -89,7 +89,11 @@ class Change:
         return vlm.interventions.applied(self.intervention(vlm))
 
     def intervention(self, vlm: VLM) -> Intervention:
-        """The intervention that ``applied`` applies; arguments and errors as there."""
+        """The intervention that ``applied`` applies; arguments and errors as there.
+
+        Args:
+            vlm: the model that it is made for.
+        """
         if self.fitted is not None:
             return steering_of(vlm, self.fitted, strength=self.strength)
         check_model(f"the remedy {self.name}", self.facts, vlm, AGAIN)
@@ -114,6 +118,9 @@ def load_remedy(folder: str | Path) -> Change:
 
     Args:
         folder: the folder of the search.
+
+    Returns:
+        The change of the model that the search chose.
 
     Raises:
         UserError: the folder has no search, the search found no remedy, or a file is damaged.

@@ -24,13 +24,13 @@ class Reading:
         what: One line that explains the number to the reader of a table, with its unit.
         side: "x" or "y" if the number describes one side alone, "" if it describes both.
         head: Index of the head that the number describes; None: all dimensions together.
-        dims: Number of columns or principal components that it was computed in; None: not stated.
         ci: Low and high end of the confidence interval; None: there is none.
         null: Mean of the number under label swaps, which is what it reads without a difference
             between the sides; None: unknown.
+        p_value: Probability of a value at least as large without a difference; None: not tested.
+        dims: Number of columns or principal components that it was computed in; None: not stated.
         null_band: Low and high end of the band that holds most values under label swaps; None:
             unknown.
-        p_value: Probability of a value at least as large without a difference; None: not tested.
         settings: What the number depends on, as plain values: the kernel, its bandwidth, the
             estimator, the confidence level and so on.
     """

@@ -1,0 +1,121 @@
+"""The built documentation in a browser: it works from files alone, and by the rules of axe-core.
+
+The site is built anew by ``make docs``, so the test fails where a link of a page leads nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from documentation import ROOT
+from reporting.conftest import browser as browser
+from reporting.explored import BROWSER
+from reporting.test_accessible import grave
+
+MKDOCS = ROOT / ".venv-docs" / "bin" / "mkdocs"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not MKDOCS.exists(), reason="no .venv-docs: make docs makes it"),
+    pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on PATH"),
+]
+WIDTHS, SCHEMES = (400, 1280), ("light", "dark")
+# Pages with everything that a page can have: code, figures, wide tables, signatures, long names.
+SOME = ("index", "statistics", "choices", "notebooks/study", "reference/api", "reference/cli",
+        "reference/files")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built in a folder of its own, without a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    for command in (
+        [sys.executable, "-m", "tools.reference"],
+        [str(MKDOCS), "build", "--strict", "--quiet", "--site-dir", str(folder)],
+    ):
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+def pages(site: Path) -> list[Path]:
+    """Every page; that of a missing address is served by a server alone, from its root."""
+    return [path for path in sorted(site.rglob("*.html")) if path.name != "404.html"]
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of the browser. What it says or asks of anything but files fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, bypass_csp=True)
+    page = context.new_page()
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("requestfailed", lambda request: heard.append(f"failed: {request.url[:200]}"))
+    page.on("request", lambda request: heard.append(request.url[:200]))
+    yield page
+    context.close()
+    assert [text for text in heard if not text.startswith(("file:", "data:", "about:"))] == []
+
+
+def test_every_page_opens_from_a_file_and_axe_finds_nothing_grave(site: Path, page: Any) -> None:
+    found = {}
+    for path in pages(site):
+        page.goto(path.as_uri())
+        if wrong := grave(page, 1280, "light"):
+            found[str(path.relative_to(site))] = wrong
+    assert len(pages(site)) > 20
+    assert found == {}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", SOME)
+def test_axe_finds_nothing_grave_at_other_sizes(
+    site: Path, page: Any, name: str, scheme: str, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.emulate_media(color_scheme=scheme)
+    page.goto((site / f"{name}.html").as_uri())
+    shown = page.evaluate("document.body.getAttribute('data-md-color-scheme')")
+    assert shown == {"light": "default", "dark": "slate"}[scheme]
+    assert grave(page, width, scheme) == []
+
+
+def test_no_page_scrolls_sideways_on_a_telephone(site: Path, page: Any) -> None:
+    page.set_viewport_size({"width": 400, "height": 1000})
+    wide = {}
+    for path in pages(site):
+        page.goto(path.as_uri())
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > 400:
+            wide[str(path.relative_to(site))] = width
+    assert wide == {}
+
+
+def test_search_finds_a_page_without_a_server(site: Path, page: Any) -> None:
+    page.goto((site / "index.html").as_uri())
+    page.click(".md-search__input")
+    page.keyboard.type("permutation")
+    page.wait_for_selector(".md-search-result__link", timeout=10_000)
+    assert "statistics.html" in page.locator(".md-search-result__link").first.get_attribute("href")
+
+
+def test_a_page_can_be_printed(site: Path, page: Any) -> None:
+    page.goto((site / "reference" / "files.html").as_uri())
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.emulate_media(media="print")
+    assert not page.locator(".md-sidebar--primary").is_visible()
+
+
+def test_axe_would_find_an_image_without_a_text(site: Path, page: Any) -> None:
+    page.goto((site / "index.html").as_uri())
+    page.evaluate("document.querySelector('article img').removeAttribute('alt')")
+    assert "image-alt" in [rule for rule, _ in grave(page, 1280, "light", only=("image-alt",))]
