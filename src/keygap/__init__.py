@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
     from keygap.measurement.measure import measure as measure
     from keygap.measurement.tables import GapTable as GapTable
     from keygap.models import VLM as VLM
-    from keygap.models import load as load
+    from keygap.models.load import load as load
     from keygap.models.masking import mask as mask
     from keygap.projection.project import Projection as Projection
     from keygap.projection.project import project as project
@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the ta
 
 # Public name -> "module:object", or a module.
 _PUBLIC = {
-    "load": "keygap.models:load",
+    "load": "keygap.models.load:load",
     "benchmark": "keygap.benchmarks:benchmark",
     "extract": "keygap.engines.extract:extract",
     "measure": "keygap.measurement.measure:measure",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
@@ -88,10 +88,18 @@ def assert_equal_where_labelled(batch, found, expected):
         torch.testing.assert_close(found[row, :size], expected[row, :size], atol=1e-5, rtol=1e-4)
 
 
+def takes_sdpa(vlm: kg.VLM) -> bool:
+    """Whether every part of the model says that it supports SDPA."""
+    parts = [part for part in vlm.model.modules() if isinstance(part, PreTrainedModel)]
+    return all(part._supports_sdpa for part in parts)
+
+
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", CAUSAL)
 def test_it_is_the_model_with_that_mask(family, implementation):
     vlm = vlm_of(family)
+    if family == "blip-2" and implementation == "sdpa" and not takes_sdpa(vlm):
+        pytest.skip("this transformers has BLIP-2's Q-Former with eager attention only")
     vlm.model.set_attn_implementation(implementation)
     batch = vlm.prompter(check_samples())
     hidden = "text" if family == "blip-2" else "image"

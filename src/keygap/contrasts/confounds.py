@@ -127,6 +127,7 @@ def _pairs(
     sides: Masks, sample: Int[np.ndarray, " n"], position: Int[np.ndarray, " n"]
 ) -> Iterator[tuple[tuple[int, int], Int[np.ndarray, " shared"]]]:
     """Pairs of a sample of each side, as many as possible, and the positions that each shares."""
+    sample, position = sample.astype(np.int32), position.astype(np.int32)  # what matching takes
     occupied = [
         sparse.csr_array(
             (np.ones(int(side.sum()), dtype=np.int32), (sample[side], position[side])),

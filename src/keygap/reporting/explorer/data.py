@@ -116,7 +116,7 @@ def packed(values: Any, kind: str) -> str:
     """
     array = np.asarray(values)
     if kind[1] in "iu":
-        array = np.clip(array, np.iinfo(kind).min, np.iinfo(kind).max)
+        array = np.clip(array.astype(np.int64), np.iinfo(kind).min, np.iinfo(kind).max)
     return base64.b64encode(array.astype(kind).tobytes()).decode()
 
 
