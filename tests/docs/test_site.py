@@ -5,12 +5,15 @@ The site is built anew by ``make docs``, so the test fails where a link of a pag
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -118,6 +121,24 @@ def test_a_page_can_be_printed(site: Path, page: Any) -> None:
     assert page.pdf(format="A4").startswith(b"%PDF")
     page.emulate_media(media="print")
     assert not page.locator(".md-sidebar--primary").is_visible()
+
+
+def test_links_between_pages_lead_somewhere(site: Path) -> None:
+    """Read from the built pages: to files of the site, and to places of a page that are there."""
+    broken = []
+    texts = {path: path.read_text() for path in pages(site)}
+    anchors = {path: set(re.findall(r'\bid="?([^"\s>]+)', text)) for path, text in texts.items()}
+    for path, text in texts.items():
+        for link in re.findall(r'<a\b[^>]*?\bhref="?([^"\s>]+)', text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            place, _, anchor = html.unescape(unquote(link)).partition("#")
+            target = (path.parent / place).resolve() if place else path
+            known = anchors.get(target, set()) | {"", "__toc"}
+            if not target.is_file() or target not in anchors and anchor or anchor not in known:
+                broken.append(f"{path.relative_to(site)}: {link}")
+    assert broken == []
+    assert "scale.html" in texts[site / "about" / "changelog.html"]
 
 
 def test_axe_would_find_an_image_without_a_text(site: Path, page: Any) -> None:
