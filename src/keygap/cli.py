@@ -27,6 +27,7 @@ from keygap.arguments import MOST, MOST_RESAMPLINGS, distinct, folder_of
 from keygap.cli_align import align
 from keygap.cli_causes import causes
 from keygap.cli_choices import choices
+from keygap.cli_doctor import doctor
 from keygap.cli_extract import answer, extract
 from keygap.cli_lists import benchmarks, maps, models, probes
 from keygap.cli_micro import micro
@@ -326,7 +327,7 @@ def keygap(
 for command in (
     *(demo, run, check, extract, measure, project, report, answer, bias, causes, align),
     *(choices, view),
-    *(benchmarks, models, probes, maps),
+    *(benchmarks, models, probes, maps, doctor),
 ):
     app.command()(command)
 app.add_typer(micro, name="micro")

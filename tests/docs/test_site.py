@@ -135,7 +135,7 @@ def test_links_between_pages_lead_somewhere(site: Path) -> None:
             place, _, anchor = html.unescape(unquote(link)).partition("#")
             target = (path.parent / place).resolve() if place else path
             known = anchors.get(target, set()) | {"", "__toc"}
-            if not target.is_file() or target not in anchors and anchor or anchor not in known:
+            if not target.is_file() or (target not in anchors and anchor) or anchor not in known:
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert broken == []
     assert "scale.html" in texts[site / "about" / "changelog.html"]
