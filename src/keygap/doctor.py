@@ -129,7 +129,7 @@ def attention() -> Iterator[Finding]:
         if reason is None:
             yield Finding(f"attention {name}", "ok", "can be tapped")
         else:
-            detail = f"cannot be tapped: {reason}; load models with attn_implementation='sdpa'"
+            detail = f"cannot be tapped ({reason}): use another, such as sdpa"
             yield Finding(f"attention {name}", "FAIL" if always else "note", detail)
 
 
@@ -186,7 +186,11 @@ def _why_not_tapped(implementation: str) -> str | None:
     refusals = (ImportError, ValueError, TypeError, RuntimeError, AttributeError, LookupError)
     try:
         model.set_attn_implementation(implementation)
-        with torch.no_grad(), AttentionTap([model.layers[0].self_attn], read, reads=True):
+        with (
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),  # flex attention compiles for a minute
+            AttentionTap([model.layers[0].self_attn], read, reads=True),
+        ):
             model(input_ids=torch.zeros(1, 4, dtype=torch.long))
     except refusals as error:
         return one_line(error, 120)

@@ -6,10 +6,12 @@ The site is built anew by ``make docs``, so the test fails where a link of a pag
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,41 @@ def test_links_between_pages_lead_somewhere(site: Path) -> None:
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert broken == []
     assert "scale.html" in texts[site / "about" / "changelog.html"]
+
+
+REWRITTEN = {
+    "[a](../bias.md#tpr)": "[a](../bias.md#tpr)",
+    "[`b`\nof two lines](../../CHANGELOG.md)": "[`b`\nof two lines](../about/changelog.md)",
+    "[c](../../README.md)": "[c](../index.md)",
+    "[d](../notebooks/study.ipynb)": "[d](../notebooks/study.md)",
+    "![e](../images/a.png)": "![e](../images/a.png)",
+    "[f](https://example.org/x)": "[f](https://example.org/x)",
+    "[g](#here)": "[g](#here)",
+    "[h](../../src/keygap/cli.py)": "h",  # no address of the repository is known
+    "`[i](../../src/a.py)`": "`[i](../../src/a.py)`",
+    "```bash\n[j](../../src/a.py)\n```": "```bash\n[j](../../src/a.py)\n```",
+}
+
+
+def test_links_out_of_the_documentation_are_rewritten() -> None:
+    """In the environment of the site, which has MkDocs."""
+    code = (
+        "import json, sys; from types import SimpleNamespace as N\n"
+        "from tools.docs_hooks import PAGES, on_page_markdown\n"
+        "page, files = N(file=N(src_uri='howto/a.md')), N(src_uris=set(PAGES.values()))\n"
+        "made = [on_page_markdown(text, page, None, files) for text in json.load(sys.stdin)]\n"
+        "print(json.dumps(made))"
+    )
+    done = subprocess.run(
+        [str(MKDOCS.with_name("python")), "-c", code],
+        cwd=ROOT, input=json.dumps(list(REWRITTEN)), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = dict(zip(REWRITTEN, json.loads(done.stdout), strict=True))
+    expected = dict(REWRITTEN)
+    if "urls" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]:
+        expected.pop("[h](../../src/keygap/cli.py)")
+        assert "/blob/main/src/keygap/cli.py)" in found.pop("[h](../../src/keygap/cli.py)")
+    assert found == expected
 
 
 def test_axe_would_find_an_image_without_a_text(site: Path, page: Any) -> None:
