@@ -84,7 +84,7 @@ coverage: $(STAMP)  ## run the tests and print which lines and branches they mis
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 .PHONY: lint
-lint: ruff types imports sizes  ## every check of the code: the four below
+lint: ruff types imports sizes dependencies  ## every check of the code: the five below
 
 .PHONY: ruff
 ruff: $(STAMP)  ## check style, docstrings and format
@@ -102,6 +102,10 @@ imports: $(STAMP)  ## check that imports run one way
 .PHONY: sizes
 sizes: $(STAMP)  ## check that functions and files are short
 	$(BIN)/python tools/check_sizes.py
+
+.PHONY: dependencies
+dependencies: $(STAMP)  ## check that every dependency is used, and that everything used is one
+	$(BIN)/deptry src
 
 .PHONY: format
 format: $(STAMP)  ## format with ruff, in place, and apply its fixes

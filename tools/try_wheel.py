@@ -7,6 +7,8 @@ along. Then the installed ``keygap`` runs ``--version``, ``doctor`` and ``demo``
 ``gap.csv`` is compared with that of the repository's environment (``make demo``): byte by byte if
 the packages that compute it have the same versions in both, else within ``--tolerance``.
 
+With ``--documents`` it also runs the README's blocks and the notebooks.
+
     python tools/try_wheel.py dist/keygap-*.whl [--out runs/wheel] [--pins requirements.txt]
 """
 
@@ -94,6 +96,14 @@ def install(environment: Environment, wheel: Path, constraints: list[str | Path]
     print(f"{len(packages)} packages installed, none compiled")
 
 
+def read_documents(environment: Environment) -> None:
+    """Run the notebooks and the README's blocks by their tests, with the installed keygap."""
+    environment.run("pip", "install", "--only-binary", ":all:", "pytest", "nbclient", "ipykernel")
+    tests = [ROOT / "tests" / name for name in ("test_notebooks.py", "test_documentation.py")]
+    options = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider")
+    environment.run("python", "-m", "pytest", "-m", "slow", *options, *tests)
+
+
 def compare(environment: Environment, ours: Path, theirs: Path, tolerance: float) -> None:
     """Compare the demo's table with the repository's; a difference that is too large ends it."""
     packages = environment.packages()
@@ -112,7 +122,7 @@ def compare(environment: Environment, ours: Path, theirs: Path, tolerance: float
         return
     print("compared within a tolerance, because versions differ:", ", ".join(other))
     script = ROOT / "bench" / "compare_gap.py"
-    command = [sys.executable, script, ours, theirs, "--tolerance", str(tolerance)]
+    command = [sys.executable, str(script), str(ours), str(theirs), "--tolerance", str(tolerance)]
     sys.exit(subprocess.run(command, check=False).returncode)
 
 
@@ -124,6 +134,7 @@ def main() -> None:
     parser.add_argument("--pins", type=Path, help="requirements whose versions are installed")
     parser.add_argument("--reference", type=Path, default=ROOT / "runs" / "demo" / "gap.csv")
     parser.add_argument("--tolerance", type=float, default=1e-3)
+    parser.add_argument("--documents", action="store_true", help="run README and notebooks too")
     given = parser.parse_args()
     out = given.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
@@ -135,7 +146,8 @@ def main() -> None:
     environment.run("keygap", "--version")
     environment.run("keygap", "doctor")
     environment.run("keygap", "demo", "--out", "demo")
-    # The notebooks of the documentation are executed here, in the same environment.
+    if given.documents:
+        read_documents(environment)
     compare(environment, out / "work" / "demo" / "gap.csv", given.reference, given.tolerance)
 
 
