@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
@@ -179,7 +179,7 @@ def _why_not_tapped(implementation: str) -> str | None:
         seen.append(call)
         return call.proceed()
 
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "vocab_size": 8}
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "vocab_size": 8}
     config = LlamaConfig(num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, **sizes)
     model = LlamaModel(config).eval()
     # What a package or kernel that is not there raises, and one that does not take this device.

@@ -94,35 +94,66 @@ def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generat
     Yields:
         The batches of each part, at least one; the longest samples of a part come first.
     """
-
-    def open_part(part: SampleSet) -> tuple[list[Sample], Reasons]:
-        samples, broken = opened(part)
-        return longest_first(vlm, samples), broken
-
-    rest: list[Sample] = []
-    ahead: deque[Future[Prepared]] = deque()
     with (
         ThreadPoolExecutor(1, "keygap-open") as opening,
         ThreadPoolExecutor(THREADS, "keygap-prepare") as threads,
     ):
-        following = iter(parts)
-        opened_part = _submitted(opening, open_part, following)
+        ahead = _Ahead(vlm, iter(parts), limit, opening, threads)
         try:
-            while rest or ahead or opened_part is not None:
-                while len(ahead) <= THREADS:
-                    broken: Reasons = {}
-                    if not rest:
-                        # what is ready does not wait for the images of the next part
-                        if opened_part is None or (ahead and not opened_part.done()):
-                            break
-                        rest, broken = opened_part.result()
-                        opened_part = _submitted(opening, open_part, following)
-                    batch, rest = rest[: limit.samples], rest[limit.samples :]
-                    ahead.append(threads.submit(_of, vlm, batch, broken, not rest))
-                yield ahead.popleft().result()
+            while ahead.fill():
+                yield ahead.batches.popleft().result()
         finally:
-            for future in ahead:
-                future.cancel()
+            ahead.cancel()
+
+
+class _Ahead:
+    """The batches that are being made, what is left of the part that is open, and the next part."""
+
+    def __init__(
+        self,
+        vlm: VLM,
+        following: Iterator[SampleSet],
+        limit: BatchLimit,
+        opening: ThreadPoolExecutor,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self.vlm, self.limit, self.following = vlm, limit, following
+        self.opening, self.threads = opening, threads
+        self.batches: deque[Future[Prepared]] = deque()
+        self.rest: list[Sample] = []
+        self.next_part = self._open_next()
+
+    def fill(self) -> bool:
+        """Begin to make batches until enough are ahead; returns whether there is any."""
+        while len(self.batches) <= THREADS:
+            broken: Reasons = {}
+            if not self.rest:
+                # what is ready does not wait for the images of the next part
+                if self.next_part is None or (self.batches and not self.next_part.done()):
+                    break
+                self.rest, broken = self.next_part.result()
+                self.next_part = self._open_next()
+            batch, self.rest = self.rest[: self.limit.samples], self.rest[self.limit.samples :]
+            last = not self.rest
+            self.batches.append(self.threads.submit(_of, self.vlm, batch, broken, last))
+        return bool(self.batches)
+
+    def cancel(self) -> None:
+        """Do not begin what nobody will use."""
+        for future in self.batches:
+            future.cancel()
+        if self.next_part is not None:
+            self.next_part.cancel()
+
+    def _open_next(self) -> Future[tuple[list[Sample], Reasons]] | None:
+        """Begin to open the next part; None if there is none."""
+        for part in self.following:
+            return self.opening.submit(self._opened, part)
+        return None
+
+    def _opened(self, part: SampleSet) -> tuple[list[Sample], Reasons]:
+        samples, broken = opened(part)
+        return longest_first(self.vlm, samples), broken
 
 
 def of_one_part(batches: Iterable[Prepared]) -> Iterator[Prepared]:
@@ -192,12 +223,3 @@ def _in_two(
 def _of(vlm: VLM, samples: list[Sample], broken: Reasons, last: bool = False) -> Prepared:
     usable, batch, refused = labelled(vlm, samples)
     return Prepared(usable, batch, broken | refused, last)
-
-
-def _submitted(
-    pool: ThreadPoolExecutor, work: Callable[[SampleSet], Result], following: Iterator[SampleSet]
-) -> Future[Result] | None:
-    """Begin to work on the next of some sets; None if there is none."""
-    for part in following:
-        return pool.submit(work, part)
-    return None
