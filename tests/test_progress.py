@@ -149,6 +149,7 @@ def screen(written: str) -> list[str]:
     return [line.rstrip() for line in shown if line.strip()]
 
 
+@pytest.mark.filterwarnings("default::FutureWarning")
 def test_warnings_log_lines_and_nested_work_leave_the_bars_whole(terminal):
     handler = StderrHandler()
     handler.setFormatter(LineFormatter())

@@ -95,7 +95,8 @@ class ShapeTable:
         Raises:
             UserError: a table is missing or damaged.
         """
-        frame = _read_csv(Path(folder), SHAPE, SHAPE_COLUMNS, dtype={"layer": str, "head": str})
+        text = dict.fromkeys(("layer", "head", "side"), str)  # also a column without any value
+        frame = _read_csv(Path(folder), SHAPE, SHAPE_COLUMNS, dtype=text)
         frame["side"] = frame["side"].fillna("")
         return cls(frame, _read_csv(Path(folder), DIMENSIONS, DIMENSION_COLUMNS))
 
@@ -180,9 +181,8 @@ class GapTable:
         root = Path(folder)
         if not is_recorded(root, GAP):
             raise UserError(f"{root} was not measured: {_remedy(root)}")
-        frame = _read_csv(
-            root, GAP, GAP_COLUMNS, dtype={"head": str}, keep_default_na=False, na_values=[""]
-        )
+        text = {"head": str, "confound": str}  # also a column without any value
+        frame = _read_csv(root, GAP, GAP_COLUMNS, dtype=text, keep_default_na=False, na_values=[""])
         frame["confound"] = frame["confound"].fillna("")
         settings = _read_settings(root)
         notes = _read_text(root, NOTES) if is_recorded(root, NOTES) else ""
