@@ -391,3 +391,9 @@ def test_answer_stops_at_more_bad_samples_than_allowed_and_keeps_the_rest(broken
     assert status == 0
     assert len(pd.read_csv(out / "answers.csv")) == 21
     assert "not scored: 3 (bad sample)" in said
+
+
+def test_the_next_command_reads_the_same_data():
+    same = cli_output.options(benchmark="mmmu", split=None, data="my files", samples=8)
+    line = cli_output.quoted("extract", "micro:linear", *same)
+    assert line == "keygap extract micro:linear --benchmark mmmu --data 'my files' --samples 8"

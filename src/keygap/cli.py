@@ -51,7 +51,7 @@ from keygap.cli_options import (
     listed,
     probe_names,
 )
-from keygap.cli_output import Output, quoted, with_output
+from keygap.cli_output import Output, options, quoted, with_output
 from keygap.cli_view import view
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, as_yaml, assigned, takes_model
@@ -169,7 +169,7 @@ def bias(
             n_bootstraps=n_bootstraps,
             store=store,
         )
-    named = (model.model, "--benchmark", benchmark, "--samples", str(samples))
+    named = (model.model, *options(benchmark=benchmark, split=split, data=data, samples=samples))
     say.result(
         table=table.summary(),
         notes=table.notes,

@@ -28,7 +28,7 @@ from keygap.cli_options import (
     listed,
     tokens_of,
 )
-from keygap.cli_output import Output, quoted, with_output
+from keygap.cli_output import Output, options, quoted, with_output
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, takes_model
 
@@ -154,7 +154,8 @@ def answer(
             stop.answers.save(place)
             raise UserError(f"{stop}; the answers so far are in {place}") from stop
         found.save(place)
-    extraction = ("extract", model.model, "--benchmark", benchmark, "--samples", str(samples))
+    same = options(benchmark=benchmark, split=split, data=data, language=language, samples=samples)
+    extraction = ("extract", model.model, *same)
     say.result(
         *([found.what_is_left_out()] if found.left_out else []),
         table=found.summary(),

@@ -149,6 +149,12 @@ def quoted(*words: str | Path) -> str:
     return shlex.join(["keygap", *map(str, words)])
 
 
+def options(**given: object) -> list[str]:
+    """Options as one would type them, without those that are None."""
+    named = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+    return [word for pair in named for word in pair]
+
+
 def _records(found: pd.DataFrame | Sequence[Mapping[Any, object]]) -> list[Mapping[Any, object]]:
     if isinstance(found, Sequence):
         return list(found)
