@@ -21,7 +21,7 @@ from keygap.cli_options import (
     map_names,
     numbers,
 )
-from keygap.cli_output import Output, options, quoted, with_output
+from keygap.cli_output import Output, quoted, with_output
 from keygap.model_options import ModelOptions, takes_model
 
 Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. Default: all.")]
@@ -105,13 +105,6 @@ def causes(
         table=table.summary(),
         notes=table.settings["notes"],
         rows=pooled(table.frame),
-        then=quoted(
-            "align",
-            model.model,
-            "--search",
-            *options(benchmark=benchmark, data=data),
-            "--out",
-            "DIR",
-        ),
+        then=quoted("align", model.model, "--search", "--benchmark", benchmark, "--out", "DIR"),
         facts={"mechanism": found.mechanism, "folder": place},
     )
