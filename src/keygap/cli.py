@@ -154,8 +154,9 @@ def bias(
     place = folder_of(out, "--out")
     given = assigned(settings or [], "--setting", "PROBE.SETTING=VALUE")
     chosen = named_probes(listed(probes), as_yaml(given, "--setting"))
-    bench = kg.benchmark(benchmark, split=split, data=data, language=language)
-    asked = bench.choose(samples, seed, None if subjects is None else listed(subjects))
+    source = {"split": split, "data": data, "language": language}
+    wanted = None if subjects is None else listed(subjects)
+    asked = kg.benchmark(benchmark, **source).choose(samples, seed, wanted)
     asked.first_readable()
     run = _opened(out) if (place / MANIFEST).is_file() else at_work(place)
     with run as store:
@@ -169,12 +170,13 @@ def bias(
             n_bootstraps=n_bootstraps,
             store=store,
         )
-    named = (model.model, *options(benchmark=benchmark, split=split, data=data, samples=samples))
+    same = options(benchmark=benchmark, samples=samples, **source)
+    extraction = ("extract", model.model, *same, "--out", place)
     say.result(
         table=table.summary(),
         notes=table.notes,
         rows=table.frame,
-        then=quoted("report", place) if store else quoted("extract", *named, "--out", place),
+        then=quoted("report", place) if store else quoted(*extraction),
         facts={"folder": place},
     )
 

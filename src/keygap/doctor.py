@@ -1,8 +1,8 @@
 """What this machine has and lacks for keygap: ``keygap doctor``.
 
 A user whose command fails should learn in one place whether it is the machine. Each check is a
-function of its own that returns findings, loads no model and needs no network. What a check needs
-and does not find is a finding too, so that an old transformers hides no full disk.
+function of its own that returns findings, loads no checkpoint and needs no network. What a check
+needs and does not find is a finding too, so that an old transformers hides no full disk.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -187,6 +188,7 @@ def _why_not_tapped(implementation: str) -> str | None:
     try:
         model.set_attn_implementation(implementation)
         with (
+            warnings.catch_warnings(action="ignore"),  # that a tiny model is slow this way
             torch.no_grad(),
             torch.compiler.set_stance("force_eager"),  # flex attention compiles for a minute
             AttentionTap([model.layers[0].self_attn], read, reads=True),

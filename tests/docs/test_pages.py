@@ -14,20 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from documentation import ROOT
+from documentation import ROOT, Block, blocks
 
 FOLDERS = [ROOT / "docs" / name for name in ("concepts", "howto")]
 PAGES = sorted(path for folder in FOLDERS for path in folder.glob("*.md"))
-BLOCK = re.compile(r'^```(python|bash|toml)(?: title="([\w.]+)")?\n(.*?)^```', re.M | re.DOTALL)
 # Commands that name a model or data which a reader has and the tests do not.
 ELSEWHERE = re.compile(r"my-org/")
 INSTALL = "{python} -m pip install --quiet --no-deps --no-build-isolation --target lib ."
 
 
-def examples(page: Path) -> list[tuple[str, str, str]]:
-    """Language, title and lines of every block of a page that can be run."""
-    found = BLOCK.findall(page.read_text())
-    return [block for block in found if not ELSEWHERE.search(block[2])]
+def examples(page: Path) -> list[Block]:
+    """Every block of a page that can be run, or is a file."""
+    found = blocks(page, "python", "bash", "toml")
+    return [block for block in found if not ELSEWHERE.search(block.text)]
 
 
 WITH_EXAMPLES = [page for page in PAGES if examples(page)]
@@ -53,12 +52,12 @@ def test_pages_have_examples() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    for language, title, text in examples(page):
-        if title:
-            (tmp_path / title).write_text(text)
-        elif language == "python":
-            run([sys.executable, "-c", text], tmp_path)
-        elif language == "bash":
+    for block in examples(page):
+        if block.title:
+            (tmp_path / block.title).write_text(block.text)
+        elif block.language == "python":
+            run([sys.executable, "-c", block.text], tmp_path)
+        elif block.language == "bash":
             install = INSTALL.format(python=sys.executable)
-            text = text.replace("pip install .", install)
+            text = block.text.replace("pip install .", install)
             run(["bash", "-euo", "pipefail", "-c", text], tmp_path)

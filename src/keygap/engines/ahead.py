@@ -186,7 +186,7 @@ def run_within_memory(
     try:
         if not limit.grows:
             return [run(ready)], {}
-        peak_share(vlm.model)  # the peak is that of this batch
+        peak_share(vlm.model)  # forgets the peaks of the batches before
         result = run(ready)
         limit.fitted(len(ready.samples), peak_share(vlm.model))
         return [result], {}

@@ -7,7 +7,7 @@ from torch import nn
 
 
 def peak_share(model: nn.Module) -> float:
-    """The share of free memory that was in use at the peak since the last call.
+    """The share of free memory that was in use at the peak since the last call; forgets the peak.
 
     Free is what PyTorch can still allocate beside the weights: what the device has left, and what
     PyTorch holds and does not use. Of several GPUs, the one where the share is largest decides.
