@@ -170,13 +170,12 @@ def bias(
             n_bootstraps=n_bootstraps,
             store=store,
         )
-    same = options(benchmark=benchmark, samples=samples, **source)
-    extraction = ("extract", model.model, *same, "--out", place)
+    same = options(benchmark=benchmark, samples=samples, **source, out=place)
     say.result(
         table=table.summary(),
         notes=table.notes,
         rows=table.frame,
-        then=quoted("report", place) if store else quoted(*extraction),
+        then=quoted("report", place) if store else quoted("extract", model.model, *same),
         facts={"folder": place},
     )
 
