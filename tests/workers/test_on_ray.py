@@ -19,8 +19,9 @@ from .on_ray import Task, killed_at_once, never_begins, ray_here
 
 
 @pytest.fixture(scope="module")
-def workers():
+def workers(tmp_path_factory):
     """Ray here, which leaves no handler of signals, no process and no file."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder is made before temporary files move
     before = signal.getsignal(signal.SIGTERM)
     before_ray = psutil.Process().children(recursive=True)  # a browser of other tests, for one
     with (
