@@ -47,6 +47,7 @@ from keygap.cli_options import (
     Seed,
     Split,
     TextRoles,
+    TokensPerSample,
     Workers,
     listed,
     probe_names,
@@ -184,10 +185,7 @@ def bias(
 def measure(
     folder: Folder,
     text_roles: TextRoles = TEXT,
-    tokens_per_sample: Annotated[
-        int,
-        typer.Option(min=2, max=MOST, help="Most tokens of a sample on each side of a contrast."),
-    ] = defaults.TOKENS_PER_SAMPLE,
+    tokens_per_sample: TokensPerSample = defaults.TOKENS_PER_SAMPLE,
     sites: Annotated[str | None, typer.Option(help="Sites of the run. Default: all.")] = None,
     layers: Annotated[
         str | None, typer.Option(help="Indices of layers, such as 0,15. Default: all of the run.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,21 +107,37 @@ def tokens_of(given: str | int) -> int | str:
     return _number_or(str(given), "all", "--tokens")
 
 
+def tokens_per_sample_of(given: str | int) -> int | None:
+    """Most tokens of a sample: a number of at least 2, or None for ``all``."""
+    found = _number_or(str(given), "all", "--tokens-per-sample", least=2)
+    return found if isinstance(found, int) else None
+
+
+TokensPerSample = Annotated[
+    Any,
+    typer.Option(
+        parser=tokens_per_sample_of,
+        metavar="N|all",
+        help="Most tokens of a sample on each side of a contrast; fewer if a side is very large.",
+    ),
+]
+
+
 def batch_size_of(given: str) -> int | str:
     """How many samples are in one forward pass: a number or ``auto``."""
     return _number_or(given, AUTO, "--batch-size")
 
 
-def _number_or(text: str, word: str, option: str) -> int | str:
-    """A number of at least 1, or a word that may be in its place.
+def _number_or(text: str, word: str, option: str, least: int = 1) -> int | str:
+    """A number of at least ``least``, or a word that may be in its place.
 
     Raises:
         UserError: the text is neither.
     """
     if text == word:
         return text
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:10]) <= MOST:
-        raise UserError(f"{option} {text!r} is neither a number from 1 to {MOST} nor {word}")
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text[:10]) <= MOST:
+        raise UserError(f"{option} {text!r} is neither a number from {least} to {MOST} nor {word}")
     return int(text)
 
 

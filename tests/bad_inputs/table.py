@@ -215,7 +215,7 @@ COMMANDS = [
     ("a run with ~", "project '~/x'", "does not expand '~'"),
     ("a run twice", "report {here} {here}", "twice: name each once"),
     ("too few tokens of a sample", "measure {here} --tokens-per-sample 1",
-     "Invalid value for '--tokens-per-sample'"),
+     "--tokens-per-sample '1' is neither a number from 2 to"),
     ("too few tokens of a projection", "project {here} --tokens 9", "Invalid value for '--tokens'"),
     ("no such map to steer", f"{CAUSES} --maps mean-shfit", "did you mean 'mean-shift'"),
     ("a control as the map to steer", f"{CAUSES} --maps random-direction", "is a control and no"),

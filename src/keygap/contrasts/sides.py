@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from keygap import random_streams
 from keygap.contrasts.confounds import Confound
 from keygap.contrasts.contrast import Contrast, Masks, Rung, TooFewSamples
+from keygap.contrasts.limits import drawn_pairs, drawn_tokens
 from keygap.errors import UserError
 from keygap.store import LabelledVectors
 
@@ -35,6 +36,7 @@ class Case:
         b: the vectors of the second side.
         kept: (heads, head_dim), the dimensions that are compared.
         left_out: the number of samples with one side only, which are not used.
+        limited: how much of large sides is used, in words; empty if all of it.
     """
 
     contrast: Contrast
@@ -43,6 +45,7 @@ class Case:
     b: LabelledVectors
     kept: Bool[np.ndarray, "heads head_dim"]
     left_out: int
+    limited: str
 
     @cached_property
     def rung(self) -> Rung:
@@ -62,9 +65,9 @@ class Selector:
     Attributes:
         vectors: all labelled vectors of the layer.
         text_roles: what counts as text.
-        tokens_per_sample: a side keeps at most this many tokens of a sample, drawn by the seed;
-            None keeps all. Samples are the unit and weigh the same, so more tokens of one sample
-            cost much and add little.
+        tokens_per_sample: a side keeps at most this many tokens of a sample, drawn by the seed,
+            and of large sides fewer (see ``keygap.contrasts.limits``); None keeps all. Samples are
+            the unit and weigh the same, so more tokens of one sample cost much and add little.
         seed: of every draw.
     """
 
@@ -89,8 +92,8 @@ class Selector:
             self.text_roles,
             random_streams.integer(self.seed, "contrast", contrast.name, draw),
         )
-        a, b, left_out = _paired(contrast, *self._thinned(masks))
-        return Case(contrast, "", a, b, self._all_dimensions(), left_out)
+        a, b, left_out, limited = self._sides(contrast, masks)
+        return Case(contrast, "", a, b, self._all_dimensions(), left_out, limited)
 
     def without(self, confound: Confound, case: Case) -> Case:
         """Select the sides of a case again, without a confound.
@@ -98,7 +101,7 @@ class Selector:
         Raises:
             NotMeasurable: these tokens do not have the confound.
         """
-        a, b, kept, left_out = case.a, case.b, case.kept, case.left_out
+        a, b, kept, left_out, limited = case.a, case.b, case.kept, case.left_out, case.limited
         if confound.select is not None:
             labels = self.vectors.labels
             masks = confound.select(
@@ -108,71 +111,70 @@ class Selector:
                 random_streams.integer(self.seed, "confound", confound.name),
             )
             if confound.by_pair:
-                a, b = (_one_sample_per_token(self.vectors.where(mask)) for mask in masks)
-                _refuse_few(a, b)
+                a, b, limited = self._pairs_of_tokens(masks)
             else:
-                a, b, left_out = _paired(case.contrast, *self._thinned(masks))
+                a, b, left_out, limited = self._sides(case.contrast, masks)
         if confound.excluded is not None:
             kept = ~confound.excluded(np.concatenate([a.array, b.array]))
-        return Case(case.contrast, confound.name, a, b, kept, left_out)
+        return Case(case.contrast, confound.name, a, b, kept, left_out, limited)
 
-    def _thinned(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors]:
-        """The vectors of both sides, at most ``tokens_per_sample`` of each sample."""
-        rng = random_streams.generator(self.seed, "tokens of a sample")
+    def _sides(
+        self, contrast: Contrast, masks: Masks
+    ) -> tuple[LabelledVectors, LabelledVectors, int, str]:
+        """Both sides, how many samples have one of them only, and what the limits leave of them.
+
+        Raises:
+            TooFewSamples: there are fewer than ``MIN_SAMPLES`` on a side.
+            UserError: whole samples are to be dealt to the sides, and some are on both.
+        """
         sample = self.vectors.labels["sample_id"]
-        sides = []
-        for mask in masks:
-            rows = rng.permutation(np.flatnonzero(mask))
-            turn = sample.iloc[rows].groupby(sample, observed=True).cumcount().to_numpy()
-            limit = self.tokens_per_sample
-            thin = np.zeros(len(mask), dtype=bool)
-            thin[rows if limit is None else rows[turn < limit]] = True
-            sides.append(self.vectors.where(thin))
-        return sides[0], sides[1]
+        ids = [set(sample[mask]) for mask in masks]
+        both = ids[0] & ids[1]
+        if both and contrast.pairing == "between":
+            raise UserError(
+                f"the contrast {contrast.name!r} is paired between samples, and {len(both)} "
+                "samples are on both of its sides: pair it within samples"
+            )
+        left_out = 0
+        if contrast.pairing == "within" or both:
+            ids, left_out = [both, both], len(ids[0] ^ ids[1])
+        _refuse_few(*map(len, ids))
+        drawn = drawn_tokens(sample, masks, ids, self.tokens_per_sample, self.seed)
+        a, b = (self.vectors.where(mask) for mask in drawn.masks)
+        return a, b, left_out, drawn.limited
+
+    def _pairs_of_tokens(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors, str]:
+        """The sides of tokens that were matched one to one; each pair is a sample.
+
+        Raises:
+            TooFewSamples: there are fewer than ``MIN_SAMPLES`` pairs.
+        """
+        count = int(masks[0].sum())
+        _refuse_few(count)
+        chosen, limited = np.arange(count), ""
+        if self.tokens_per_sample is not None:
+            chosen, limited = drawn_pairs(count, self.seed)
+        a, b = (_one_sample_per_token(self.vectors.where(mask), chosen) for mask in masks)
+        return a, b, limited
 
     def _all_dimensions(self) -> Bool[np.ndarray, "heads head_dim"]:
         return np.ones(self.vectors.array.shape[1:], dtype=bool)
 
 
-def _paired(
-    contrast: Contrast, a: LabelledVectors, b: LabelledVectors
-) -> tuple[LabelledVectors, LabelledVectors, int]:
-    """Both sides, and how many samples were left out because they have one side only.
-
-    Raises:
-        TooFewSamples: there are fewer than ``MIN_SAMPLES`` on a side.
-        UserError: whole samples are to be dealt to the sides, and some are on both.
-    """
-    ids = set(a.sample_ids), set(b.sample_ids)
-    both = list(ids[0] & ids[1])
-    if both and contrast.pairing == "between":
-        raise UserError(
-            f"the contrast {contrast.name!r} is paired between samples, and {len(both)} samples "
-            "are on both of its sides: pair it within samples"
-        )
-    left_out = 0
-    if contrast.pairing == "within" or both:
-        a, b = (side.where(side.labels["sample_id"].isin(both).to_numpy()) for side in (a, b))
-        left_out = len(ids[0] ^ ids[1])
-    _refuse_few(a, b)
-    return a, b, left_out
-
-
-def _one_sample_per_token(side: LabelledVectors) -> LabelledVectors:
+def _one_sample_per_token(side: LabelledVectors, chosen: Int[np.ndarray, " k"]) -> LabelledVectors:
     """One side of matched pairs, in the order of positions, with the pair as the sample.
 
     Labels are then swapped inside a pair, and products of the two tokens of a pair, which would
     compare a position with itself, are left out.
     """
-    order = np.argsort(side.positions, kind="stable")
-    pairs = [f"pair {number}" for number in range(len(side))]
+    order = np.argsort(side.positions, kind="stable")[chosen]
+    pairs = [f"pair {number}" for number in chosen]
     return LabelledVectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs))
 
 
-def _refuse_few(a: LabelledVectors, b: LabelledVectors) -> None:
-    fewest = min(side.labels["sample_id"].nunique() for side in (a, b))
-    if fewest < MIN_SAMPLES:
-        raise TooFewSamples(f"{fewest} samples on a side, {MIN_SAMPLES} are needed")
+def _refuse_few(*samples: int) -> None:
+    if min(samples) < MIN_SAMPLES:
+        raise TooFewSamples(f"{min(samples)} samples on a side, {MIN_SAMPLES} are needed")
 
 
 def _is_one(side: LabelledVectors, other: LabelledVectors) -> bool:

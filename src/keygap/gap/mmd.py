@@ -35,10 +35,10 @@ from keygap.errors import UserError, unknown
 from keygap.gap.core import kernels
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
-from keygap.gap.core.gaussian import gaussian_sums
+from keygap.gap.core.gaussian import LABEL_SWAPS, gaussian_totals
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import PairSums, central_band, p_value, root_or_zero
+from keygap.gap.core.resampling import PairSums, PairTotals, central_band, p_value, root_or_zero
 from keygap.gap.core.sides import Sides
 from keygap.gap.core.statistic import Statistic, or_error
 
@@ -217,8 +217,8 @@ def mmd(
     check_level(level)
     sides = two_sides(x, y, groups_x, groups_y, paired)
     kernels.check_cells(sides)
-    evaluated = _evaluate(sides, kernel, bandwidth, seed, device, biased)
-    return _result(sides, evaluated, kernel, _Draws(n_permutations, n_bootstraps, level, seed))
+    draws = _Draws(n_permutations, n_bootstraps, level, seed)
+    return _result(sides, _evaluate(sides, kernel, bandwidth, device, biased, draws), kernel, draws)
 
 
 @dataclass(frozen=True)
@@ -233,23 +233,20 @@ class _Draws:
 
 def _result(sides: CheckedSides, evaluated: _Evaluated, kernel: Kernel, draws: _Draws) -> MMDResult:
     """The estimate and its uncertainty, from the sums over pairs of samples."""
-    sums = evaluated.sums
-    observed = sums.statistic()
-    rng_null = random_streams.generator(draws.seed, "mmd", "label swaps")
-    rng_bootstrap = random_streams.generator(draws.seed, "mmd", "bootstraps")
-    null = sums.swapped(draws.n_permutations, rng_null)
+    totals, null = evaluated.totals, evaluated.null
+    observed = totals.statistic()
     without: dict[Hashable, float] = {}
     if sides.paired:
-        without = dict(zip(sides.names_x, sums.without()[0].tolist(), strict=True))
+        without = dict(zip(sides.names_x, totals.without()[0].tolist(), strict=True))
     return MMDResult(
         cautions=cautions(sides),
         mmd2=observed,
         mmd=root_or_zero(observed),
-        ci=sums.interval(draws.level),
+        ci=totals.interval(draws.level),
         level=draws.level,
         p_value=p_value(observed, null),
         kernel=kernel,
-        estimator="biased" if sums.biased else "unbiased",
+        estimator="biased" if totals.biased else "unbiased",
         bandwidth=evaluated.bandwidth,
         bandwidths=evaluated.bandwidths,
         mmd2_by_bandwidth=evaluated.mmd2_by_bandwidth,
@@ -262,7 +259,7 @@ def _result(sides: CheckedSides, evaluated: _Evaluated, kernel: Kernel, draws: _
         n_bootstraps=draws.n_bootstraps,
         seed=draws.seed,
         null=null,
-        bootstraps=sums.bootstraps(draws.n_bootstraps, rng_bootstrap),
+        bootstraps=evaluated.bootstraps,
         without=without,
     )
 
@@ -276,9 +273,11 @@ def _check_kernel(kernel: str, bandwidth: float | Sequence[float] | None) -> Non
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """A kernel evaluated on two sides; the fields are those of ``MMDResult``."""
+    """What a kernel gives on two sides; other fields than ``totals`` are those of ``MMDResult``."""
 
-    sums: PairSums
+    totals: PairTotals
+    null: Float[np.ndarray, " permutations"]
+    bootstraps: Float[np.ndarray, " bootstraps"]
     bandwidth: float | None = None
     bandwidths: tuple[float, ...] = ()
     mmd2_by_bandwidth: tuple[float, ...] = ()
@@ -288,9 +287,9 @@ def _evaluate(
     sides: CheckedSides,
     kernel: Kernel,
     bandwidth: float | Sequence[float] | None,
-    seed: int,
     device: str | torch.device | None,
     biased: bool,
+    draws: _Draws,
 ) -> _Evaluated:
     centre: float | None = None
     sigmas: tuple[float, ...] = ()
@@ -300,10 +299,14 @@ def _evaluate(
     elif kernel == "energy":
         means = kernels.energy_means(sides, device)
     else:
-        centre, sigmas = _bandwidths(sides, bandwidth, seed)
+        centre, sigmas = _bandwidths(sides, bandwidth, draws.seed)
         means, by_bandwidth = kernels.gaussian_means(sides, sigmas, device, biased=biased)
     sums = PairSums.from_cells(means, sides, biased=biased)
-    return _Evaluated(sums, centre, sigmas, tuple(by_bandwidth.tolist()))
+    rng_null = random_streams.generator(draws.seed, *LABEL_SWAPS)
+    rng_bootstrap = random_streams.generator(draws.seed, "mmd", "bootstraps")
+    null = sums.swapped(draws.n_permutations, rng_null)
+    bootstraps = sums.bootstraps(draws.n_bootstraps, rng_bootstrap)
+    return _Evaluated(sums.totals, null, bootstraps, centre, sigmas, tuple(by_bandwidth.tolist()))
 
 
 def _bandwidths(
@@ -342,32 +345,35 @@ def _together(heads: Sequence[Sides]) -> list[MMDResult | UserError]:
 
     def checked(sides: Sides) -> tuple[CheckedSides, float]:
         found = two_sides(*sides.standardised, *sides.groups)
-        kernels.check_cells(found)
         return found, kernels.median_distance(found, sides.seed)
 
     prepared = [or_error(checked, sides) for sides in heads]
-    usable = [one for one in prepared if not isinstance(one, UserError)]
+    usable = [
+        (one, sides)
+        for one, sides in zip(prepared, heads, strict=True)
+        if not isinstance(one, UserError)
+    ]
     # the kernel of all heads is made of those of each, so that none may be missing
     passes = [usable] if len(usable) == len(heads) else [[one] for one in usable]
-    sums = [
-        found
-        for group in passes
-        for found in gaussian_sums(
-            [sides for sides, _ in group], [kernels.grid_around(median) for _, median in group]
-        )
-    ]
-    remaining = iter(sums)
+    results = iter([result for group in passes for result in _in_one_pass(group)])
+    return [one if isinstance(one, UserError) else next(results) for one in prepared]
+
+
+def _in_one_pass(heads: Sequence[tuple[tuple[CheckedSides, float], Sides]]) -> list[MMDResult]:
+    """The MMD of sides that were checked, each with its median distance and its options."""
+    checked, options = zip(*heads, strict=True)
+    grids = [kernels.grid_around(median) for _, median in checked]
+    swaps = [sides.n_permutations for sides in options]
+    found = gaussian_totals([sides for sides, _ in checked], grids, swaps, options[0].seed)
     return [
-        one if isinstance(one, UserError) else _of_head(one, next(remaining), sides)
-        for one, sides in zip(prepared, heads, strict=True)
+        _result(
+            sides,
+            _Evaluated(one.totals, one.null, np.empty(0), median, grid),
+            "gaussian",
+            _Draws(own.n_permutations, 0, LEVEL, own.seed),
+        )
+        for (sides, median), own, grid, one in zip(checked, options, grids, found, strict=True)
     ]
-
-
-def _of_head(checked: tuple[CheckedSides, float], sums: PairSums, sides: Sides) -> MMDResult:
-    of_sides, median = checked
-    evaluated = _Evaluated(sums, median, kernels.grid_around(median))
-    draws = _Draws(sides.n_permutations, 0, LEVEL, sides.seed)
-    return _result(of_sides, evaluated, "gaussian", draws)
 
 
 STATISTIC = Statistic(

@@ -113,8 +113,8 @@ def modality_gap(
     given = two_sides(x, y, groups_x, groups_y, paired)
     sides = replace(given, x=_unit("x", given.x), y=_unit("y", given.y))
     means_x, means_y = sides.by_sample(sides.x, sides.y)
-    sums = PairSums.of_means(means_x, means_y, sides.paired)
-    low, high = sums.interval(level)
+    totals = PairSums.of_means(means_x, means_y, sides.paired).totals
+    low, high = totals.interval(level)
     gap = float(np.linalg.norm(means_x.mean(0) - means_y.mean(0)))
     null = _null(
         means_x,
@@ -126,7 +126,7 @@ def modality_gap(
     return ModalityGapResult(
         cautions=cautions(given),
         gap=gap,
-        unbiased=root_or_zero(sums.statistic()),
+        unbiased=root_or_zero(totals.statistic()),
         ci=(root_or_zero(low), root_or_zero(high)),
         level=level,
         p_value=p_value(gap, null),

@@ -28,7 +28,7 @@ from keygap.gap.core import kernels
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.described import Described
-from keygap.gap.core.gaussian import gaussian_sums
+from keygap.gap.core.gaussian import gaussian_totals
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
@@ -198,7 +198,7 @@ def _transport(covariance: Covariance, target: Covariance) -> Covariance:
 
 
 def _mmd2(sides: CheckedSides, sigmas: tuple[float, ...]) -> float:
-    return gaussian_sums([sides], [sigmas])[0].statistic()
+    return gaussian_totals([sides], [sigmas], [0])[0].totals.statistic()
 
 
 def _shares(

@@ -48,6 +48,11 @@ def cases(
                 f"{contrast.name}: {case.left_out} samples have one of its sides only and are left "
                 "out"
             )
+        if case.limited:
+            note(
+                f"{contrast.name} is measured on {case.limited}, drawn by the seed, because its "
+                "sides are large; tokens_per_sample all measures on everything"
+            )
         yield case
         if contrast.with_confounds:
             yield from _without_confounds(selector, case, note)

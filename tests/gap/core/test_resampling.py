@@ -27,7 +27,7 @@ def test_swaps_bootstraps_and_jackknife_equal_recomputation(paired):
     sums = PairSums.from_cells(means, sides)
 
     def mmd2(these):
-        return PairSums.from_cells(gaussian_means(these, (2.0,))[0], these).statistic()
+        return PairSums.from_cells(gaussian_means(these, (2.0,))[0], these).totals.statistic()
 
     # Swaps: the set of recomputed values is among the quadratic form's.
     null = sums.swapped(20_000, np.random.default_rng(0))
@@ -53,12 +53,13 @@ def test_swaps_bootstraps_and_jackknife_equal_recomputation(paired):
             break
     degrees = 7 if paired else sum(variances) ** 2 / sum(v**2 / 7 for v in variances)
     half = stats.t.ppf(0.975, degrees) * np.sqrt(sum(variances))
-    low, high = sums.interval(0.95)
+    low, high = sums.totals.interval(0.95)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-3)
 
     # Bootstraps: without repeated samples nothing changes; their centre is the statistic.
     bootstraps = sums.bootstraps(4000, np.random.default_rng(0))
-    assert bootstraps.mean() == pytest.approx(sums.statistic(), abs=4 * bootstraps.std() / 60)
+    centre = sums.totals.statistic()
+    assert bootstraps.mean() == pytest.approx(centre, abs=4 * bootstraps.std() / 60)
 
 
 @pytest.mark.parametrize("paired", [True, False])

@@ -1,7 +1,8 @@
 """Blocks of a kernel, and their means over (side, sample) cells.
 
 A kernel over (n + m)^2 pairs of vectors is evaluated in blocks that fit in a processor's cache.
-Rows are sorted by cell, and a block lies within one side, so that its cells are consecutive.
+Rows are sorted by sample, and those of a sample by side. So a block has both sides of its samples
+if they are paired, and its part of the matrix over samples can be used and forgotten.
 """
 
 from __future__ import annotations
@@ -21,26 +22,32 @@ _BLOCK = {"cpu": 512, "cuda": 8192}  # rows; a block of 512 x 512 float32 takes 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one side, sorted by cell.
+    """Consecutive rows in the order of ``by_sample``.
 
     Attributes:
         rows: The rows.
-        cells: The cells that they belong to.
-        on_x: Whether they are on side x.
-        cell_of_row: Cell of each row, counted from the first of them.
+        cells: The cells that they belong to, each once.
+        cell_of_row: Place of each row's cell in ``cells``.
         share: 1 / number of vectors in each cell.
+        samples: The samples that they belong to, which are consecutive. Samples of unpaired sides
+            are counted over both sides, like cells.
+        sample_of_cell: Place of each cell's sample in ``samples``.
+        sign: Of each cell in the difference of the two sides of a sample: -1 on side y if the sides
+            are paired, else 1.
     """
 
     rows: slice
-    cells: slice
-    on_x: bool
+    cells: Int[torch.Tensor, " cells"]
     cell_of_row: Int[torch.Tensor, " rows"]
     share: Float[torch.Tensor, " cells"]
+    samples: slice
+    sample_of_cell: Int[torch.Tensor, " cells"]
+    sign: Float[torch.Tensor, " cells"]
 
 
-def by_cell(sides: CheckedSides) -> Int[np.ndarray, " n+m"]:
-    """Order of the pooled vectors in which those of a cell are together."""
-    return np.argsort(sides.cells, kind="stable")
+def by_sample(sides: CheckedSides) -> Int[np.ndarray, " n+m"]:
+    """Order of the pooled vectors in which those of a sample are together, x before y."""
+    return np.lexsort((sides.cells, _sample_of(sides.cells, sides)))
 
 
 def block_pairs(
@@ -49,39 +56,63 @@ def block_pairs(
     """Iterate over every unordered pair of blocks; a cell in two blocks gets its mean in parts.
 
     Args:
-        sides: Both sides, whose vectors are in the order ``by_cell``.
+        sides: Both sides, whose vectors are in the order ``by_sample``.
         size: Rows of a block; None: a size that suits the device.
         target: Device of the blocks.
     """
     size = size or _BLOCK.get(target.type, _BLOCK["cpu"])
-    cells, n = np.sort(sides.cells), len(sides.x)
+    cells = sides.cells[by_sample(sides)]
     counts = np.bincount(cells)
-    starts = (*range(0, n, size), *range(n, len(cells), size))
     blocks = []
-    for start in starts:
-        part = cells[start : min(start + size, n if start < n else len(cells))]
-        touched = slice(int(part[0]), int(part[-1]) + 1)
-        blocks.append(
-            Block(
-                rows=slice(start, start + len(part)),
-                cells=touched,
-                on_x=start < n,
-                cell_of_row=torch.from_numpy(part - part[0]).to(target),
-                share=torch.from_numpy(1.0 / counts[touched]).to(target),
-            )
-        )
+    for start in range(0, len(cells), size):
+        rows = slice(start, min(start + size, len(cells)))
+        present, cell_of_row = np.unique(cells[rows], return_inverse=True)
+        sample = _sample_of(present, sides)
+        first = int(sample.min())
+        on_y = (present >= sides.n_samples_x) & sides.paired
+        arrays = present, cell_of_row, 1.0 / counts[present], sample - first, 1.0 - 2.0 * on_y
+        cell, of_row, share, of_cell, sign = (torch.from_numpy(each).to(target) for each in arrays)
+        samples = slice(first, int(sample.max()) + 1)
+        blocks.append(Block(rows, cell, of_row, share, samples, of_cell, sign))
     return itertools.combinations_with_replacement(blocks, 2)
 
 
 def cell_means(
     kernel: Float[torch.Tensor, "rows columns"], rows: Block, columns: Block
 ) -> Float[torch.Tensor, "a b"]:
-    """Mean kernel of each pair of cells, float64. A sum by index costs a tenth of a product."""
+    """Mean kernel of each pair of cells, float64."""
+    return _cell_sums(kernel, rows, columns) * rows.share[:, None] * columns.share
+
+
+def sample_means(
+    kernel: Float[torch.Tensor, "rows columns"], rows: Block, columns: Block
+) -> Float[torch.Tensor, "r s"]:
+    """Mean kernel of each pair of samples, float64; of paired sides that of their differences.
+
+    The latter is <D_s, D_t>, with D_s the difference of the two mean embeddings of sample s. A
+    sample with itself counts as 0.
+    """
+    sums = _cell_sums(kernel, rows, columns)
+    signed = sums * (rows.share * rows.sign)[:, None] * (columns.share * columns.sign)
+    by_row = signed.new_zeros(rows.samples.stop - rows.samples.start, signed.shape[1])
+    by_row.index_add_(0, rows.sample_of_cell, signed)
+    found = signed.new_zeros(columns.samples.stop - columns.samples.start, len(by_row))
+    found = found.index_add_(0, columns.sample_of_cell, by_row.T).T
+    # two different blocks have a sample in common where one ends and the other begins
+    for sample in range(columns.samples.start, rows.samples.stop):
+        found[sample - rows.samples.start, sample - columns.samples.start] = 0.0
+    return found
+
+
+def _cell_sums(
+    kernel: Float[torch.Tensor, "rows columns"], rows: Block, columns: Block
+) -> Float[torch.Tensor, "a b"]:
+    """Summed kernel of each pair of cells. A sum by index costs a tenth of a product."""
     by_row = kernel.new_zeros(len(rows.share), kernel.shape[1])
     by_row.index_add_(0, rows.cell_of_row, kernel)
     sums = kernel.new_zeros(len(columns.share), len(rows.share))
     sums.index_add_(0, columns.cell_of_row, by_row.T)
-    return sums.T.double() * rows.share[:, None] * columns.share
+    return sums.T.double()
 
 
 def add_to_cells(
@@ -91,32 +122,16 @@ def add_to_cells(
     part: Float[torch.Tensor, "a b"],
 ) -> None:
     """Add the means of two blocks to the symmetric matrix over cells, in place."""
-    means[row.cells, column.cells] += part
+    means[row.cells[:, None], column.cells] += part
     if row is not column:
-        means[column.cells, row.cells] += part.T
-
-
-def add_to_samples(
-    difference: Float[torch.Tensor, "s s"],
-    row: Block,
-    column: Block,
-    part: Float[torch.Tensor, "a b"],
-) -> None:
-    """Add the means of two blocks of paired sides to the matrix over samples, in place.
-
-    The matrix is <D_s, D_t>, with D_s the difference of the two mean embeddings of sample s.
-    """
-    s = len(difference)
-    rows, columns = (
-        block.cells if block.on_x else slice(block.cells.start - s, block.cells.stop - s)
-        for block in (row, column)
-    )
-    sign = 1.0 if row.on_x == column.on_x else -1.0
-    difference[rows, columns].add_(part, alpha=sign)
-    if row is not column:
-        difference[columns, rows].add_(part.T, alpha=sign)
+        means[column.cells[:, None], row.cells] += part.T
 
 
 def target_of(device: str | torch.device | None) -> torch.device:
     """The device that was asked for; by default a GPU if there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _sample_of(cells: Int[np.ndarray, " k"], sides: CheckedSides) -> Int[np.ndarray, " k"]:
+    """The sample of each cell; that of unpaired sides is the cell itself."""
+    return cells % sides.n_samples_x if sides.paired else cells

@@ -12,64 +12,143 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from keygap.gap.core.cells import (
-    Block,
-    add_to_cells,
-    add_to_samples,
-    block_pairs,
-    by_cell,
-    cell_means,
-    target_of,
-)
+from keygap import random_streams
+from keygap.gap.core.cells import Block, block_pairs, by_sample, sample_means, target_of
 from keygap.gap.core.inputs import CheckedSides
-from keygap.gap.core.resampling import PairSums
+from keygap.gap.core.resampling import PairTotals, drawn_swaps
 
+LABEL_SWAPS = "mmd", "label swaps"  # the purpose of their random numbers
 _LONG = 8.0  # mean squared length over 2 sigma^2 from which float32 rounds an exponent by 1e-6
 
 Exponent = Float[torch.Tensor, "rows columns"]
-Extended = tuple[Float[torch.Tensor, "n+m d+2"], Float[torch.Tensor, "n+m d+2"]]
+Scaled = tuple[Float[torch.Tensor, "n+m d"], Float[torch.Tensor, "n+m 1"]]
 
 
-def gaussian_sums(
+@dataclass(frozen=True)
+class Swapped:
+    """MMD of one pair of sides without the matrix over samples.
+
+    Attributes:
+        totals: Sums of the matrix.
+        null: MMD squared under each label swap.
+    """
+
+    totals: PairTotals
+    null: Float[np.ndarray, " swaps"]
+
+
+def gaussian_totals(
     sides: Sequence[CheckedSides],
     bandwidths: Sequence[Sequence[float]],
+    n_swaps: Sequence[int],
+    seed: int = 0,
     device: str | torch.device | None = None,
-) -> list[PairSums]:
-    """Sums over pairs of samples of the Gaussian kernel, averaged over bandwidths.
+) -> list[Swapped]:
+    """MMD squared of a Gaussian kernel averaged over bandwidths, and under label swaps.
 
-    O((n + m)^2 d / 2) time, and O(S^2) memory for each of the sides if they are paired.
+    O((n + m)^2 d / 2 + swaps S^2) time. The matrix over samples is used in parts, so memory is
+    O(n + m) times d, and a byte for each swap and sample.
 
     Args:
         sides: One pair of sides. Or several: the first has all heads and the others are its heads,
             in the order of the columns.
         bandwidths: Values of sigma of each, in descending order, in units of the vectors. All have
             the same ratios.
+        n_swaps: Number of label swaps of each.
+        seed: Of the label swaps, which are the same for all heads.
         device: Where the kernel is evaluated; None: a GPU if there is one.
 
     Returns:
-        The sums of each.
+        The sums and the null of each.
     """
     target, first = target_of(device), sides[0]
-    units = first.n_samples_x if first.paired else first.n_cells
-    sums = [torch.zeros(units, units, dtype=torch.float64, device=target) for _ in sides]
-    add = add_to_samples if first.paired else add_to_cells
+    sums = [_Sums.of(first, count, n_swaps, seed, target) for count in sorted(set(n_swaps))]
     widest, narrowest = (tuple(grid[end] for grid in bandwidths) for end in (0, -1))
     ratio = min(low / high for low, high in zip(narrowest, widest, strict=True))
     for row, column, exponents in exponent_blocks(sides, widest, ratio, None, target):
+        parts = {}
         for which, exponent in exponents:
             kernel = _sum_of_gaussians(exponent, bandwidths[which])
-            add(sums[which], row, column, cell_means(kernel, row, column))
-    found = []
-    for matrix, grid in zip(sums, bandwidths, strict=True):
-        matrix /= len(grid)
-        matrix.fill_diagonal_(0.0)
-        found.append(PairSums(matrix.cpu().numpy(), first.n_samples_x, first.paired))
-    return found
+            parts[which] = sample_means(kernel, row, column) / len(bandwidths[which])
+        for one in sums:
+            one.add(torch.stack([parts[which] for which in one.which]), row, column)
+    found = {which: swapped for one in sums for which, swapped in one.found(first)}
+    return [found[which] for which in range(len(sides))]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over matrices over samples, to which their parts are added as they are computed.
+
+    Attributes:
+        which: The places of the sides that have as many label swaps as these.
+        swaps: Label swaps as vectors over samples, int8.
+        on_x: 1 for the samples of x, else 0.
+        to_x: See ``PairTotals``, as ``to_y``.
+        quadratic: The quadratic form of each matrix in each swap.
+    """
+
+    which: Sequence[int]
+    swaps: Int[torch.Tensor, "B units"]
+    on_x: Float[torch.Tensor, " units"]
+    to_x: Float[torch.Tensor, "heads units"]
+    to_y: Float[torch.Tensor, "heads units"]
+    quadratic: Float[torch.Tensor, "heads B"]
+
+    @classmethod
+    def of(
+        cls,
+        sides: CheckedSides,
+        count: int,
+        n_swaps: Sequence[int],
+        seed: int,
+        target: torch.device,
+    ) -> _Sums:
+        """Sums of nothing, for those of several sides that have ``count`` swaps."""
+        which = [place for place, own in enumerate(n_swaps) if own == count]
+        swaps = _swaps(sides, count, seed, target)
+        units = swaps.shape[1]
+        zeros = swaps.new_zeros(len(which), count + 2 * units, dtype=torch.float64)
+        on_x = torch.arange(units, device=target) < sides.n_samples_x
+        return cls(which, swaps, on_x.double(), *zeros.split([units, units, count], 1))
+
+    def add(self, parts: Float[torch.Tensor, "heads r s"], row: Block, column: Block) -> None:
+        """Add what two blocks of the symmetric matrices hold."""
+        rows, columns = row.samples, column.samples
+        for to, on in ((self.to_x, self.on_x), (self.to_y, 1.0 - self.on_x)):
+            to[:, rows] += parts @ on[columns]
+            if row is not column:
+                to[:, columns] += on[rows] @ parts
+        forms = (self.swaps[:, rows].double() @ parts) * self.swaps[:, columns]
+        self.quadratic.add_(forms.sum(2), alpha=1.0 if row is column else 2.0)
+
+    def found(self, sides: CheckedSides) -> Iterator[tuple[int, Swapped]]:
+        """MMD and its null from the sums of all blocks, each with the place of its sides."""
+        swaps, to_x, to_y, quadratic = (
+            values.cpu().numpy() for values in (self.swaps, self.to_x, self.to_y, self.quadratic)
+        )
+        for head, which in enumerate(self.which):
+            totals = PairTotals(
+                to_x[head], to_y[head], np.zeros_like(to_x[head]), sides.n_samples_x, sides.paired
+            )
+            yield which, Swapped(totals, totals.under(swaps, quadratic[head]))
+
+
+def _swaps(
+    sides: CheckedSides, count: int, seed: int, target: torch.device
+) -> Int[torch.Tensor, "B units"]:
+    """Label swaps as vectors over samples, a byte each: 1, 0 and -1 are all there is."""
+    rng = random_streams.generator(seed, *LABEL_SWAPS)
+    units = sides.n_samples_x if sides.paired else sides.n_cells
+    sizes = sides.n_samples_x, sides.n_samples_y, sides.paired
+    found = [swaps.astype(np.int8) for swaps in drawn_swaps(*sizes, count, rng)]
+    return torch.from_numpy(np.concatenate([np.empty((0, units), np.int8), *found])).to(target)
 
 
 def exponent_blocks(
@@ -92,24 +171,27 @@ def exponent_blocks(
         Two blocks of rows, and the exponents of each of the sides with its place. An exponent may
         be overwritten.
     """
-    order = by_cell(sides[0])
+    order = by_sample(sides[0])
     heads = sides[1:] or sides
     scales = [sigma * math.sqrt(2.0) for sigma in (widest[1:] or widest)]
-    extended = _extended(heads, scales, ratio, order, target)
+    scaled = _scaled_heads(heads, scales, ratio, order, target)
     # in units of all heads together
     factors = [(scale / (widest[0] * math.sqrt(2.0))) ** 2 for scale in scales]
     for row, column in block_pairs(sides[0], block, target):
-        yield row, column, _exponents(extended, factors, row, column)
+        yield row, column, _exponents(scaled, factors, row, column)
 
 
 def _exponents(
-    extended: Sequence[Extended], factors: Sequence[float], row: Block, column: Block
+    scaled: Sequence[Scaled], factors: Sequence[float], row: Block, column: Block
 ) -> Iterator[tuple[int, Exponent]]:
     """The exponents of each head, then those of all heads together, which are their sum."""
     total: Exponent | None = None
-    for head, ((left, right), factor) in enumerate(zip(extended, factors, strict=True), start=1):
-        exponent = left[row.rows] @ right[column.rows].T
-        if len(extended) == 1:
+    for head, ((vectors, squares), factor) in enumerate(zip(scaled, factors, strict=True), start=1):
+        a, b = vectors[row.rows], vectors[column.rows]
+        left, right = -squares[row.rows], -squares[column.rows]
+        extended = torch.cat([2 * a, left, torch.ones_like(left)], 1)
+        exponent = extended @ torch.cat([b, torch.ones_like(right), right], 1).T
+        if len(scaled) == 1:
             yield 0, _rounded(exponent, row is column)
             return
         total = exponent * factor if total is None else total.add_(exponent, alpha=factor)
@@ -160,14 +242,14 @@ def _scales(bandwidths: Sequence[float]) -> tuple[list[float], list[bool]]:
     return scales, [math.isclose(now, 2 * before) for before, now in itertools.pairwise(scales)]
 
 
-def _extended(
+def _scaled_heads(
     heads: Sequence[CheckedSides],
     scales: Sequence[float],
     ratio: float,
     order: Int[np.ndarray, " n+m"],
     target: torch.device,
-) -> list[Extended]:
-    """(2a, -|a|^2, 1) and (b, 1, -|b|^2) of each head, divided by its scale.
+) -> list[Scaled]:
+    """The vectors of each head, centred, divided by its scale and ordered; and their squares.
 
     They are float64 where vectors are long beside the narrowest bandwidth. In float32 the kernel of
     two equal vectors would then not be 1.
@@ -180,11 +262,7 @@ def _extended(
     found = []
     for sides, scale in zip(heads, scales, strict=True):  # again: float64 of all heads is large
         vectors = torch.from_numpy(_scaled(sides, scale)[order].astype(dtype)).to(target)
-        squares = (vectors * vectors).sum(1, keepdim=True)
-        ones = torch.ones_like(squares)
-        found.append(
-            (torch.cat([2 * vectors, -squares, ones], 1), torch.cat([vectors, ones, -squares], 1))
-        )
+        found.append((vectors, (vectors * vectors).sum(1, keepdim=True)))
     return found
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from keygap import random_streams
 from keygap.errors import UserError
-from keygap.gap.core.cells import Block, add_to_cells, block_pairs, by_cell, cell_means, target_of
+from keygap.gap.core.cells import Block, add_to_cells, block_pairs, by_sample, cell_means, target_of
 from keygap.gap.core.gaussian import exponent_blocks, gaussians
 from keygap.gap.core.inputs import CheckedSides, in_turn
 from keygap.gap.core.weights import mean_by_sample
@@ -177,7 +177,7 @@ def energy_means(
         The matrix over cells, in units of the vectors. A vector and itself count as 0 exactly.
     """
     target = target_of(device)
-    points = torch.from_numpy(sides.pooled[by_cell(sides)].astype(np.float64)).to(target)
+    points = torch.from_numpy(sides.pooled[by_sample(sides)].astype(np.float64)).to(target)
     means = torch.zeros(sides.n_cells, sides.n_cells, dtype=torch.float64, device=target)
     for row, column in block_pairs(sides, block, target):
         kernel = -torch.cdist(points[row.rows], points[column.rows])

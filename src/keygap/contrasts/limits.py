@@ -1,0 +1,97 @@
+"""How many tokens and samples of a large comparison are used.
+
+A kernel between all tokens of two sides costs the square of their number, and a run may have a
+million samples. Samples are independent and tokens of one sample are not, so tokens are given up
+first. Every sample keeps one, and the same share of the others, so that long samples count in the
+coordinates as they did. What is used is drawn by the seed, and the numbers of tokens and samples
+are in every row of the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from keygap import random_streams
+
+MAX_SAMPLES = 5_000  # of each side
+MAX_TOKENS = 20_000  # of each side, so that each of these samples has some
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The tokens of both sides that are used.
+
+    Attributes:
+        masks: which tokens they are, for each side.
+        limited: what ``MAX_SAMPLES`` and ``MAX_TOKENS`` leave, in words; empty if everything.
+    """
+
+    masks: tuple[Bool[np.ndarray, " n"], ...]
+    limited: str
+
+
+def drawn_tokens(
+    sample: pd.Series,
+    masks: Sequence[Bool[np.ndarray, " n"]],
+    ids: Sequence[Collection[str]],
+    tokens_per_sample: int | None,
+    seed: int,
+) -> Drawn:
+    """Draw the tokens of both sides.
+
+    Args:
+        sample: the sample of each token.
+        masks: the tokens of each side.
+        ids: the samples of each side.
+        tokens_per_sample: at most this many tokens of a sample; None: everything is used.
+        seed: of the draw.
+    """
+    rng = random_streams.generator(seed, "tokens of a sample")
+    found, lines = [], []
+    for mask, names in zip(masks, ids, strict=True):
+        kept = names if tokens_per_sample is None else _samples(names, seed)
+        rows = rng.permutation(np.flatnonzero(mask))
+        rows = rows[sample.iloc[rows].isin(kept).to_numpy()]
+        if tokens_per_sample is not None:
+            of_sample = sample.iloc[rows].groupby(sample, observed=True)
+            turn = of_sample.cumcount().to_numpy()
+            size = of_sample.transform("size").to_numpy().clip(max=tokens_per_sample)
+            share = (turn / size)[turn < tokens_per_sample]
+            rows = rows[turn < tokens_per_sample]
+            used = rows[np.argsort(share, kind="stable")[:MAX_TOKENS]]
+            if len(kept) < len(names) or len(used) < len(rows):
+                lines.append(f"{len(used):,} tokens of {len(kept):,} samples")
+            rows = used
+        thin = np.zeros(len(mask), dtype=bool)
+        thin[rows] = True
+        found.append(thin)
+    return Drawn(tuple(found), " and ".join(lines))
+
+
+def drawn_pairs(count: int, seed: int) -> tuple[Int[np.ndarray, " k"], str]:
+    """Draw pairs of tokens, each of which counts as a sample.
+
+    Args:
+        count: how many there are.
+        seed: of the draw.
+
+    Returns:
+        The numbers of the pairs that are used, and what that is in words if it is not all.
+    """
+    if count <= MAX_SAMPLES:
+        return np.arange(count), ""
+    rng = random_streams.generator(seed, "pairs of tokens")
+    return np.sort(rng.permutation(count)[:MAX_SAMPLES]), f"{MAX_SAMPLES:,} of {count:,} pairs"
+
+
+def _samples(names: Collection[str], seed: int) -> Collection[str]:
+    """At most ``MAX_SAMPLES`` of the names, the same for both sides of one contrast."""
+    if len(names) <= MAX_SAMPLES:
+        return names
+    rng = random_streams.generator(seed, "samples of a comparison")
+    return set(rng.permutation(sorted(map(str, names)))[:MAX_SAMPLES])
