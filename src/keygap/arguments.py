@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -196,7 +197,7 @@ def folder_of(value: object, what: str) -> Path:
         raise UserError(f"{what} {text[:80]!r}: keygap does not expand '~', write the whole path")
     path = Path(text)
     try:
-        path.resolve(strict=False)
+        followed(path)
         nearest = next(place for place in (path, *path.parents, Path()) if place.exists())
     except (OSError, RuntimeError) as error:  # a name that is too long, a cycle of links
         reason = getattr(error, "strerror", None) or error
@@ -210,6 +211,21 @@ def folder_of(value: object, what: str) -> Path:
         if (size := len(name.encode())) > MOST_BYTES:
             raise UserError(f"{what} has a name of {size} bytes: at most {MOST_BYTES} are possible")
     return path
+
+
+def followed(path: Path) -> Path:
+    """Follow the symbolic links of a path, whose end need not exist.
+
+    ``Path.resolve`` says nothing of a cycle of links from Python 3.13 on, unless the path must
+    exist.
+
+    Raises:
+        OSError: a name is too long, a folder may not be read, or links form a cycle.
+        RuntimeError: links form a cycle, before Python 3.13.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.resolve(strict=True)
+    return path.resolve()
 
 
 def _quoted(value: object) -> str:

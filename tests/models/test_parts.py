@@ -6,9 +6,12 @@ from typing import Any, cast
 
 import pytest
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import keygap as kg
 from keygap.errors import UserError
+from keygap.models.attention_tap import calls_attention_function
+from keygap.models.text_stack import attentions
 
 from .zoo import BY_FAMILY
 
@@ -83,3 +86,20 @@ def test_a_wrong_name_is_one_line(unnamed, parts, line):
     with pytest.raises(UserError, match=line) as error:
         kg.load(*unnamed, parts=parts)
     assert "\n" not in str(error.value)
+
+
+class Across(nn.Module):
+    """Attends to the outputs of earlier layers, through the attention function and without keys."""
+
+    def forward(self, states):
+        return ALL_ATTENTION_FUNCTIONS.get_interface("eager", None)(self, states, states, states)
+
+
+def test_attention_to_earlier_layers_is_not_the_attention_of_a_layer():
+    model, _ = BY_FAMILY["llava"].build()
+    (*_, layer) = model.model.language_model.layers
+    own = attentions(layer)
+    assert [path for path, _ in own] == ["self_attn"]
+    layer.before_attention = Across()
+    assert calls_attention_function(layer.before_attention)
+    assert attentions(layer) == own

@@ -144,8 +144,16 @@ def attends_across(stack: TextStack) -> str:
 
 
 def attentions(block: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules of a block that attend, and their paths, in order."""
-    return [(path, module) for path, module in block.named_modules() if _attends(module)]
+    """The modules of a block that attend to tokens, and their paths, in order.
+
+    A module that keeps keys of tokens in a cache knows its layer. Where one does, others that call
+    the attention function attend to something else, such as the outputs of earlier layers.
+    """
+    found = [(path, module) for path, module in block.named_modules() if _attends(module)]
+    cached = [item for item in found if hasattr(item[1], "layer_idx")]
+    if any(calls_attention_function(module) for _, module in cached):
+        return cached
+    return found
 
 
 def _attends(module: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from keygap.arguments import followed
 from keygap.benchmarks.sample import BROKEN, BadSample, check_sizes
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
@@ -94,7 +95,7 @@ def inside(folder: Path, name: object) -> Path:
         raise BadSample("missing image: no path")
     root = folder.resolve()
     try:
-        path = (root / name).resolve()
+        path = followed(root / name)
         found = path.is_relative_to(root) and path.is_file()
     # a null byte, a name that is too long, a cycle of links
     except (ValueError, OSError, RuntimeError) as error:

@@ -47,7 +47,7 @@ def _linear(rows: Rows, trains: Trains) -> LogOdds:
         sets = slice(start, start + size)
         fits = len(weight[sets])
         batch = head.expand(fits, -1, -1), label.expand(fits, -1), weight[sets]
-        found[h, sets] = logistic_regression(*batch).float() @ head
+        found[h, sets] = (logistic_regression(*batch).float() @ head).numpy()
     return found.reshape(*rows.z.shape[:-2], *trains.shape, 1)
 
 
@@ -98,7 +98,7 @@ def _spline(rows: Rows, trains: Trains) -> LogOdds:
                 for values in (rows.label[order[:n]], _weights(rows, train)[order[:n]])
             )
             optimum = logistic_regression(inputs[..., :n], label, weight, start=optimum)
-            found[heads, s, order] = torch.bmm(optimum.float()[:, None], inputs)[:, 0]
+            found[heads, s, order] = torch.bmm(optimum.float()[:, None], inputs)[:, 0].numpy()
     return found.reshape(*rows.z.shape[:-2], *trains.shape, 1)
 
 

@@ -86,7 +86,7 @@ def _of_heads(rows: Rows, trains: Trains) -> Float[np.ndarray, "heads sets n"]:
     for first in range(0, trains.shape[1], _ROWS):
         chunk = data.inputs[:, :, first : first + _ROWS].expand(-1, len(trains), -1, -1)
         logits = networks.logits(chunk.flatten(0, 1))
-        found[..., first : first + _ROWS] = logits.view(*found.shape[:2], -1)
+        found[..., first : first + _ROWS] = logits.view(*found.shape[:2], -1).numpy()
     return found
 
 
