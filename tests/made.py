@@ -70,6 +70,8 @@ class _MadeStore:
     def vectors(self, site: str, layer: int) -> LabelledVectors:
         return self.made
 
+    layer = vectors
+
 
 def made_store(vectors: LabelledVectors, layers: Sequence[int] = (0,)) -> Store:
     """A store that has the same vectors of ``k_proj`` at each layer, and no files."""

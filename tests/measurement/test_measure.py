@@ -95,7 +95,7 @@ def test_non_finite_vectors_name_the_layer_and_the_sample(store, monkeypatch):
     vectors = store.vectors("k_proj", 15)
     broken = vectors.array.copy()
     broken[100, 1, 7] = np.nan
-    monkeypatch.setattr(type(store), "vectors", lambda *_: type(vectors)(broken, vectors.labels))
+    monkeypatch.setattr(type(store), "layer", lambda *_: type(vectors)(broken, vectors.labels))
     sample = vectors.labels["sample_id"].iloc[100]
     with pytest.raises(UserError, match=f"k_proj at layer 15 are NaN.*in sample {sample} at pos"):
         kg.measure(store, layers=[15])

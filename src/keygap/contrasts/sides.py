@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from keygap import random_streams
@@ -23,6 +25,24 @@ from keygap.store import LabelledVectors
 
 MIN_SAMPLES = 4  # on each side; fewer give no interval and a test without power
 NARROW = 0.05  # a side at most this wide, over the other side's width, counts as one vector
+
+
+class Layer(Protocol):
+    """The labelled vectors of a site and layer, in memory or on disk."""
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """One row per token, as in ``LabelledVectors``."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Heads and dimensions of a head."""
+
+    def where(self, mask: Bool[np.ndarray, " n"]) -> LabelledVectors:
+        """The rows where a mask is true, in memory."""
+
+    def not_finite(self) -> Bool[np.ndarray, " n"]:
+        """Find the vectors with a NaN or an infinite value."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,7 @@ class Selector:
         seed: of every draw.
     """
 
-    vectors: LabelledVectors
+    vectors: Layer
     text_roles: Sequence[str]
     tokens_per_sample: int | None
     seed: int
@@ -158,7 +178,7 @@ class Selector:
         return a, b, limited
 
     def _all_dimensions(self) -> Bool[np.ndarray, "heads head_dim"]:
-        return np.ones(self.vectors.array.shape[1:], dtype=bool)
+        return np.ones(self.vectors.shape, dtype=bool)
 
 
 def _one_sample_per_token(side: LabelledVectors, chosen: Int[np.ndarray, " k"]) -> LabelledVectors:

@@ -20,9 +20,8 @@ from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import PairSums, p_value, root_or_zero
+from keygap.gap.core.resampling import PairSums, drawn_swaps, p_value, root_or_zero
 from keygap.gap.core.statistic import Statistic
-from keygap.gap.core.swaps import dealt, random_signs
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,10 +148,15 @@ def _null(
     """The gap under label swaps of whole samples."""
     s, t = len(means_x), len(means_y)
     if paired:
-        signs = random_signs(n_permutations, s, rng)
-        return np.linalg.norm(signs @ (means_x - means_y) / s, axis=1)
-    shares = dealt(np.repeat([1.0 / s, -1.0 / t], [s, t]), n_permutations, rng)
-    return np.linalg.norm(shares @ np.concatenate([means_x, means_y]), axis=1)
+        differences = (means_x - means_y) / s
+        sums = [swaps @ differences for swaps in drawn_swaps(s, t, paired, n_permutations, rng)]
+    else:
+        both = np.concatenate([means_x, means_y])
+        sums = [
+            swaps @ both * (1.0 / s + 1.0 / t) - both.sum(0) / t  # 1 / s on x and -1 / t on y
+            for swaps in drawn_swaps(s, t, paired, n_permutations, rng)
+        ]
+    return np.concatenate([np.empty(0), *(np.linalg.norm(each, axis=1) for each in sums)])
 
 
 def _unit(side: str, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

@@ -63,13 +63,13 @@ def _case(selector: Selector, contrast: Contrast) -> Case:
     try:
         if contrast.draws == 1:
             return selector.case(contrast)
-        draws = [selector.case(contrast, draw) for draw in range(contrast.draws)]
+        sizes = [_mmd2(selector.case(contrast, n), selector.seed) for n in range(contrast.draws)]
     except TooFewSamples as reason:
         if contrast.required:
             raise UserError(f"too few samples to measure: {reason}; extract more") from reason
         raise
-    sizes = [_mmd2(case, selector.seed) for case in draws]
-    return draws[sorted(range(len(draws)), key=sizes.__getitem__)[len(draws) // 2]]
+    middle = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
+    return selector.case(contrast, middle)  # again: the vectors of all draws are large
 
 
 def _mmd2(case: Case, seed: int) -> float:

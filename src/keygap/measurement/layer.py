@@ -15,7 +15,7 @@ import pandas as pd
 
 from keygap import gap
 from keygap.contrasts.contrast import Contrast
-from keygap.contrasts.sides import Case, Selector
+from keygap.contrasts.sides import Case, Layer, Selector
 from keygap.errors import UserError
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.inputs import two_sides
@@ -26,7 +26,6 @@ from keygap.measurement.ratio import Comparison, ratio_to_highest
 from keygap.measurement.shape import by_dimension
 from keygap.measurement.workers import side_by_side
 from keygap.progress import step
-from keygap.store import LabelledVectors
 
 IN_EVERY_ROW = ("mmd", "jsd")  # the statistics of gap.csv: a row has both or does not exist
 
@@ -62,7 +61,7 @@ class LayerMeasurement:
     _comparisons: list[Comparison] = field(default_factory=list)
     _cautions: set[tuple[str, str]] = field(default_factory=set)
 
-    def measure(self, vectors: LabelledVectors, contrasts: Sequence[Contrast]) -> None:
+    def measure(self, vectors: Layer, contrasts: Sequence[Contrast]) -> None:
         """Measure every contrast, then the ratios, which need all of them.
 
         Raises:

@@ -16,6 +16,7 @@ from keygap.arguments import listed
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.own import refuse_twice
+from keygap.contrasts.sides import Layer
 from keygap.errors import UserError
 from keygap.measurement.layer import LayerMeasurement
 from keygap.measurement.options import Options
@@ -23,7 +24,7 @@ from keygap.measurement.shape import mir_over_layers
 from keygap.measurement.tables import DIMENSION_COLUMNS, GapTable, statistics_frame
 from keygap.measurement.views import KEY
 from keygap.progress import track
-from keygap.store import LabelledVectors, Store
+from keygap.store import Store
 from keygap.tokens import known_roles
 from keygap.workers import workers_of
 
@@ -129,7 +130,7 @@ class _Work:
 
     def _measured(self, place: tuple[str, int]) -> LayerMeasurement:
         site, layer = place
-        vectors = self.store.vectors(site, layer)
+        vectors = self.store.layer(site, layer)
         _refuse_non_finite(vectors, site, layer)
         key = {**self.run, "site": site, "layer": layer}
         one = LayerMeasurement(key, self.options, self.layers_of[site])
@@ -179,12 +180,12 @@ def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
     return statistics.assign(p_holm=p_holm)
 
 
-def _refuse_non_finite(vectors: LabelledVectors, site: str, layer: int) -> None:
-    finite = np.isfinite(vectors.array).all(axis=(1, 2))
-    if not finite.all():
-        first = vectors.labels.iloc[int(np.argmin(finite))]
+def _refuse_non_finite(vectors: Layer, site: str, layer: int) -> None:
+    bad = vectors.not_finite()
+    if bad.any():
+        first = vectors.labels.iloc[int(np.argmax(bad))]
         raise UserError(
-            f"{int((~finite).sum())} vectors of {site} at layer {layer} are NaN or infinite, the "
+            f"{int(bad.sum())} vectors of {site} at layer {layer} are NaN or infinite, the "
             f"first in sample {first['sample_id']} at position {first['position']}; extract again "
             "with --dtype float32 or bfloat16"
         )

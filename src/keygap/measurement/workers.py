@@ -45,7 +45,7 @@ def side_by_side(
         with threadpool_limits(threads):
             for item in items:
                 waiting.append((item, pool.submit(compute, item)))
-                if len(waiting) > workers:
+                if len(waiting) == workers:
                     yield _finished(waiting)
             while waiting:
                 yield _finished(waiting)

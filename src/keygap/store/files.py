@@ -141,20 +141,19 @@ def explained(error: OSError, path: Path) -> CannotWrite:
     below = next((parent for parent in path.parents if parent.is_file()), None)
     if below is not None:
         return CannotWrite(f"{path} cannot be written, {below} is a file: name another folder")
-    reason = error.strerror or error
+    reason = os.strerror(error.errno) if error.errno else error  # pyarrow's are long
     return CannotWrite(f"{path} cannot be written ({reason}): name another folder")
 
 
 def _written(path: Path, content: Content) -> str:
     """Write a file through to the disk; returns its SHA-256."""
-    with path.open("w+b") as file:
-        if isinstance(content, pa.Table):
-            pq.write_table(content, file, **_encoding(content.schema))
-        else:
-            file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
+    if isinstance(content, pa.Table):
+        # with a file of Python's, an interrupt would print an ignored exception of its writer
+        pq.write_table(content, path, **_encoding(content.schema))
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with path.open("r+b") as file:
         os.fsync(file.fileno())
-        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

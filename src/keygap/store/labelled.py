@@ -40,6 +40,16 @@ class LabelledVectors:
         """Each token as the tokenizer spells it."""
         return self.labels["token"].to_numpy()
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Heads and dimensions of a head."""
+        heads, head_dim = self.array.shape[1:]
+        return heads, head_dim
+
+    def not_finite(self) -> Bool[np.ndarray, " n"]:
+        """Find the vectors with a NaN or an infinite value."""
+        return ~np.isfinite(self.array).all(axis=(1, 2))
+
     def __len__(self) -> int:
         return len(self.array)
 

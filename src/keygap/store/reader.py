@@ -7,15 +7,14 @@ bytes are hashed as they are read, so verifying costs no second pass over the di
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
 
 from keygap.arguments import distinct
 from keygap.display import as_html, brief, ranges
@@ -23,6 +22,7 @@ from keygap.errors import UserError, unknown
 from keygap.store.checksums import REPAIR, Recorded, checksums_of, read_checksums
 from keygap.store.journal import read_journal, with_journal, with_rows
 from keygap.store.labelled import LabelledVectors as LabelledVectors
+from keygap.store.layer import LayerOnDisk, labels_of, shape_of
 from keygap.store.lock import refuse_locked
 from keygap.store.reading import first_line, read_json, read_table, read_yaml, verify
 from keygap.store.run import (
@@ -40,7 +40,7 @@ from keygap.store.run import (
     place_of,
     vectors_folder,
 )
-from keygap.store.schema import SAMPLES_SCHEMA, as_float32
+from keygap.store.schema import SAMPLES_SCHEMA
 
 logger = logging.getLogger("keygap")
 
@@ -184,22 +184,45 @@ class Store:
         Raises:
             UserError: the run has no such site or layer, or one of their files is damaged.
         """
-        self.site_layers([site], [layer])
-        folder = vectors_folder(self.root, site, layer)
-        place = folder.relative_to(self.root).as_posix()
-        table = self._read(self._parts_in(place), VECTOR_COLUMNS)
-        rows = table.select(["sample_id", "position"]).to_pandas()
-        labels = self._labels_of(rows, folder)
-        drawn = table["drawn"].to_numpy() if "drawn" in table.column_names else True
-        labels = labels.assign(attention=table["attention"].to_numpy(), drawn=drawn)
-        vectors = LabelledVectors(_array_of(table, folder), labels)
+        found = self.layer(site, layer)
+        labels = found.labels
         keep = np.ones(len(labels), dtype=bool)
         if modality is not None:
             keep &= (labels["modality"] == modality).to_numpy()
         if role is not None:
             roles = [role] if isinstance(role, str) else list(role)
             keep &= labels["role"].isin(roles).to_numpy()
-        return vectors if keep.all() else vectors.where(keep)
+        return found.where(keep)
+
+    def layer(self, site: str, layer: int) -> LayerOnDisk:
+        """The labels of a site and layer, and its vectors on disk, for what may not fit in memory.
+
+        Args:
+            site: a site of the run.
+            layer: the absolute index of one of its layers.
+
+        Raises:
+            UserError: the run has no such site or layer, or one of their files is damaged.
+        """
+        self.site_layers([site], [layer])
+        folder = vectors_folder(self.root, site, layer)
+        names = self._parts_in(folder.relative_to(self.root).as_posix())
+        tables, shapes = [], set()
+        for table in self._tables(names, VECTOR_COLUMNS):
+            shapes.add(shape_of(table, folder))
+            tables.append(table.drop_columns(["vector"]))  # the others are small
+        table = self._joined(tables, names)
+        if len(shapes) > 1:
+            raise UserError(f"{folder} has vectors of several shapes: {REPAIR}")
+        labels = labels_of(self.tokens, table.select(["sample_id", "position"]).to_pandas())
+        if labels is None:
+            if not self._is_finished:
+                raise self._unfinished()
+            raise UserError(f"{folder} has other rows than {self.root / TOKENS}: {REPAIR}")
+        drawn = table["drawn"].to_numpy() if "drawn" in table.column_names else True
+        labels = labels.assign(attention=table["attention"].to_numpy(), drawn=drawn)
+        again = partial(self._tables, names, VECTOR_COLUMNS)
+        return LayerOnDisk(labels, shapes.pop(), again, folder)
 
     def has(self, folder: str) -> bool:
         """Whether the run has parts in a folder, such as ``thumbnails``.
@@ -238,22 +261,6 @@ class Store:
             verify(self.root / name, REPAIR, checksums)
             self._verified.add(name)
         return self.root / name
-
-    def _labels_of(self, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-        """The labels of a layer's rows: of all tokens, or of those that the layer has.
-
-        Not every image token is kept. In a model with cross-attention, keys are image features in
-        some layers and tokens of the prompt in the others.
-        """
-        labels = self.tokens
-        if len(rows) < len(labels):
-            wanted, known = _index_of(rows), _index_of(labels)
-            labels = _with_grids(labels)[known.isin(wanted)].reset_index(drop=True)
-        if not np.array_equal(rows["position"].to_numpy(), labels["position"].to_numpy()):
-            if not self._is_finished:
-                raise self._unfinished()
-            raise UserError(f"{folder} has other rows than {self.root / TOKENS}: {REPAIR}")
-        return labels
 
     def _begin_without_checksums(self) -> None:
         """Accept a run of keygap 0.1; refuse what is none, and a run that lost its checksums."""
@@ -313,10 +320,15 @@ class Store:
 
     def _read(self, names: Sequence[str], columns: Sequence[str]) -> pa.Table:
         """The table in some files, one after another."""
-        tables = []
+        return self._joined(list(self._tables(names, columns)), names)
+
+    def _tables(self, names: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The table in each of some files, read when it is asked for."""
         for name in names:
             checksums = checksums_of(self.root, name, self._recorded)
-            tables.append(read_table(self.root / name, REPAIR, columns, checksums))
+            yield read_table(self.root / name, REPAIR, columns, checksums)
+
+    def _joined(self, tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
         try:
             return pa.concat_tables(tables).unify_dictionaries()
         except pa.ArrowException as error:  # files without checksums may be of different runs
@@ -373,25 +385,3 @@ def read_identity(root: Path, recorded: Recorded | None, remedy: str = REPAIR) -
     if recorded is None:
         return read_yaml(extraction_file(root), remedy)
     return read_yaml(root / EXTRACTION, remedy, checksums_of(root, EXTRACTION, recorded, remedy))
-
-
-def _array_of(table: pa.Table, folder: Path) -> Float[np.ndarray, "n heads head_dim"]:
-    metadata = table.schema.metadata or {}
-    try:
-        shape = (-1, int(metadata[b"heads"]), int(metadata[b"head_dim"]))
-        flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return as_float32(flat, metadata.get(b"dtype", b"float32").decode()).reshape(shape)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:  # without checksums only
-        raise UserError(f"{folder} holds no vectors ({first_line(error)}): {REPAIR}") from error
-
-
-def _with_grids(labels: pd.DataFrame) -> pd.DataFrame:
-    """Labels with the number of patch rows and columns of each token's image."""
-    of_image = labels.groupby(["sample_id", "image"], observed=True, sort=False)
-    columns = ("patch_row", "patch_column")
-    return labels.assign(**{f"{name}s": of_image[name].transform("max") + 1 for name in columns})
-
-
-def _index_of(rows: pd.DataFrame) -> pd.MultiIndex:
-    """Sample and position of each row."""
-    return pd.MultiIndex.from_frame(rows[["sample_id", "position"]].astype({"sample_id": str}))

@@ -19,6 +19,7 @@ from keygap.errors import UserError
 from keygap.gap.core.inputs import CheckedSides
 
 _RANK = 1e-10  # share of the first variance below which a component is float32 rounding
+_ROWS = 8192  # at a time in float64, which of all of them is large
 _LANCZOS_FROM = 1000  # columns above which a few components are found without all of them
 
 
@@ -56,13 +57,17 @@ def pooled_components(
         UserError: ``dims`` exceeds what the vectors have (their number less one, their columns, or
             the directions in which they vary), or all vectors are equal.
     """
-    pooled, weights = sides.pooled.astype(np.float64), sides.weights
+    pooled, weights = sides.pooled, sides.weights
     d = pooled.shape[1]
     _check_dims(dims, *pooled.shape)
     if not np.ptp(pooled, axis=0).any():
         raise UserError("all vectors are equal, on both sides: nothing to compare")
-    pooled -= weights @ pooled
-    covariance = pooled.T @ (pooled * weights[:, None])
+    parts = [slice(start, start + _ROWS) for start in range(0, len(pooled), _ROWS)]
+    mean = sum((weights[rows] @ pooled[rows].astype(np.float64) for rows in parts), np.zeros(d))
+    covariance = np.zeros((d, d))
+    for rows in parts:
+        centred = pooled[rows] - mean
+        covariance += centred.T @ (centred * weights[rows, None])
     total = float(np.trace(covariance))
     wanted = d if dims is None else dims
     if d > _LANCZOS_FROM and wanted < d // 10:
@@ -77,8 +82,9 @@ def pooled_components(
             f"(constant or dependent columns): ask for at most {available}"
         )
     values, axes = values[:available], axes[:, :available]
+    scaled = axes / np.sqrt(values)
     return Components(
-        scores=pooled @ (axes / np.sqrt(values)),
+        scores=np.concatenate([(pooled[rows] - mean) @ scaled for rows in parts]),
         variance=values,
         explained=values / total,
         available=available,

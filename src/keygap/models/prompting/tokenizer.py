@@ -144,7 +144,9 @@ class MarkedTokenizer:
                 f"{type(tokenizer).__name__} cannot tell which characters a token covers (it is "
                 "not a fast tokenizer), so text cannot be labelled"
             )
-        self._tokenizer = copy.copy(tokenizer)
+        self._given = tokenizer
+        # Encoding sets the padding of a fast tokenizer, which no other thread may read meanwhile.
+        self._tokenizer = copy.deepcopy(tokenizer)
         self._tokenizer.padding_side = "right"
         self._specials = specials or Specials()
         self._reports = reports
@@ -153,12 +155,12 @@ class MarkedTokenizer:
         self._special_ids = frozenset(spelled)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_tokenizer":  # not set yet while it is copied
+        if name.startswith("__") or name == "_given":  # not set yet while it is copied
             raise AttributeError(name)
-        return getattr(self._tokenizer, name)
+        return getattr(self._given, name)
 
     def __len__(self) -> int:
-        return len(self._tokenizer)
+        return len(self._given)
 
     def __call__(self, text: str | list[str], *args: Any, **kwargs: Any) -> Any:
         """Tokenize as the wrapped tokenizer does, without the marks."""
