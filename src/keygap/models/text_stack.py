@@ -111,15 +111,19 @@ def _text_blocks(lists: list[tuple[str, nn.ModuleList]]) -> tuple[str, nn.Module
 
 
 def _attentions(blocks: nn.ModuleList) -> list[list[tuple[str, nn.Module]]]:
-    """The attention modules of each block.
+    """The modules of each block that attend to tokens.
 
     Linear attention has a key projection too, but does not attend to keys. Where some modules call
-    the attention function, only those count.
+    the attention function, only those count. A module that keeps the keys of tokens in a cache
+    knows its layer. Where one does, others attend to something else, such as the outputs of earlier
+    layers.
     """
     found = [attentions(block) for block in blocks]
-    if any(calls_attention_function(module) for own in found for _, module in own):
-        return [[item for item in own if calls_attention_function(item[1])] for own in found]
-    return found
+    if not any(calls_attention_function(module) for own in found for _, module in own):
+        return found
+    calling = [[item for item in own if calls_attention_function(item[1])] for own in found]
+    cached = [[item for item in own if hasattr(item[1], "layer_idx")] for own in calling]
+    return [known or own for known, own in zip(cached, calling, strict=True)]
 
 
 def _in_encoder(path: str, config: Any) -> bool:
@@ -144,16 +148,8 @@ def attends_across(stack: TextStack) -> str:
 
 
 def attentions(block: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules of a block that attend to tokens, and their paths, in order.
-
-    A module that keeps keys of tokens in a cache knows its layer. Where one does, others that call
-    the attention function attend to something else, such as the outputs of earlier layers.
-    """
-    found = [(path, module) for path, module in block.named_modules() if _attends(module)]
-    cached = [item for item in found if hasattr(item[1], "layer_idx")]
-    if any(calls_attention_function(module) for _, module in cached):
-        return cached
-    return found
+    """The modules of a block that attend, and their paths, in order."""
+    return [(path, module) for path, module in block.named_modules() if _attends(module)]
 
 
 def _attends(module: nn.Module) -> bool:
