@@ -116,6 +116,7 @@ format: $(STAMP)  ## format with ruff, in place, and apply its fixes
 bench: $(STAMP)  ## measure what capturing, attention and steering cost, as ratios within one run
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/extraction.py
+	$(BIN)/python bench/measuring.py
 	$(BIN)/python bench/sites.py
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/steering.py

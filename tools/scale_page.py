@@ -84,6 +84,22 @@ def measured() -> str:
     )
 
 
+def measuring() -> str:
+    """The rows of ``bench/measuring.py``."""
+    report = _read("measuring")
+    rows = [
+        {"samples": row["samples"],
+         "time over the bare passes of its samples": f"{row['ratio']:.2f}",
+         "peak memory": f"{row['peak_bytes'] / 2**20:.0f} MB"}
+        for row in report["rows"]
+    ]  # fmt: skip
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    return (
+        f"{report['model']}, easy-VQA, k_proj at the middle layer, cpu with {report['threads']} "
+        f"threads ({versions}):\n\n{markdown(pd.DataFrame(rows))}"
+    )
+
+
 def accelerators() -> str:
     """The results of ``bench/accelerator.py``, or that there are none."""
     paths = sorted(RESULTS.glob("accelerator-*.json"))
@@ -153,6 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     tables = {
         "measured": measured(),
+        "measuring": measuring(),
         "accelerators": accelerators(),
         "disk": disk(),
         "hours": hours(options.rate),

@@ -22,7 +22,7 @@ from keygap.cli_options import (
     map_names,
     numbers,
 )
-from keygap.cli_output import Output, quoted, with_output
+from keygap.cli_output import Output, options, quoted, with_output
 from keygap.errors import UserError
 from keygap.model_options import ModelOptions, takes_model
 
@@ -133,42 +133,49 @@ def align(
     chosen = source.choose(samples, seed, wanted)
     chosen.first_readable()
     common = {"seed": seed, "text_roles": roles, "batch_size": batch_size}
+    same = options(
+        benchmark=benchmark, split=split, data=data, language=language, subjects=subjects, out="DIR"
+    )
     if not search:
         fitted = _fit(model, str(kinds), chosen, place, site, layers, by_layer, common)
-        use = f"with kg.align.steer(vlm, kg.align.load_map({str(place)!r})): vlm.generate(batch)"
-        then = quoted("causes", model.model, "--maps", str(kinds), "--out", "DIR")
-        say.result(f"{fitted}; use: {use}", then=then, facts={"map": place, "sha256": fitted.hash})
+        _say_map(say, fitted, place, quoted("causes", model.model, "--maps", str(kinds), *same))
         return
-    options = {**_read(given), **common, "samples": samples, "subjects": wanted}
+    asked = {**_read(given), **common, "samples": samples, "subjects": wanted}
     if layers is not None:
-        options["layers"] = listed(layers)
+        asked["layers"] = listed(layers)
     if kinds is not None or by_layer:
-        options["maps"] = _kinds(kinds, by_layer)
-    remedy = _search(model, source, place, {**options, "sites": listed(site)})
-    _say_remedy(say, remedy, place, model.model, benchmark)
+        asked["maps"] = _kinds(kinds, by_layer)
+    remedy = _search(model, source, place, {**asked, "sites": listed(site)})
+    _say_remedy(say, remedy, place, quoted("causes", model.model, *same))
 
 
-def _say_remedy(say: Output, remedy: Remedy, place: Path, model: str, benchmark: str) -> None:
+def _say_map(say: Output, fitted: Map, place: Path, then: str) -> None:
+    """Print what was fitted, and how it is used."""
+    use = f"with kg.align.steer(vlm, kg.align.load_map({str(place)!r})): vlm.generate(batch)"
+    say.result(f"{fitted}; use: {use}", then=then, facts={"map": place, "sha256": fitted.hash})
+
+
+def _say_remedy(say: Output, remedy: Remedy, place: Path, then: str) -> None:
     """Print what a search found, and how it is used."""
     use = f"with kg.align.load_remedy({str(place)!r}).applied(vlm): vlm.generate(batch)"
     say.result(
         *remedy.summary().splitlines(),
         *([f"use: {use}"] if remedy.found else []),
-        then=quoted("causes", model, "--benchmark", benchmark, "--out", "DIR"),
+        then=then,
         rows=remedy.candidates,
         facts={"found": remedy.found, "folder": place},
     )
 
 
-def _search(model: ModelOptions, source: Benchmark, out: Path, options: dict[str, Any]) -> Remedy:
+def _search(model: ModelOptions, source: Benchmark, out: Path, asked: dict[str, Any]) -> Remedy:
     import keygap as kg
     from keygap.align.remedy.candidates import Candidates
     from keygap.store.lock import at_work
 
     tried = ("maps", "sites", "layers", "strengths", "biases")
-    Candidates(**{name: options[name] for name in tried if name in options})
+    Candidates(**{name: asked[name] for name in tried if name in asked})
     with at_work(out):
-        return kg.align.search(model.load(), source, out, **options)
+        return kg.align.search(model.load(), source, out, **asked)
 
 
 def _fit(

@@ -21,7 +21,7 @@ from keygap.cli_options import (
     map_names,
     numbers,
 )
-from keygap.cli_output import Output, quoted, with_output
+from keygap.cli_output import Output, options, quoted, with_output
 from keygap.model_options import ModelOptions, takes_model
 
 Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. Default: all.")]
@@ -76,13 +76,10 @@ def causes(
     from keygap.store.lock import at_work
 
     place = folder_of(out, "--out")
-    given = {"layers": layers, "sites": sites, "maps": maps}
-    plan = Plan(
-        strengths=numbers(strengths, "--strengths"),
-        draws=draws,
-        **{name: listed(text) for name, text in given.items() if text is not None},
-    )
-    bench = kg.benchmark(benchmark, split=split, data=data, language=language)
+    tried = _listed(layers=layers, sites=sites, maps=maps)
+    plan = Plan(strengths=numbers(strengths, "--strengths"), draws=draws, **tried)
+    source = {"split": split, "data": data, "language": language}
+    bench = kg.benchmark(benchmark, **source)
     wanted = None if subjects is None else listed(subjects)
     bench.choose(samples, seed, wanted).first_readable()
     with at_work(place):
@@ -100,11 +97,17 @@ def causes(
         )
     asked = {name: table.settings[name] for name in ("model", "n_bootstraps", "seed")}
     found = verdict(table.samples, table.points, **asked)
+    same = options(benchmark=benchmark, **source, subjects=subjects, out="DIR")
     say.result(
         *found.sentences,
         table=table.summary(),
         notes=table.settings["notes"],
         rows=pooled(table.frame),
-        then=quoted("align", model.model, "--search", "--benchmark", benchmark, "--out", "DIR"),
+        then=quoted("align", model.model, "--search", *same),
         facts={"mechanism": found.mechanism, "folder": place},
     )
+
+
+def _listed(**given: str | None) -> dict[str, list[str]]:
+    """The lists that were given, read from their text."""
+    return {name: listed(text) for name, text in given.items() if text is not None}

@@ -218,6 +218,7 @@ def test_a_run_has_a_section_of_its_own_and_once(run_folder):
     assert (run_folder / "figures" / "choices-mmd.pdf").is_file()
 
 
+@pytest.mark.slow
 def test_rows_of_a_run_and_its_study_have_one_id(run_folder):
     small = choices_table({"mmd": 200, "jsd": 100})
     small.save(run_folder)
@@ -271,6 +272,7 @@ def test_hostile_text_is_shown_and_not_run(page, run_folder):
         assert shlex.split(command)[2] == str(folder)
 
 
+@pytest.mark.slow
 def test_a_table_of_one_model_without_jsd(run_folder):
     made = choices_table({"mmd": 500}, models={"micro:mlp": 0.1}, published=None)
     made.save(run_folder)

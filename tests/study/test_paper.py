@@ -142,6 +142,7 @@ def test_failures_and_unscored_questions_are_in_the_report(study: Path) -> None:
     assert page.count("1 not scored: bad sample") == 2
 
 
+@pytest.mark.slow
 def test_a_report_made_later_has_the_published_numbers_too(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "study")
     folders = sorted((tmp_path / "study").glob("micro-linear-*"))[:2]

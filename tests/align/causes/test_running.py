@@ -42,7 +42,7 @@ def judged(mechanism: str, seed: int, out) -> Verdict:
     return verdict(table.samples, table.points, n_bootstraps=100)
 
 
-@pytest.mark.parametrize("mechanism", ["distance", "neither"])
+@pytest.mark.parametrize("mechanism", ["distance", pytest.param("neither", marks=pytest.mark.slow)])
 def test_a_planted_mechanism_is_named(mechanism, tmp_path):
     assert judged(mechanism, 0, tmp_path).mechanism == mechanism
 

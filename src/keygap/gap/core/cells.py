@@ -99,8 +99,7 @@ def sample_means(
     found = signed.new_zeros(columns.samples.stop - columns.samples.start, len(by_row))
     found = found.index_add_(0, columns.sample_of_cell, by_row.T).T
     # two different blocks have a sample in common where one ends and the other begins
-    for sample in range(columns.samples.start, rows.samples.stop):
-        found[sample - rows.samples.start, sample - columns.samples.start] = 0.0
+    found.diagonal(rows.samples.start - columns.samples.start).zero_()
     return found
 
 

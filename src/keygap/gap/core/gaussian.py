@@ -161,7 +161,7 @@ def exponent_blocks(
     """Iterate over -|a - b|^2 / (2 sigma^2) in blocks.
 
     Args:
-        sides: As in ``gaussian_sums``.
+        sides: As in ``gaussian_totals``.
         widest: The largest sigma of each.
         ratio: The smallest sigma over it.
         block: Rows of a block; None: a size that suits the device.
