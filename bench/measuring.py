@@ -2,7 +2,7 @@
 
 For each number of samples, the middle layer of a finished extraction is measured in a process of
 its own: all contrasts, heads, confounds and intervals. Bare passes of 64 samples run before and
-after it with as many threads. Peak memory is that of the process, imports included.
+after it with as many threads.
 
     python bench/measuring.py [--model micro:linear] [--samples 200 3000]
 """
@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,19 +45,13 @@ def main() -> None:
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """Seconds of measuring an extraction, and this process's peak memory."""
+    """Seconds of measuring an extraction."""
     store = kg.Store(folder)
-    start = time.perf_counter()
-    kg.measure(store)
-    seconds = time.perf_counter() - start
-    return {
-        "seconds": seconds,
-        "peak_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-    }
+    return {"seconds": seconds_of(lambda: kg.measure(store))}
 
 
 def report_of(vlm: kg.VLM, numbers: list[int]) -> dict[str, Any]:
-    """Seconds, ratio to bare passes and peak memory for each number of samples."""
+    """Seconds, and their ratio to bare passes, for each number of samples."""
     inputs = inputs_of(vlm, BATCHES, BATCH)
 
     def bare() -> None:

@@ -89,8 +89,7 @@ def measuring() -> str:
     report = _read("measuring")
     rows = [
         {"samples": row["samples"],
-         "time over the bare passes of its samples": f"{row['ratio']:.2f}",
-         "peak memory": f"{row['peak_bytes'] / 2**20:.0f} MB"}
+         "time over the bare passes of its samples": f"{row['ratio']:.2f}"}
         for row in report["rows"]
     ]  # fmt: skip
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
