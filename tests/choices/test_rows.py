@@ -200,6 +200,7 @@ def test_the_jackknife_error_of_a_mean_is_the_textbook_one():
     assert error == pytest.approx(values.std(ddof=1) / math.sqrt(20))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """Linear kernel, raw: MMD squared is the squared distance of the means."""
     plan = Plan(

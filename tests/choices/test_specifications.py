@@ -83,6 +83,7 @@ def test_joint_histograms_in_50_dimensions_are_shown_failing():
     assert (joint["ratio"] < 1.06).all()
 
 
+@pytest.mark.slow
 def test_every_combination_that_the_rules_allow_is_there_once():
     """Counted by hand from the rules: MMDs for all heads, JSDs for all heads together only."""
     table = specifications(planted(head_dim=32), plan=Plan(tokens=[60, 100]))

@@ -64,7 +64,8 @@ def asked(tiny, bench, monkeypatch) -> dict[str, Any]:
     return {"vlm": tiny, "source": bench, "layers": ["all"], "batch_size": 4, "max_bad": 1}
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_same_files(ray, asked, tmp_path, workers):
     """Under an intervention; the workers' run is stopped, and continued in this process."""
     with kg.mask(asked["vlm"], "image", layers=[0]):

@@ -105,6 +105,7 @@ def test_pointing_at_a_patch_outlines_it_on_its_image(looker, there, explored):
     assert patch == pytest.approx(expected, abs=0.6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "box"),
     [

@@ -289,6 +289,7 @@ def test_a_run_with_nothing_measured_has_a_report_that_says_why(explored, tmp_pa
     assert first_table(page)[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_drawn")
 def test_several_runs_share_one_report(two_sites, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]

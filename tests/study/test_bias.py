@@ -25,6 +25,7 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_is_probed_to_the_end_and_continued(
     vlm, easy_vqa, store, tmp_path, monkeypatch, caplog
 ):

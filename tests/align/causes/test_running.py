@@ -112,6 +112,7 @@ def test_an_interrupted_experiment_continues(vlm, whole, tmp_path, monkeypatch):
     assert rows_of(tmp_path) == rows_of(whole)
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_extended(vlm, whole, tmp_path, monkeypatch):
     before = run(vlm, tmp_path)
     measure, measured = Judge.measure, list[Any]()
