@@ -224,7 +224,7 @@ def followed(path: Path) -> Path:
         RuntimeError: links form a cycle, before Python 3.13.
     """
     with suppress(FileNotFoundError, NotADirectoryError):
-        path.resolve(strict=True)
+        return path.resolve(strict=True)
     return path.resolve()
 
 

@@ -73,7 +73,9 @@ def test_a_measurement_says_what_it_left_out(monkeypatch):
     monkeypatch.setattr(limits, "MAX_TOKENS", 30)
     store = made_store(made_vectors())
     table = kg.measure(store, contrasts=["image_text"], n_bootstraps=20, n_permutations=20)
-    (line,) = {note for note in table.notes if "is measured on" in note}
-    assert "image_text is measured on 30 tokens" in line
-    assert "tokens_per_sample all measures on everything" in line
-    assert (table.main["n_a"] <= 30).all()
+    (line,) = {note for note in table.notes if "image_text is large" in note}
+    first = table.main.iloc[0]
+    assert f"measured on {first['n_a']} tokens of 24 samples and {first['n_b']} tokens" in line
+    assert max(first["n_a"], first["n_b"]) == 30
+    assert "--tokens-per-sample all" in line
+    assert any("image_text position_matched" in note for note in table.notes)

@@ -2,9 +2,9 @@
 
 A kernel between all tokens of two sides costs the square of their number, and a run may have a
 million samples. Samples are independent and tokens of one sample are not, so tokens are given up
-first. Every sample keeps one, and the same share of the others, so that long samples count in the
-coordinates as they did. What is used is drawn by the seed, and the numbers of tokens and samples
-are in every row of the tables.
+first. Every sample keeps one token, and the same share of the others, so that long samples keep
+their weight in the coordinates. What is used is drawn by the seed, and the numbers of tokens and
+samples are in every row of the tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Drawn:
 
     Attributes:
         masks: which tokens they are, for each side.
-        limited: what ``MAX_SAMPLES`` and ``MAX_TOKENS`` leave, in words; empty if everything.
+        limited: what the limits leave of both sides, in words; empty if nothing is left out.
     """
 
     masks: tuple[Bool[np.ndarray, " n"], ...]
@@ -52,7 +52,7 @@ def drawn_tokens(
         seed: of the draw.
     """
     rng = random_streams.generator(seed, "tokens of a sample")
-    found, lines = [], []
+    found, lines, limited = [], [], False
     for mask, names in zip(masks, ids, strict=True):
         kept = names if tokens_per_sample is None else _samples(names, seed)
         rows = rng.permutation(np.flatnonzero(mask))
@@ -61,16 +61,15 @@ def drawn_tokens(
             of_sample = sample.iloc[rows].groupby(sample, observed=True)
             turn = of_sample.cumcount().to_numpy()
             size = of_sample.transform("size").to_numpy().clip(max=tokens_per_sample)
-            share = (turn / size)[turn < tokens_per_sample]
-            rows = rows[turn < tokens_per_sample]
-            used = rows[np.argsort(share, kind="stable")[:MAX_TOKENS]]
-            if len(kept) < len(names) or len(used) < len(rows):
-                lines.append(f"{len(used):,} tokens of {len(kept):,} samples")
-            rows = used
+            few = turn < tokens_per_sample
+            rows, share = rows[few], (turn / size)[few]
+            limited |= len(kept) < len(names) or len(rows) > MAX_TOKENS
+            rows = rows[np.argsort(share, kind="stable")[:MAX_TOKENS]]
+        lines.append(f"{len(rows):,} tokens of {len(kept):,} samples")
         thin = np.zeros(len(mask), dtype=bool)
         thin[rows] = True
         found.append(thin)
-    return Drawn(tuple(found), " and ".join(lines))
+    return Drawn(tuple(found), " and ".join(lines) if limited else "")
 
 
 def drawn_pairs(count: int, seed: int) -> tuple[Int[np.ndarray, " k"], str]:

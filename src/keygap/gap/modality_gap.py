@@ -148,15 +148,13 @@ def _null(
     """The gap under label swaps of whole samples."""
     s, t = len(means_x), len(means_y)
     if paired:
-        differences = (means_x - means_y) / s
-        sums = [swaps @ differences for swaps in drawn_swaps(s, t, paired, n_permutations, rng)]
-    else:
+        vectors, shift = (means_x - means_y) / s, 0.0
+    else:  # a sample on x counts 1 / s and one on y -1 / t
         both = np.concatenate([means_x, means_y])
-        sums = [
-            swaps @ both * (1.0 / s + 1.0 / t) - both.sum(0) / t  # 1 / s on x and -1 / t on y
-            for swaps in drawn_swaps(s, t, paired, n_permutations, rng)
-        ]
-    return np.concatenate([np.empty(0), *(np.linalg.norm(each, axis=1) for each in sums)])
+        vectors, shift = both * (1.0 / s + 1.0 / t), both.sum(0) / t
+    drawn = drawn_swaps(s, t, paired, n_permutations, rng)
+    gaps = [np.linalg.norm(swaps @ vectors - shift, axis=1) for swaps in drawn]
+    return np.concatenate([np.empty(0), *gaps])
 
 
 def _unit(side: str, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

@@ -49,10 +49,7 @@ def cases(
                 "out"
             )
         if case.limited:
-            note(
-                f"{contrast.name} is measured on {case.limited}, drawn by the seed, because its "
-                "sides are large; tokens_per_sample all measures on everything"
-            )
+            note(_limits_of(case))
         yield case
         if contrast.with_confounds:
             yield from _without_confounds(selector, case, note)
@@ -87,9 +84,22 @@ def _without_confounds(
 ) -> Iterator[Case]:
     for confound in CONFOUNDS:
         try:
-            yield selector.without(confound, case)
+            found = selector.without(confound, case)
         except (NotMeasurable, UserError) as reason:
             note(f"no {case.contrast.name} {confound.name}: {reason}")
+            continue
+        if found.limited and found.limited != case.limited:
+            note(_limits_of(found))
+        yield found
+
+
+def _limits_of(case: Case) -> str:
+    """What a large comparison is measured on, in a line."""
+    return (
+        f"{f'{case.contrast.name} {case.confound}'.strip()} is large and is measured on "
+        f"{case.limited}, drawn by the seed; --tokens-per-sample all (None in Python) uses "
+        "everything"
+    )
 
 
 def by_head(case: Case, options: Options, n_layers: int) -> Iterator[tuple[str, gap.Sides]]:

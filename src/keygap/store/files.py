@@ -148,7 +148,7 @@ def explained(error: OSError, path: Path) -> CannotWrite:
 def _written(path: Path, content: Content) -> str:
     """Write a file through to the disk; returns its SHA-256."""
     if isinstance(content, pa.Table):
-        # with a file of Python's, an interrupt would print an ignored exception of its writer
+        # an interrupted writer prints an ignored exception if it was given an open file
         pq.write_table(content, path, **_encoding(content.schema))
     else:
         path.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -90,7 +90,8 @@ class _Sums:
         which: The places of the sides that have as many label swaps as these.
         swaps: Label swaps as vectors over samples, int8.
         on_x: 1 for the samples of x, else 0.
-        to_x: See ``PairTotals``, as ``to_y``.
+        to_x: As in ``PairTotals``.
+        to_y: As in ``PairTotals``.
         quadratic: The quadratic form of each matrix in each swap.
     """
 

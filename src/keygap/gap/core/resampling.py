@@ -31,7 +31,7 @@ _CHUNK = 2**20  # signs or labels held at a time: 8 MB
 class PairTotals:
     """What a statistic and its interval need of a matrix over samples: the sums of its rows.
 
-    The matrix is that of ``PairSums``, and attributes that are not described here are too.
+    The matrix is that of ``PairSums``, which describes ``n_x``, ``paired`` and ``biased``.
 
     Attributes:
         to_x: Sum of each row over the samples of x. Paired sides have all samples on x.
