@@ -55,7 +55,7 @@ FILES = {
 # cause, command, line
 COMMANDS = [
     ("no such command", "extrat micro:linear", "No such command 'extrat'"),
-    ("no such option", f"{EXTRACT} --smaples 3", "No such option: --smaples"),
+    ("no such option", f"{EXTRACT} --smaples 3", "No such option"),
     ("an argument is missing", "extract --out {out}", "Missing argument 'MODEL'"),
     ("an option is missing", "extract micro:linear", "Missing option '--out'"),
     ("choices of no run", CHOICES, "holds no run"),

@@ -173,7 +173,7 @@ def test_every_command_and_option_is_in_the_reference(pages: dict[str, str]) -> 
         for parameter in command.params:
             for option in parameter.opts if parameter.param_type_name == "option" else ():
                 assert option in re.findall(r"-[\w-]+", parts[name]), (name, option)
-    assert re.search(r"^\| `--samples <int range>` \| .* At least 1\. \| `200` \|$",
+    assert re.search(r"^\| `--samples (<int range>|INTEGER RANGE)` \| .* At least 1\. \| `200` \|$",
                      parts["keygap extract"], re.MULTILINE)  # fmt: skip
 
 

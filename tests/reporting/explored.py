@@ -143,5 +143,8 @@ class Looker:
         with self.page.expect_download() as download:
             self.page.click('[data-part="export"]')
         return pd.read_csv(
-            download.value.path(), keep_default_na=False, dtype={"token": str, "role": str}
+            download.value.path(),
+            engine="python",  # pandas 2.2's own parser ends a field at a NUL
+            keep_default_na=False,
+            dtype={"token": str, "role": str},
         )
