@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 import keygap as kg
 from keygap import cli, defaults
-from keygap.benchmarks import UNSET
+from keygap.benchmarks.sample_set import UNSET
 from keygap.contrasts import CONTRASTS
 from keygap.study.experiment import Engine, Experiment, Extraction, Measurement, Projection
 

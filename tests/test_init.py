@@ -17,8 +17,8 @@ NAMES = {
     "Projection", "ReadingTable", "Store", "UserError", "VLM", "align", "answer",
     "choices", "specifications",
     "attention_indices", "attention_map",
-    "benchmark", "bias", "causes", "extract", "gap", "link", "load", "mask", "measure",
-    "measure_attention",
+    "benchmark", "benchmarks", "bias", "causes", "extract", "gap", "link", "load", "mask",
+    "measure", "measure_attention",
     "probe", "project", "reading_layers", "report",
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_type_checkers_see_the_same_objects():
             assert name.asname == name.name  # a re-export, to a type checker
             imported[name.name] = f"{node.module}:{name.name}"
     public = dict(kg._PUBLIC)
-    for module in ("align", "bias", "choices", "gap"):
+    for module in ("align", "benchmarks", "bias", "choices", "gap"):
         assert imported.pop(module) == f"keygap:{module}"
         assert public.pop(module) == f"keygap.{module}"
     assert imported == public

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import typer.main
+from tools.reference_experiment import experiment_page
 from tools.reference_files import files_page
 
 from keygap.registry import Registry
@@ -28,6 +29,7 @@ from keygap.registry import Registry
 # Page -> the module whose public names it has, and how they are written in Python.
 MODULES = {
     "api": ("keygap", "kg"),
+    "benchmarks": ("keygap.benchmarks", "kg.benchmarks"),
     "gap": ("keygap.gap", "kg.gap"),
     "align": ("keygap.align", "kg.align"),
     "bias": ("keygap.bias", "kg.bias"),
@@ -51,7 +53,7 @@ def pages() -> dict[str, str]:
     """Every page of the reference, by the name of its file without ``.md``."""
     seen: dict[str, str] = {}
     api = {name: api_page(name, seen) for name in MODULES}
-    return {**api, "cli": command_page(), "files": files_page()}
+    return {**api, "cli": command_page(), "files": files_page(), "experiment": experiment_page()}
 
 
 def api_page(page: str, seen: dict[str, str]) -> str:

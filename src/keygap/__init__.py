@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; tests compare it with the table below
     from keygap import align as align
+    from keygap import benchmarks as benchmarks
     from keygap import bias as bias
     from keygap import choices as choices
     from keygap import gap as gap
@@ -66,6 +67,7 @@ _PUBLIC = {
     "mask": "keygap.models.masking:mask",
     "gap": "keygap.gap",
     "align": "keygap.align",
+    "benchmarks": "keygap.benchmarks",
     "bias": "keygap.bias",
     "choices": "keygap.choices",
     "VLM": "keygap.models:VLM",

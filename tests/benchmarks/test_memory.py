@@ -19,7 +19,8 @@ from . import fixtures
 # include the parent's).
 READ_ALL = """
 import re, sys
-from keygap.benchmarks import as_rgb, benchmark, choose
+from keygap.benchmarks import as_rgb, benchmark
+from keygap.benchmarks.choosing import choose
 name, split, path, samples = sys.argv[1:]
 bench = benchmark(name, split or None, path or None)
 chosen = choose(bench.index(), int(samples) or None, seed=0)

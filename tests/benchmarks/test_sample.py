@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from keygap.benchmarks import (
-    BadSample,
-    Entry,
-    Piece,
-    Sample,
-    as_rgb,
-    choose,
-    image_then_question,
-)
+from keygap.benchmarks import BadSample, Entry, Piece, Sample, as_rgb, image_then_question
+from keygap.benchmarks.choosing import choose
 from keygap.benchmarks.formats.images import open_image
 from keygap.benchmarks.sample import unique_ids
 

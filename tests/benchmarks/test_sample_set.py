@@ -9,7 +9,6 @@ from PIL import Image
 
 import keygap as kg
 from keygap.benchmarks import (
-    UNSET,
     BadSample,
     Benchmark,
     Entry,
@@ -17,9 +16,9 @@ from keygap.benchmarks import (
     Piece,
     Sample,
     SampleSet,
-    as_sample_set,
     image_then_question,
 )
+from keygap.benchmarks.sample_set import UNSET, as_sample_set
 from keygap.errors import UserError
 
 from . import fixtures

@@ -24,15 +24,20 @@ from align.causes.simulated import causes_table
 from choices.simulated import choices_table
 from documentation import ROOT
 from keygap.cli import app
+from keygap.contrasts.own import OwnContrast, Selection
 from keygap.models.load import wrap
 from keygap.registry import Registry
+from keygap.reporting.published import Published, PublishedValue
 from keygap.store import run
+from keygap.study import sections as sections_of_a_study
+from keygap.study.experiment import Experiment
+from keygap.study.sections import Section
 from made import bench_of
 from models.zoo import BY_FAMILY
 from reporting.explored import looked_at, pictured
 from reporting.made_bias import save_bias
 
-MODULES = (kg, kg.gap, kg.align, kg.bias, kg.choices)
+MODULES = (kg, kg.benchmarks, kg.gap, kg.align, kg.bias, kg.choices)
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
 
 
@@ -80,6 +85,10 @@ METHODS = [
 ]
 
 
+def is_section(found: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, Section) and found is not Section
+
+
 def parameters(function: Callable[..., Any]) -> list[str]:
     names = list(inspect.signature(function).parameters)
     return [name for name in names if name not in ("self", "cls")]
@@ -115,6 +124,8 @@ def test_a_class_describes_its_fields_or_arguments(found: Any) -> None:
         fields = [field.name for field in dataclasses.fields(found) if field.init]
         listed = documented(said.get("Attributes", "")) or documented(said.get("Args", ""))
         assert [name for name in listed if name in fields] == fields
+    elif inspect.isabstract(found):  # its constructor is that of each subclass
+        assert documented(said.get("Attributes", "")) == list(inspect.get_annotations(found))
     elif not getattr(found, "_is_protocol", False) and not issubclass(found, Exception):
         assert documented(said.get("Args", "")) == parameters(found.__init__)
 
@@ -175,6 +186,20 @@ def test_every_command_and_option_is_in_the_reference(pages: dict[str, str]) -> 
                 assert option in re.findall(r"-[\w-]+", parts[name]), (name, option)
     assert re.search(r"^\| `--samples (<int range>|INTEGER RANGE)` \| .* At least 1\. \| `200` \|$",
                      parts["keygap extract"], re.MULTILINE)  # fmt: skip
+
+
+def test_every_key_of_an_experiment_file_is_in_the_reference(pages: dict[str, str]) -> None:
+    """Each with what it is, and with the section that a value of several keys has."""
+    page = pages["experiment"]
+    anchors = set(re.findall(r"\{ #(\w+) \}$", page, re.MULTILINE))
+    assert set(re.findall(r"\]\(#(\w+)\)", page)) == anchors
+    parts = re.split(r"^## .*$", page, flags=re.MULTILINE)[1:]
+    own = [each for each in vars(sections_of_a_study).values() if is_section(each)]
+    classes = [Experiment, *own, OwnContrast, Selection, Published, PublishedValue]
+    tables = [dict(re.findall(r"^\| `(\w+)` \| (\S.*?) \|", part, re.MULTILINE)) for part in parts]
+    assert len(tables) == len(classes)
+    assert sorted(map(list, tables)) == sorted(list(each.model_fields) for each in classes)
+    assert "| integer, at least 1 | `200` |" in page
 
 
 def test_every_file_of_a_run_is_in_the_reference(pages: dict[str, str]) -> None:

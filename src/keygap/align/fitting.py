@@ -25,7 +25,8 @@ from keygap.align.maps import MAPS, FitContext, HeadMap
 from keygap.align.steering import Steering
 from keygap.align.vectors import FitVectors, facts_of, facts_of_model, prepared, read_batches
 from keygap.arguments import distinct, seed_of, whole
-from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import Benchmark, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.capture.choice import named_layers
 from keygap.capture.sites import site_of
 from keygap.contrasts.labels import is_image, is_sink, is_text

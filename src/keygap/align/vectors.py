@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from keygap import defaults
 from keygap.arguments import whole
-from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import Benchmark, Sample, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.capture.batches import labelled, opened
 from keygap.capture.choice import named_layers, named_sites
 from keygap.capture.hooks import Capture, Key

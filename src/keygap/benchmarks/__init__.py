@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from keygap.arguments import name_of
-from keygap.benchmarks.choosing import choose
 from keygap.benchmarks.sample import (
     BadSample,
     Entry,
@@ -26,14 +25,7 @@ from keygap.benchmarks.sample import (
     as_rgb,
     image_then_question,
 )
-from keygap.benchmarks.sample_set import (
-    UNSET,
-    Benchmark,
-    InMemory,
-    SampleSet,
-    Unset,
-    as_sample_set,
-)
+from keygap.benchmarks.sample_set import Benchmark, InMemory, SampleSet
 from keygap.errors import UserError
 from keygap.registry import Registry
 
@@ -94,7 +86,11 @@ def benchmark(
 
 
 def described() -> list[tuple[str, str]]:
-    """List every benchmark's name and what it is, without importing it."""
+    """List every benchmark's name and what it is, without importing it.
+
+    Returns:
+        Pairs of a name and what it is, in the order of ``REGISTRY``.
+    """
     return REGISTRY.described()
 
 
@@ -113,7 +109,6 @@ def _factory(name: str) -> Callable[..., Benchmark]:
 
 __all__ = [
     "REGISTRY",
-    "UNSET",
     "BadSample",
     "Benchmark",
     "Entry",
@@ -121,11 +116,8 @@ __all__ = [
     "Piece",
     "Sample",
     "SampleSet",
-    "Unset",
     "as_rgb",
-    "as_sample_set",
     "benchmark",
-    "choose",
     "described",
     "image_then_question",
 ]

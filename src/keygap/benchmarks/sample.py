@@ -168,6 +168,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
     A camera stores how it was held in EXIF, and viewers turn the picture accordingly.
 
+    Args:
+        image: of any mode; it is decoded in place.
+
+    Returns:
+        The image in mode RGB.
+
     Raises:
         BadSample: the image is truncated or broken, or its mode cannot be converted.
     """
@@ -188,7 +194,15 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def image_then_question(question: str, images: int = 1) -> tuple[Piece, ...]:
-    """The plain prompt: all images, then the question."""
+    """The plain prompt: all images, then the question.
+
+    Args:
+        question: text of the question.
+        images: number of images of the sample.
+
+    Returns:
+        The pieces of the prompt.
+    """
     shown = (Piece("image", image=number) for number in range(images))
     return (*shown, Piece("text", text=question))
 

@@ -64,6 +64,9 @@ class Benchmark(ABC):
     def sample(self, number: int) -> Sample:
         """Open the item at this position of the index.
 
+        Args:
+            number: position in the index, counted from 0.
+
         Raises:
             BadSample: the item cannot be used; the message gives the reason.
         """
@@ -134,7 +137,10 @@ class SampleSet:
         return tuple(index[place] for place in self.places)
 
     def sample(self, number: int) -> Sample:
-        """Open the chosen sample of this number, counted from 0.
+        """Open the chosen sample of this number.
+
+        Args:
+            number: counted from 0, in the order in which samples are run.
 
         Raises:
             BadSample: the item cannot be used.
@@ -202,7 +208,10 @@ class SampleSet:
         return one, other
 
     def batches(self, size: int) -> list[SampleSet]:
-        """Divide the set into consecutive sets of at most ``size`` samples.
+        """Divide the set into consecutive sets.
+
+        Args:
+            size: samples of each set; the last one may have fewer.
 
         Raises:
             UserError: ``size`` is less than one.
@@ -295,7 +304,13 @@ class Captioned(Benchmark):
 
 @dataclass(frozen=True)
 class InMemory(Benchmark):
-    """A benchmark of samples that the caller already has."""
+    """A benchmark of samples that the caller already has.
+
+    Attributes:
+        name: names the benchmark in runs and reports.
+        samples: the samples.
+        split: names the split.
+    """
 
     name: str
     samples: Sequence[Sample]
@@ -306,5 +321,9 @@ class InMemory(Benchmark):
         return [Entry(item.id, item.subject) for item in self.samples]
 
     def sample(self, number: int) -> Sample:
-        """Return the sample at this position."""
+        """Return the sample at this position.
+
+        Args:
+            number: position, counted from 0.
+        """
         return self.samples[number]

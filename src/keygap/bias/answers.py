@@ -17,7 +17,8 @@ import pandas as pd
 
 from keygap import defaults
 from keygap.arguments import whole
-from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import Benchmark, Sample, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
 from keygap.bias.intervals import NOTHING, proportion
 from keygap.bias.scoring import Scored, candidates_of, score

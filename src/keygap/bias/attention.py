@@ -18,7 +18,8 @@ import pandas as pd
 
 from keygap import defaults
 from keygap.arguments import distinct, whole
-from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import Benchmark, Sample, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.bias.attention_pass import GenerationReader, PromptReader
 from keygap.bias.attention_table import COLUMNS, AttentionTable
 from keygap.bias.key_groups import GroupedAttention, KeyGroups

@@ -19,7 +19,8 @@ from scipy.special import logsumexp
 
 from keygap import defaults
 from keygap.arguments import MOST_RESAMPLINGS, listed, whole
-from keygap.benchmarks import UNSET, BadSample, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import BadSample, Benchmark, Sample, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.benchmarks.scoring import is_correct, normalised
 from keygap.bias.condition import AS_IS, Condition, Probe, Samples, Unfit
 from keygap.bias.probes import build

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from keygap import defaults, gap, random_streams
-from keygap.benchmarks import UNSET, Benchmark, Sample, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import Benchmark, Sample, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.scoring import Scored, candidates_of, score
 from keygap.capture.batches import opened

@@ -53,29 +53,26 @@ AnyRoles = Annotated[list[str], AfterValidator(_of_any_token)]
 
 
 class Selection(BaseModel):
-    """Which tokens one side has: those that every field selects.
+    """Which tokens one side has: those that every field selects."""
 
-    Attributes:
-        modality: of the token.
-        role: any of these roles.
-        token: any of these words, without a leading space.
-        language: any of these languages of the sample.
-        subject: any of these subjects of the sample.
-        rows: patches whose centre lies in this range, as shares of the image's height.
-        columns: the same for the image's width.
-        sink: whether the token is an attention sink.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     modality: Literal["image", "text", "video", "audio"] | None = None
+    """This modality."""
     role: AnyRoles | None = None
+    """Any of these roles."""
     token: list[str] | None = None
+    """Any of these words, without a leading space."""
     language: list[str] | None = None
+    """Any of these languages of the sample."""
     subject: list[str] | None = None
+    """Any of these subjects of the sample."""
     rows: tuple[Share, Share] | None = None
+    """Patches whose centre lies in this range, as shares of the image's height."""
     columns: tuple[Share, Share] | None = None
+    """As ``rows``, of the width."""
     sink: bool | None = None
+    """Only attention sinks (``true``) or only other tokens (``false``)."""
 
     def words(self) -> str:
         """Describe the selection in words, for the report."""
@@ -118,22 +115,18 @@ def _within(
 
 
 class OwnContrast(BaseModel):
-    """A contrast that a user defines.
+    """A contrast that a user defines."""
 
-    Attributes:
-        name: letters, digits, hyphens and underscores, first a letter or digit; not the name of a
-            registered contrast.
-        a: the first side.
-        b: the second side.
-        rung: ``kind`` puts it on the ladder, as a contrast inside one modality.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[^\W_][\w-]*$")
+    """Letters, digits, hyphens and underscores; it begins with a letter or digit, and is new."""
     a: Selection
+    """The first side."""
     b: Selection
+    """The second side."""
     rung: Literal["own", "kind"] = "own"
+    """``kind`` puts it on the ladder, as a contrast inside one modality."""
 
     @model_validator(mode="after")
     def _name_is_new(self) -> OwnContrast:

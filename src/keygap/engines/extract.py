@@ -18,7 +18,8 @@ from typing import Literal
 
 from keygap import defaults
 from keygap.arguments import folder_of, whole
-from keygap.benchmarks import UNSET, Benchmark, SampleSet, Unset, as_sample_set
+from keygap.benchmarks import Benchmark, SampleSet
+from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.capture.batches import first_usable
 from keygap.capture.choice import named_layers, named_sites
 from keygap.engines.distributed import DistributedEngine

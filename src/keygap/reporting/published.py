@@ -21,37 +21,35 @@ Kind = Literal["cross-modal", "intra-modal"]
 
 
 class PublishedValue(BaseModel):
-    """One published number.
+    """One published number."""
 
-    Attributes:
-        kind: whether it compares the two modalities or one modality with itself.
-        what: what the source says that it is.
-        value: the number.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     kind: Kind
+    """Whether it compares the two modalities or one modality with itself."""
     what: str
+    """What the source says that it is."""
     value: float
+    """The number."""
 
 
 class Published(BaseModel):
-    """What one source publishes.
+    """What one source publishes."""
 
-    Attributes:
-        source: a citation.
-        values: its numbers.
-        unpublished: the choices that it does not publish, which is why no number can match it.
-        connectors: what the source calls the connector of each model, by model name.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     source: str
+    """A citation."""
     values: list[PublishedValue] = Field(min_length=1)
+    """Its numbers."""
     unpublished: list[str] = []
+    """The choices that it does not publish, which is why no number can match it."""
     connectors: dict[str, str] = {}
+    """What the source calls the connector of each model, by model name."""
 
 
 def published_in(path: Path) -> Published | None:
