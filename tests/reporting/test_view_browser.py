@@ -137,11 +137,12 @@ def test_zooming_in_asks_for_more_of_what_is_there(browser, asked):
         looker.page.focus('[data-part="plot"]')
         looker.press("ArrowRight")
         before = looker.facts()
-        with looker.page.expect_response(lambda one: "left=" in one.url):
-            looker.press("+", "+")
-        with looker.page.expect_response(lambda one: "left=" in one.url) as response:
-            looker.press("+")
-        answer = response.value.json()
+        for _ in range(6):  # the first steps still show all tokens
+            with looker.page.expect_response(lambda one: "left=" in one.url) as response:
+                looker.press("+")
+            answer = response.value.json()
+            if answer["window"] < 60_000:
+                break
         assert answer["window"] < 60_000
         until(looker, f"{answer['tokens']['count']:,} of 60,000 tokens shown")
         assert looker.facts()["sample"] == before["sample"]

@@ -38,8 +38,8 @@ class Layer(Protocol):
     def shape(self) -> tuple[int, int]:
         """Heads and dimensions of a head."""
 
-    def where(self, mask: Bool[np.ndarray, " n"]) -> LabelledVectors:
-        """The rows where a mask is true, in memory."""
+    def where_each(self, masks: Sequence[Bool[np.ndarray, " n"]]) -> list[LabelledVectors]:
+        """The rows where each of several masks is true, in memory."""
 
     def not_finite(self) -> Bool[np.ndarray, " n"]:
         """Find the vectors with a NaN or an infinite value."""
@@ -160,7 +160,7 @@ class Selector:
             ids, left_out = [both, both], len(ids[0] ^ ids[1])
         _refuse_few(*map(len, ids))
         drawn = drawn_tokens(sample, masks, ids, self.tokens_per_sample, self.seed)
-        a, b = (self.vectors.where(mask) for mask in drawn.masks)
+        a, b = self.vectors.where_each(drawn.masks)
         return a, b, left_out, drawn.limited
 
     def _pairs_of_tokens(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors, str]:
@@ -174,7 +174,7 @@ class Selector:
         chosen, limited = np.arange(count), ""
         if self.tokens_per_sample is not None:
             chosen, limited = drawn_pairs(count, self.seed)
-        a, b = (_one_sample_per_token(self.vectors.where(mask), chosen) for mask in masks)
+        a, b = (_one_sample_per_token(side, chosen) for side in self.vectors.where_each(masks))
         return a, b, limited
 
     def _all_dimensions(self) -> Bool[np.ndarray, "heads head_dim"]:

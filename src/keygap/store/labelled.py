@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,3 +67,7 @@ class LabelledVectors:
     def where(self, mask: Bool[np.ndarray, " n"]) -> LabelledVectors:
         """The rows where a mask is true."""
         return LabelledVectors(self.array[mask], self.labels[mask].reset_index(drop=True))
+
+    def where_each(self, masks: Sequence[Bool[np.ndarray, " n"]]) -> list[LabelledVectors]:
+        """The rows where each of several masks is true."""
+        return [self.where(mask) for mask in masks]

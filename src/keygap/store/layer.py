@@ -7,7 +7,7 @@ and the rest is forgotten before the next part is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,28 @@ class LayerOnDisk:
         Raises:
             UserError: a part is damaged.
         """
-        array = np.empty((int(mask.sum()), *self.shape), np.float32)
-        filled = 0
+        return self.where_each([mask])[0]
+
+    def where_each(self, masks: Sequence[Bool[np.ndarray, " n"]]) -> list[LabelledVectors]:
+        """Read the rows where each of several masks is true, and every part once.
+
+        Raises:
+            UserError: a part is damaged.
+        """
+        arrays = [np.empty((int(mask.sum()), *self.shape), np.float32) for mask in masks]
+        filled = [0] * len(masks)
         for rows, part in self._parts():
-            wanted = part[mask[rows]]
-            array[filled : filled + len(wanted)] = wanted
-            filled += len(wanted)
-        labels = self.labels if mask.all() else self.labels[mask].reset_index(drop=True)
-        return LabelledVectors(array, labels)
+            for which, (array, mask) in enumerate(zip(arrays, masks, strict=True)):
+                wanted = part[mask[rows]]
+                array[filled[which] : filled[which] + len(wanted)] = wanted
+                filled[which] += len(wanted)
+        return [
+            LabelledVectors(array, self._labels_where(mask))
+            for array, mask in zip(arrays, masks, strict=True)
+        ]
+
+    def _labels_where(self, mask: Bool[np.ndarray, " n"]) -> pd.DataFrame:
+        return self.labels if mask.all() else self.labels[mask].reset_index(drop=True)
 
     def not_finite(self) -> Bool[np.ndarray, " n"]:
         """Find the vectors with a NaN or an infinite value."""
