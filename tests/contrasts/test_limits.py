@@ -23,17 +23,27 @@ def counts(side) -> np.ndarray:
 def test_samples_give_up_the_same_share_of_their_tokens(monkeypatch):
     vectors = made_vectors(pictures=(4, 20))  # every second sample has five times as many
     whole = case_of(vectors)
-    monkeypatch.setattr(limits, "MAX_TOKENS", len(whole.a) // 2)
+    monkeypatch.setattr(limits, "MAX_TOKENS", len(whole.b))
     half = case_of(vectors)
-    assert len(half.a) == len(whole.a) // 2
+    assert len(half.a) == len(half.b) == len(whole.b) // 2
     assert set(half.a.sample_ids) == set(whole.a.sample_ids)
-    np.testing.assert_allclose(counts(half.a), counts(whole.a) / 2, atol=1)
+    np.testing.assert_allclose(counts(half.a), counts(whole.a) / 4, atol=1)
     assert half.limited.startswith(f"{len(half.a)} tokens of 24 samples")
     assert whole.limited == ""
 
 
+def test_a_side_has_what_the_other_leaves_of_its_half(monkeypatch):
+    vectors = made_vectors(pictures=(4, 20))
+    whole = case_of(vectors)
+    most = len(whole.a) - 10 + len(whole.b)
+    assert len(whole.b) < most // 2 < len(whole.a) - 10
+    monkeypatch.setattr(limits, "MAX_TOKENS", most)
+    case = case_of(vectors)
+    assert (len(case.a), len(case.b)) == (len(whole.a) - 10, len(whole.b))
+
+
 def test_every_sample_keeps_a_token(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_TOKENS", 24)
+    monkeypatch.setattr(limits, "MAX_TOKENS", 48)
     case = case_of(made_vectors(pictures=(2, 9)))
     assert counts(case.a).tolist() == counts(case.b).tolist() == [1] * 24
 
@@ -70,12 +80,12 @@ def test_everything_is_used_where_all_tokens_are_asked_for(monkeypatch):
 
 
 def test_a_measurement_says_what_it_left_out(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_TOKENS", 30)
+    monkeypatch.setattr(limits, "MAX_TOKENS", 60)
     store = made_store(made_vectors())
     table = kg.measure(store, contrasts=["image_text"], n_bootstraps=20, n_permutations=20)
     (line,) = {note for note in table.notes if "image_text is large" in note}
     first = table.main.iloc[0]
     assert f"measured on {first['n_a']} tokens of 24 samples and {first['n_b']} tokens" in line
-    assert max(first["n_a"], first["n_b"]) == 30
+    assert first["n_a"] + first["n_b"] == 60
     assert "--tokens-per-sample all" in line
     assert any("image_text position_matched" in note for note in table.notes)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from keygap.errors import UserError
-from keygap.measurement.workers import side_by_side
+from keygap.measurement.workers import MEMORY, side_by_side
 
 
 @pytest.fixture(params=[1, 3])
@@ -19,7 +19,8 @@ def processors(request):
     torch.set_num_threads(before)
 
 
-def test_in_the_order_of_the_items_and_side_by_side(processors):
+@pytest.mark.parametrize("size", [0, MEMORY // 2, MEMORY + 1])
+def test_in_the_order_of_the_items_and_side_by_side(processors, size):
     at_once, running = [], []
 
     def compute(seconds):
@@ -30,11 +31,12 @@ def test_in_the_order_of_the_items_and_side_by_side(processors):
         return threading.get_ident(), 10 * seconds
 
     items = [0.09, 0.01, 0.05, 0.02]
-    found = list(side_by_side(compute, items))
+    found = list(side_by_side(compute, items, size))
     assert [(item, result) for item, (_, result) in found] == [(item, 10 * item) for item in items]
-    assert max(at_once) == processors
+    expected = {0: processors, MEMORY // 2: min(processors, 2), MEMORY + 1: 1}[size]
+    assert max(at_once) == expected
     own = {thread for _, (thread, _) in found} == {threading.get_ident()}
-    assert own == (processors == 1)
+    assert own == (expected == 1)
 
 
 def test_an_error_ends_the_work(processors):
@@ -47,5 +49,5 @@ def test_an_error_ends_the_work(processors):
         return item
 
     with pytest.raises(UserError, match="no such thing"):
-        list(side_by_side(compute, range(100)))
+        list(side_by_side(compute, range(100), 0))
     assert len(seen) < 100

@@ -3,8 +3,9 @@
 A kernel between all tokens of two sides costs the square of their number, and a run may have a
 million samples. Samples are independent and tokens of one sample are not, so tokens are given up
 first. Every sample keeps one token, and the same share of the others, so that long samples keep
-their weight in the coordinates. What is used is drawn by the seed, and the numbers of tokens and
-samples are in every row of the tables.
+their weight in the coordinates. Cost and memory depend on the tokens of both sides together, so
+they share one limit: what a small side leaves of its half is used by the other. What is used is
+drawn by the seed, and the numbers of tokens and samples are in every row of the tables.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Int
 from keygap import random_streams
 
 MAX_SAMPLES = 5_000  # of each side
-MAX_TOKENS = 20_000  # of each side, so that each of these samples has some
+MAX_TOKENS = 20_000  # of both sides together, so that each of these samples has some on each
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,42 @@ def drawn_tokens(
         seed: of the draw.
     """
     rng = random_streams.generator(seed, "tokens of a sample")
-    found, lines, limited = [], [], False
-    for mask, names in zip(masks, ids, strict=True):
-        kept = names if tokens_per_sample is None else _samples(names, seed)
-        rows = rng.permutation(np.flatnonzero(mask))
-        rows = rows[sample.iloc[rows].isin(kept).to_numpy()]
-        if tokens_per_sample is not None:
-            of_sample = sample.iloc[rows].groupby(sample, observed=True)
-            turn = of_sample.cumcount().to_numpy()
-            size = of_sample.transform("size").to_numpy().clip(max=tokens_per_sample)
-            few = turn < tokens_per_sample
-            rows, share = rows[few], (turn / size)[few]
-            limited |= len(kept) < len(names) or len(rows) > MAX_TOKENS
-            rows = rows[np.argsort(share, kind="stable")[:MAX_TOKENS]]
-        lines.append(f"{len(rows):,} tokens of {len(kept):,} samples")
-        thin = np.zeros(len(mask), dtype=bool)
-        thin[rows] = True
-        found.append(thin)
-    return Drawn(tuple(found), " and ".join(lines) if limited else "")
+    kept = [names if tokens_per_sample is None else _samples(names, seed) for names in ids]
+    rows = []
+    for mask, names in zip(masks, kept, strict=True):
+        own = rng.permutation(np.flatnonzero(mask))
+        own = own[sample.iloc[own].isin(names).to_numpy()]
+        rows.append(own if tokens_per_sample is None else _in_turn(sample, own, tokens_per_sample))
+    sizes = [len(own) for own in rows]
+    if tokens_per_sample is not None:
+        room = [max(MAX_TOKENS // 2, MAX_TOKENS - other) for other in reversed(sizes)]
+        rows = [own[:most] for own, most in zip(rows, room, strict=True)]
+    lines = []
+    drawn = tuple(np.zeros(len(mask), dtype=bool) for mask in masks)
+    for thin, own, names in zip(drawn, rows, kept, strict=True):
+        thin[own] = True
+        lines.append(f"{len(own):,} tokens of {len(names):,} samples")
+    limited = sizes != [len(own) for own in rows] or any(
+        len(few) < len(names) for few, names in zip(kept, ids, strict=True)
+    )
+    return Drawn(drawn, " and ".join(lines) if limited else "")
+
+
+def _in_turn(
+    sample: pd.Series, rows: Int[np.ndarray, " k"], tokens_per_sample: int
+) -> Int[np.ndarray, " l"]:
+    """At most so many rows of each sample, ordered so that every beginning has its share of each.
+
+    Args:
+        sample: the sample of each token.
+        rows: tokens in random order.
+        tokens_per_sample: the most of a sample.
+    """
+    of_sample = sample.iloc[rows].groupby(sample, observed=True)
+    turn = of_sample.cumcount().to_numpy()
+    size = of_sample.transform("size").to_numpy().clip(max=tokens_per_sample)
+    few = turn < tokens_per_sample
+    return rows[few][np.argsort((turn / size)[few], kind="stable")]
 
 
 def drawn_pairs(count: int, seed: int) -> tuple[Int[np.ndarray, " k"], str]:

@@ -20,7 +20,7 @@ from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
 from keygap.gap.core.inputs import Array, Groups, check_level, two_sides
 from keygap.gap.core.reading import Reading
-from keygap.gap.core.resampling import PairSums, drawn_swaps, p_value, root_or_zero
+from keygap.gap.core.resampling import PairTotals, drawn_swaps, p_value, root_or_zero
 from keygap.gap.core.statistic import Statistic
 
 
@@ -112,7 +112,7 @@ def modality_gap(
     given = two_sides(x, y, groups_x, groups_y, paired)
     sides = replace(given, x=_unit("x", given.x), y=_unit("y", given.y))
     means_x, means_y = sides.by_sample(sides.x, sides.y)
-    totals = PairSums.of_means(means_x, means_y, sides.paired).totals
+    totals = PairTotals.of_means(means_x, means_y, sides.paired)
     low, high = totals.interval(level)
     gap = float(np.linalg.norm(means_x.mean(0) - means_y.mean(0)))
     null = _null(

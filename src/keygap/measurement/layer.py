@@ -7,6 +7,7 @@ become rows of one form. A statistic that some vectors do not have is a note, no
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 
 from keygap import gap
 from keygap.contrasts.contrast import Contrast
+from keygap.contrasts.limits import MAX_TOKENS
 from keygap.contrasts.sides import Case, Layer, Selector
 from keygap.errors import UserError
 from keygap.gap.core.cautions import cautions
@@ -72,7 +74,7 @@ class LayerMeasurement:
         with step(f"{self.key['site']}, layer {self.key['layer']}") as say:
             unmeasured: list[str] = []
             every = cases(selector, contrasts, unmeasured.append)
-            for case, heads in side_by_side(self._computed, every):
+            for case, heads in side_by_side(self._computed, every, _largest(vectors)):
                 say(f"{case.contrast.name} {case.confound}".strip())
                 for one in heads:
                     self._add(case, one)
@@ -155,6 +157,11 @@ class LayerMeasurement:
     def _located(self, what: str) -> str:
         model, site, layer = (self.key[name] for name in ("model", "site", "layer"))
         return f"{model}, {site}, layer {layer}: {what}"
+
+
+def _largest(vectors: Layer) -> int:
+    """Bytes of the vectors of the largest comparison of a layer, which are float32."""
+    return 4 * min(len(vectors.labels), MAX_TOKENS) * math.prod(vectors.shape)
 
 
 def _name(key: dict[str, Any]) -> str:

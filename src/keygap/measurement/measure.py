@@ -56,8 +56,9 @@ def measure(
             template tokens are the same in every prompt.
         tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
             by the seed. Samples are the unit: an image's 576 tokens say little more than 64 of
-            them, at many times the cost. A side with more than 20,000 of these tokens or 5,000
-            samples keeps that many (see ``keygap.contrasts.limits``). None means all, and no limit.
+            them, at many times the cost. Both sides together keep at most 20,000 of these tokens,
+            and each at most 5,000 samples (see ``keygap.contrasts.limits``). None means all, and no
+            limit.
         n_permutations: the least number of label swaps of a test. A test that ``p_holm`` adjusts
             together with others (the layers of a site, or its layers and heads) makes at least 40
             for each of them.

@@ -1,5 +1,7 @@
 """Quadratic forms over samples equal resampling the vectors for real."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +12,7 @@ from keygap.gap.core.inputs import two_sides
 from keygap.gap.core.kernels import gaussian_means
 from keygap.gap.core.resampling import (
     PairSums,
+    PairTotals,
     central_band,
     log_jackknife_interval,
     multiplicities,
@@ -18,6 +21,32 @@ from keygap.gap.core.resampling import (
 from keygap.gap.core.swaps import swap_labels
 
 from ..made_sides import unequal_sides
+
+
+def products(rows: np.ndarray) -> float:
+    """Mean product of two different rows."""
+    return float(np.mean([a @ b for a, b in itertools.permutations(rows, 2)]))
+
+
+def squared_distance(x: np.ndarray, y: np.ndarray, paired: bool) -> float:
+    if paired:
+        return products(x - y)
+    return products(x) + products(y) - 2 * float(np.mean([a @ b for a in x for b in y]))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_sums_of_the_linear_kernel_need_no_matrix(paired):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9, 4)) + 3.0, rng.normal(size=(9 if paired else 7, 4))
+    totals = PairTotals.of_means(x, y, paired)
+    assert totals.statistic() == pytest.approx(squared_distance(x, y, paired))
+    for side, values in enumerate(totals.without()):
+        rest = []
+        for n in range(len(values)):
+            own_x = np.delete(x, n, 0) if paired or side == 0 else x
+            own_y = np.delete(y, n, 0) if paired or side == 1 else y
+            rest.append(squared_distance(own_x, own_y, paired))
+        np.testing.assert_allclose(np.diff(values), np.diff(rest))
 
 
 @pytest.mark.parametrize("paired", [True, False])

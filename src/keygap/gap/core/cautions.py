@@ -17,6 +17,7 @@ FEW_SAMPLES = 20  # the fewest with which the intervals and tests were checked (
 COPIES = 0.1  # share of samples or vectors that may equal another one without a caution
 _EQUAL = 1e-4  # in units of the deviation; batches differ by 1e-6
 _PROJECTIONS = 4
+_ROWS = 8192  # at a time in float64
 
 Points = Float[np.ndarray, "n p"]
 
@@ -71,7 +72,10 @@ def _projected(sides: CheckedSides) -> tuple[Points, Points]:
     """Random projections in which equal vectors, and hardly any others, fall together."""
     rng = random_streams.generator(0, "cautions")
     directions = rng.standard_normal((sides.x.shape[1], _PROJECTIONS))
-    of_x, of_y = (side.astype(np.float64) @ directions for side in (sides.x, sides.y))
+    of_x, of_y = (
+        np.concatenate([side[n : n + _ROWS] @ directions for n in range(0, len(side), _ROWS)])
+        for side in (sides.x, sides.y)
+    )
     middle = 0.5 * (of_x.mean(0) + of_y.mean(0))
     size = np.sqrt(0.5 * (((of_x - middle) ** 2).mean(0) + ((of_y - middle) ** 2).mean(0)))
     size = np.maximum(size, 1e-300)

@@ -181,14 +181,20 @@ def _fitted_together(tasks: Sequence[Task]) -> list[FoldLogOdds]:
             fitted = _of_critic([tasks[place] for place in open_tasks], critic)
             for place, one in zip(open_tasks, fitted, strict=True):
                 found[place].append(one)
-    return [
-        FoldLogOdds(
-            np.concatenate([one.outer for one in own], axis=1),
-            np.concatenate([one.inner for one in own], axis=2),
-            tuple(name for one in own for name in one.names),
-        )
-        for own in found
-    ]
+    joined = []
+    for own in found:
+        joined.append(_joined(own))
+        own.clear()  # or there are two of everything at the end
+    return joined
+
+
+def _joined(critics: Sequence[FoldLogOdds]) -> FoldLogOdds:
+    """The log-odds of several critics as columns of one."""
+    return FoldLogOdds(
+        np.concatenate([one.outer for one in critics], axis=1),
+        np.concatenate([one.inner for one in critics], axis=2),
+        tuple(name for one in critics for name in one.names),
+    )
 
 
 def _of_critic(tasks: Sequence[Task], critic: Critic) -> list[FoldLogOdds]:

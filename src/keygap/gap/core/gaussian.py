@@ -24,6 +24,7 @@ from keygap.gap.core.inputs import CheckedSides
 from keygap.gap.core.resampling import PairTotals, drawn_swaps
 
 LABEL_SWAPS = "mmd", "label swaps"  # the purpose of their random numbers
+_COLUMNS = 64  # at a time
 _LONG = 8.0  # mean squared length over 2 sigma^2 from which float32 rounds an exponent by 1e-6
 
 Exponent = Float[torch.Tensor, "rows columns"]
@@ -256,17 +257,26 @@ def _scaled_heads(
     two equal vectors would then not be 1.
     """
     longest = max(
-        float((_scaled(sides, scale) ** 2).sum(1).mean()) / ratio**2
+        sum(float((part**2).sum()) for _, part in _scaled(sides, scale)) / len(order) / ratio**2
         for sides, scale in zip(heads, scales, strict=True)
     )
     dtype = np.float32 if longest < _LONG else np.float64
     found = []
-    for sides, scale in zip(heads, scales, strict=True):  # again: float64 of all heads is large
-        vectors = torch.from_numpy(_scaled(sides, scale)[order].astype(dtype)).to(target)
+    for sides, scale in zip(heads, scales, strict=True):
+        scaled = np.empty((len(order), sides.x.shape[1]), dtype)
+        for columns, part in _scaled(sides, scale):  # again: float64 of all columns is large
+            scaled[:, columns] = part[order]
+        vectors = torch.from_numpy(scaled).to(target)
         found.append((vectors, (vectors * vectors).sum(1, keepdim=True)))
     return found
 
 
-def _scaled(sides: CheckedSides, scale: float) -> Float[np.ndarray, "n+m d"]:
-    """Vectors of both sides in units of ``scale``, centred: small norms round less."""
-    return (sides.pooled - sides.weights @ sides.pooled) / scale
+def _scaled(
+    sides: CheckedSides, scale: float
+) -> Iterator[tuple[slice, Float[np.ndarray, "n+m columns"]]]:
+    """Some columns of both sides at a time, in units of ``scale``, and centred: less is rounded."""
+    weights = sides.weights
+    for start in range(0, sides.x.shape[1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        pooled = np.concatenate([sides.x[:, columns], sides.y[:, columns]])
+        yield columns, (pooled - weights @ pooled) / scale

@@ -27,6 +27,7 @@ from keygap.gap.core.weights import mean_of_present
 DEFAULT_CRITICS = ("linear", "quadratic", "spline", "network")
 MAX_VECTORS = 10_000  # of each side; more cost time and change little
 NO_CRITIC = "none"  # the name that wins a fold in which no critic beats chance
+_DRAWS = 100  # bootstraps at a time
 _ERRORS = 2.0  # standard errors that a bound has to exceed on the training folds
 
 
@@ -162,7 +163,7 @@ def balanced_mean(
     return mean_with_interval(values, sides, drawn_samples(sides, n_bootstraps, rng), level)
 
 
-Draws = tuple[Float[np.ndarray, "B s"], Float[np.ndarray, "B t"]]
+Draws = tuple[Int[np.ndarray, "B s"], Int[np.ndarray, "B t"]]
 
 
 def drawn_samples(sides: CheckedSides, n_bootstraps: int, rng: np.random.Generator) -> Draws:
@@ -198,8 +199,16 @@ def mean_with_interval(
     """
     n = len(sides.x)
     of_x, of_y = sides.by_sample(values[:n], values[n:])
-    means = 0.5 * (draws[0] @ of_x) / len(of_x) + 0.5 * (draws[1] @ of_y) / len(of_y)
+    means = 0.5 * _mean_of_draws(draws[0], of_x) + 0.5 * _mean_of_draws(draws[1], of_y)
     return float(0.5 * of_x.mean() + 0.5 * of_y.mean()), central_band(means, level)
+
+
+def _mean_of_draws(
+    draws: Int[np.ndarray, "B s"], values: Float[np.ndarray, " s"]
+) -> Float[np.ndarray, " B"]:
+    """The mean of the drawn samples, of a few bootstraps at a time: counts become float64."""
+    parts = (draws[start : start + _DRAWS] for start in range(0, len(draws), _DRAWS))
+    return np.concatenate([np.empty(0), *(part @ values for part in parts)]) / len(values)
 
 
 def _choose(

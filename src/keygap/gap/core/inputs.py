@@ -201,6 +201,8 @@ def thinned(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
             f"max_vectors is {max_vectors} and there are "
             f"{max(sides.n_samples_x, sides.n_samples_y)} samples: allow one vector each"
         )
+    if max(len(sides.x), len(sides.y)) <= max_vectors:
+        return sides
     rng_x, rng_y = random_streams.generator(seed, "thinning").spawn(2)
     keep_x = np.sort(in_turn(sides.sample_x, rng_x)[:max_vectors])
     keep_y = np.sort(in_turn(sides.sample_y, rng_y)[:max_vectors])

@@ -124,7 +124,7 @@ class _Data:
         sign = np.where(rows.label, -1.0, 1.0)
         weight = rows.weight / rows.weight.mean()
         inputs = np.stack([_inputs(own, trains) for _, own in rows.heads()])
-        return cls(*(_tensor(values) for values in (inputs, sign, weight)))
+        return cls(torch.from_numpy(inputs), _tensor(sign), _tensor(weight))
 
     def batch(self, index: Int[Tensor, "sets b"]) -> _Batch:
         """The rows with some indices, which are those of each training set and equal in heads."""
@@ -149,7 +149,7 @@ class _Batch:
 
 
 def _inputs(rows: Rows, trains: Trains) -> Float[np.ndarray, "sets|1 n inputs"]:
-    """Inputs of one head, by training set where they depend on it."""
+    """Inputs of one head in float32, by training set where they depend on it."""
     length = np.sqrt((rows.z**2).mean(1))
     z = rows.z * np.minimum(1.0, _FAR / np.maximum(length, 1e-9))[:, None]
     axes, strength = independent_axes(z, rows.weight)
@@ -164,9 +164,11 @@ def _inputs(rows: Rows, trains: Trains) -> Float[np.ndarray, "sets|1 n inputs"]:
         ]
     )
     if rows.z.shape[1] <= N_DIRECTIONS:
-        return shared[None]
-    own = (_standardised(z @ of_set) for of_set in Basis.fit(rows, trains).directions())
-    return np.stack([np.column_stack([shared, of_set]) for of_set in own])
+        return shared[None].astype(np.float32)
+    directions = Basis.fit(rows, trains).directions()
+    own = (_standardised(z @ of_set).astype(np.float32) for of_set in directions)
+    common = shared.astype(np.float32)
+    return np.stack([np.column_stack([common, of_set]) for of_set in own])
 
 
 def _standardised(values: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:

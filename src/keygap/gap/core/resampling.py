@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from keygap.gap.core.inputs import CheckedSides
 from keygap.gap.core.swaps import dealt, random_signs
 
-_CHUNK = 2**20  # signs or labels held at a time: 8 MB
+_CHUNK = 2**20  # random numbers held at a time: 8 MB
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,37 @@ class PairTotals:
     n_x: int
     paired: bool
     biased: bool = False
+
+    @classmethod
+    def of_means(
+        cls, means_x: Float[np.ndarray, "s d"], means_y: Float[np.ndarray, "t d"], paired: bool
+    ) -> PairTotals:
+        """Sums of the linear kernel, whose mean embeddings are the means of the samples. O(S d).
+
+        The sum of a row is a product with the sum of all means, so there is no matrix. The
+        diagonal is left out, as in the unbiased estimator.
+
+        Args:
+            means_x: Mean vector of each sample of x.
+            means_y: Mean vector of each sample of y.
+            paired: Whether sample s is the same on both sides.
+
+        Returns:
+            The sums.
+        """
+        s = len(means_x)
+        if paired:
+            rows, ends = means_x - means_y, (s, s)
+        else:
+            rows, ends = np.concatenate([means_x, means_y]), (s, s + len(means_y))
+            rows -= rows.mean(0)  # leaves the distance as it is and keeps the products small
+        squares = (rows**2).sum(1)
+        sums = []
+        for side in (slice(0, s), slice(*ends)):
+            to = rows @ rows[side].sum(0)
+            to[side] -= squares[side]
+            sums.append(to)
+        return cls(sums[0], sums[1], np.zeros(len(rows)), s, paired)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -169,29 +200,6 @@ class PairSums:
             np.fill_diagonal(matrix, 0.0)
         return cls(matrix, s, sides.paired, biased)
 
-    @classmethod
-    def of_means(
-        cls, means_x: Float[np.ndarray, "s d"], means_y: Float[np.ndarray, "t d"], paired: bool
-    ) -> PairSums:
-        """Unbiased sums of the linear kernel, whose mean embeddings are the means of the samples.
-
-        Args:
-            means_x: Mean vector of each sample of x.
-            means_y: Mean vector of each sample of y.
-            paired: Whether sample s is the same on both sides.
-
-        Returns:
-            The sums.
-        """
-        if paired:
-            matrix = (means_x - means_y) @ (means_x - means_y).T
-        else:
-            both = np.concatenate([means_x, means_y])
-            both -= both.mean(0)  # leaves the distance as it is and keeps the products small
-            matrix = both @ both.T
-        np.fill_diagonal(matrix, 0.0)
-        return cls(matrix, len(means_x), paired)
-
     @cached_property
     def totals(self) -> PairTotals:
         """The sums of its rows."""
@@ -232,12 +240,12 @@ class PairSums:
             One value per bootstrap.
         """
         s, t = self.totals.sizes
-        draws_x = multiplicities(s, n_bootstraps, rng)
+        draws_x = multiplicities(s, n_bootstraps, rng).astype(np.float64)
         pairs_x = self._drawn_pairs(draws_x)
         if self.paired:
             return _quadratic(draws_x, self.matrix) / pairs_x
         within_x, within_y, cross = self.matrix[:s, :s], self.matrix[s:, s:], self.matrix[:s, s:]
-        draws_y = multiplicities(t, n_bootstraps, rng)
+        draws_y = multiplicities(t, n_bootstraps, rng).astype(np.float64)
         pairs_y = self._drawn_pairs(draws_y)
         return (
             _quadratic(draws_x, within_x) / pairs_x
@@ -323,16 +331,15 @@ def drawn_swaps(
     Yields:
         Paired: the sign of each sample. Unpaired: 1 for each sample that is dealt to x, else 0.
     """
-    chunk = max(1, _CHUNK // (s if paired else s + t))
-    for done in range(0, n_swaps, chunk):
-        count = min(chunk, n_swaps - done)
+    for rows in _chunks(n_swaps, s if paired else s + t):
+        count = rows.stop - rows.start
         if paired:
             yield random_signs(count, s, rng)
         else:
             yield dealt(np.repeat([1.0, 0.0], [s, t]), count, rng)
 
 
-def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Float[np.ndarray, "B n"]:
+def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Int[np.ndarray, "B n"]:
     """How often each of n samples is drawn in each bootstrap.
 
     A bootstrap of a single sample drawn n times has no pair of samples, so it is drawn again. That
@@ -347,10 +354,19 @@ def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Float
         Counts that sum to n in each row, with at least two samples drawn.
     """
     shares = np.full(n, 1.0 / n)
-    draws = rng.multinomial(n, shares, size=n_bootstraps)
+    draws = np.empty((n_bootstraps, n), np.int32)
+    for rows in _chunks(n_bootstraps, n):
+        draws[rows] = rng.multinomial(n, shares, size=rows.stop - rows.start)
     while (single := draws.max(axis=1) == n).any():
         draws[single] = rng.multinomial(n, shares, size=int(single.sum()))
-    return draws.astype(np.float64)
+    return draws
+
+
+def _chunks(n_draws: int, n: int) -> Iterator[slice]:
+    """Slices of some draws of n numbers each, of which ``_CHUNK`` are held at a time."""
+    size = max(1, _CHUNK // n)
+    for start in range(0, n_draws, size):
+        yield slice(start, min(start + size, n_draws))
 
 
 def _quadratic(
