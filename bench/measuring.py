@@ -1,8 +1,8 @@
-"""What measuring one layer costs, as a ratio to bare forward passes of its samples.
+"""What measuring one layer costs: its time over that of bare passes of its samples, and its memory.
 
 For each number of samples, the middle layer of a finished extraction is measured in a process of
 its own: all contrasts, heads, confounds and intervals. Bare passes of 64 samples run before and
-after it with as many threads.
+after it with as many threads. The peak of memory is that of the process; it needs Linux.
 
     python bench/measuring.py [--model micro:linear] [--samples 200 3000]
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,9 +46,18 @@ def main() -> None:
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """Seconds of measuring an extraction."""
+    """Seconds of measuring an extraction, and the peak of memory in MB."""
     store = kg.Store(folder)
-    return {"seconds": seconds_of(lambda: kg.measure(store))}
+    seconds = seconds_of(lambda: kg.measure(store))
+    return {"seconds": seconds, "peak_mb": peak_mb()}
+
+
+def peak_mb() -> float:
+    """The most memory that this process had; other counts include that of the process before."""
+    (peak,) = re.findall(
+        r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    return int(peak) / 1024
 
 
 def report_of(vlm: kg.VLM, numbers: list[int]) -> dict[str, Any]:

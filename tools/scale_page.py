@@ -89,7 +89,8 @@ def measuring() -> str:
     report = _read("measuring")
     rows = [
         {"samples": row["samples"],
-         "time over the bare passes of its samples": f"{row['ratio']:.2f}"}
+         "time over the bare passes of its samples": f"{row['ratio']:.2f}",
+         "peak memory of the process, MB": f"{row['peak_mb']:.0f}"}
         for row in report["rows"]
     ]  # fmt: skip
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
