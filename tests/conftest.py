@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -16,6 +20,22 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("keygap")
+
+
+REMOVAL = re.compile(r"deprecated|will be removed", re.IGNORECASE)
+
+
+@pytest.fixture(autouse=True)
+def no_removal_is_announced() -> Iterator[None]:
+    """transformers announces removals in its log, where no filter of warnings sees them."""
+    announced: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: announced.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert not [line for line in announced if REMOVAL.search(line)]
 
 
 @pytest.fixture(scope="session")

@@ -184,7 +184,7 @@ def read(path: Path, what: str = "file") -> Any:
     """
     try:
         if not path.is_file():
-            raise UserError(f"no {what} at {path}")
+            raise UserError(f"no {what} at {one_line(path, 200)}")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise UserError(f"{path} has {size:,} bytes: at most {MOST_BYTES:,} are read")
         text = path.read_bytes().decode("utf-8-sig")
