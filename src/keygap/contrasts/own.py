@@ -58,15 +58,15 @@ class Selection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     modality: Literal["image", "text", "video", "audio"] | None = None
-    """This modality."""
+    """Tokens of this modality."""
     role: AnyRoles | None = None
-    """Any of these roles."""
+    """Tokens of any of these roles."""
     token: list[str] | None = None
-    """Any of these words, without a leading space."""
+    """These words, without a leading space."""
     language: list[str] | None = None
-    """Any of these languages of the sample."""
+    """Tokens of samples in any of these languages."""
     subject: list[str] | None = None
-    """Any of these subjects of the sample."""
+    """Tokens of samples of any of these subjects."""
     rows: tuple[Share, Share] | None = None
     """Patches whose centre lies in this range, as shares of the image's height."""
     columns: tuple[Share, Share] | None = None
