@@ -68,7 +68,7 @@ class Plot {
   show(view) {
     const searched = ["place", "points", "mask"].some((key) => !this.view || this.view[key] !== view[key]);
     if (searched) this.tree = null;
-    this.view = view;
+    this.view = view.points ? view : null; // not of a layer whose points are still to come
     this.draw();
   }
 
@@ -186,6 +186,7 @@ class Plot {
   }
 
   inside(path) {
+    if (!this.view) return [];
     const { run, place, points, mask } = this.view;
     const found = [];
     for (let i = 0; i < run.count; i++) {
@@ -219,6 +220,7 @@ class Plot {
 
   // Move the view so that a token is on the screen.
   reveal(token) {
+    if (!this.view) return;
     const { place, points } = this.view;
     const row = place.row[token];
     if (row < 0) return;
@@ -231,6 +233,7 @@ class Plot {
 
   // The shown token that is next in a direction on the screen, or the one in the middle.
   next(from, [right, down]) {
+    if (!this.view) return from;
     const { run, place, points, mask } = this.view;
     const start = from >= 0 ? place.row[from] : -1;
     const [x0, y0] = start >= 0 ? [points.x[start], points.y[start]] : [0.5, 0.5];
