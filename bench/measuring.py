@@ -53,7 +53,7 @@ def measured(folder: Path) -> dict[str, float]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process had; other counts include that of the process before."""
+    """The most memory that this process had; ``ru_maxrss`` begins with that of its parent."""
     (peak,) = re.findall(
         r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
     )

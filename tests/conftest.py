@@ -22,7 +22,7 @@ settings.register_profile(
 settings.load_profile("keygap")
 
 
-# Not what a processor of a checkpoint will do otherwise, which is also announced.
+# A new default of a checkpoint's processor is announced in other words, and is no removal.
 REMOVAL = re.compile(r"\bdeprecated\b", re.IGNORECASE)
 
 

@@ -28,7 +28,7 @@ the repository holds examples; this is `experiments/{name}`:
 {text}
 ```
 """
-LARGEST = {MOST, MOST_RESAMPLINGS, MOST_SEEDS - 1}  # limits of the machine say nothing to a reader
+LARGEST = {MOST, MOST_RESAMPLINGS, MOST_SEEDS - 1}  # limits that hardly any file comes near
 PLAIN = {"string": "text", "integer": "integer", "number": "number", "boolean": "`true` or `false`"}
 
 

@@ -11,13 +11,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, ClassVar
 
 import yaml
+from pydantic import ConfigDict
 
 from keygap.errors import UserError
 from keygap.text import one_line
 
+# Of the models of such a file: no unknown key, 3 where a number is meant and not "3" or true. The
+# line under a key in the code says what it is.
+STRICT = ConfigDict(
+    extra="forbid",
+    frozen=True,
+    strict=True,
+    allow_inf_nan=False,
+    use_attribute_docstrings=True,
+)
 MOST_BYTES = 1_000_000  # of a file; experiments have some thousand
 MOST_DEPTH = 40  # lists and mappings inside one another
 MOST_VALUES = 100_000  # with every alias written out
@@ -182,12 +193,16 @@ def read(path: Path, what: str = "file") -> Any:
         UserError: the file cannot be read, is larger than ``MOST_BYTES``, is not UTF-8, is not YAML
             or is not plain.
     """
+    missing = f"no {what} at {one_line(path, 200)}"
     try:
-        if not path.is_file():
-            raise UserError(f"no {what} at {one_line(path, 200)}")
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise UserError(f"{path} has {size:,} bytes: at most {MOST_BYTES:,} are read")
+        status = path.stat()  # is_file() hides, from Python 3.14 on, why it says no
+        if not S_ISREG(status.st_mode):
+            raise UserError(missing)
+        if status.st_size > MOST_BYTES:
+            raise UserError(f"{path} has {status.st_size:,} bytes: at most {MOST_BYTES:,} are read")
         text = path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(missing) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8") from error
     except (OSError, ValueError) as error:

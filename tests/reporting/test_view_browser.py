@@ -116,6 +116,29 @@ def test_other_layers_and_tsne_are_asked_for_and_the_token_stays(browser, client
         assert looker.text("method-name") == "t-SNE"
 
 
+def test_keys_do_no_harm_while_the_points_of_another_method_are_still_to_come(browser, client):
+    held: list[Any] = []
+    let_go = False
+
+    def hold(route: Any) -> None:
+        route.continue_() if let_go else held.append(route)
+
+    with visited(browser, client) as looker:
+        looker.page.focus('[data-part="plot"]')
+        looker.press("Home")
+        first = looker.facts()
+        looker.page.route("**/api/points*", hold)
+        with looker.page.expect_request("**/api/points*"):
+            looker.choose("method", "tsne")
+        looker.page.focus('[data-part="plot"]')
+        looker.press("ArrowRight", "+", "Shift+ArrowRight", "Home")
+        let_go = True
+        for route in held:
+            route.continue_()
+        until(looker, "tokens shown")
+        assert looker.facts()["sample"] == first["sample"]
+
+
 def test_a_search_finds_words_of_the_whole_store(browser, asked):
     words = asked.ask("words", word="word31")
     with visited(browser, asked) as looker:

@@ -52,37 +52,36 @@ def drawn_tokens(
         tokens_per_sample: at most this many tokens of a sample; None: everything is used.
         seed: of the draw.
     """
+    if tokens_per_sample is None:
+        own = (mask & sample.isin(names).to_numpy() for mask, names in zip(masks, ids, strict=True))
+        return Drawn(tuple(own), "")
     rng = random_streams.generator(seed, "tokens of a sample")
-    kept = [names if tokens_per_sample is None else _samples(names, seed) for names in ids]
-    rows = []
+    kept = [_samples(names, seed) for names in ids]
+    usable = []
     for mask, names in zip(masks, kept, strict=True):
-        own = rng.permutation(np.flatnonzero(mask))
-        own = own[sample.iloc[own].isin(names).to_numpy()]
-        rows.append(own if tokens_per_sample is None else _in_turn(sample, own, tokens_per_sample))
-    sizes = [len(own) for own in rows]
-    if tokens_per_sample is not None:
-        room = [max(MAX_TOKENS // 2, MAX_TOKENS - other) for other in reversed(sizes)]
-        rows = [own[:most] for own, most in zip(rows, room, strict=True)]
-    lines = []
-    drawn = tuple(np.zeros(len(mask), dtype=bool) for mask in masks)
-    for thin, own, names in zip(drawn, rows, kept, strict=True):
-        thin[own] = True
-        lines.append(f"{len(own):,} tokens of {len(names):,} samples")
-    limited = sizes != [len(own) for own in rows] or any(
-        len(few) < len(names) for few, names in zip(kept, ids, strict=True)
-    )
-    return Drawn(drawn, " and ".join(lines) if limited else "")
+        rows = rng.permutation(np.flatnonzero(mask))
+        rows = rows[sample.iloc[rows].isin(names).to_numpy()]
+        usable.append(_in_turn(sample, rows, tokens_per_sample))
+    drawn, lines = [], []
+    for mask, rows, other, names in zip(masks, usable, reversed(usable), kept, strict=True):
+        used = rows[: max(MAX_TOKENS // 2, MAX_TOKENS - len(other))]
+        thin = np.zeros(len(mask), dtype=bool)
+        thin[used] = True
+        drawn.append(thin)
+        lines.append(f"{len(used):,} tokens of {len(names):,} samples")
+    limited = sum(map(len, usable)) > MAX_TOKENS or list(map(len, kept)) != list(map(len, ids))
+    return Drawn(tuple(drawn), " and ".join(lines) if limited else "")
 
 
 def _in_turn(
     sample: pd.Series, rows: Int[np.ndarray, " k"], tokens_per_sample: int
 ) -> Int[np.ndarray, " l"]:
-    """At most so many rows of each sample, ordered so that every beginning has its share of each.
+    """The rows that may be used; every beginning of them has the same share of each sample.
 
     Args:
         sample: the sample of each token.
         rows: tokens in random order.
-        tokens_per_sample: the most of a sample.
+        tokens_per_sample: at most this many of a sample may be used.
     """
     of_sample = sample.iloc[rows].groupby(sample, observed=True)
     turn = of_sample.cumcount().to_numpy()

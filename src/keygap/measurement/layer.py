@@ -74,7 +74,8 @@ class LayerMeasurement:
         with step(f"{self.key['site']}, layer {self.key['layer']}") as say:
             unmeasured: list[str] = []
             every = cases(selector, contrasts, unmeasured.append)
-            for case, heads in side_by_side(self._computed, every, _largest(vectors)):
+            size = _largest(vectors, options.tokens_per_sample)
+            for case, heads in side_by_side(self._computed, every, size):
                 say(f"{case.contrast.name} {case.confound}".strip())
                 for one in heads:
                     self._add(case, one)
@@ -159,9 +160,12 @@ class LayerMeasurement:
         return f"{model}, {site}, layer {layer}: {what}"
 
 
-def _largest(vectors: Layer) -> int:
-    """Bytes of the vectors of the largest comparison of a layer, which are float32."""
-    return 4 * min(len(vectors.labels), MAX_TOKENS) * math.prod(vectors.shape)
+def _largest(vectors: Layer, tokens_per_sample: int | None) -> int:
+    """Bytes that the vectors of a comparison of this layer have at most; they are float32."""
+    tokens = len(vectors.labels)
+    if tokens_per_sample is not None:
+        tokens = min(tokens, MAX_TOKENS)
+    return 4 * tokens * math.prod(vectors.shape)
 
 
 def _name(key: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from keygap import strict_yaml
 from keygap.errors import UserError
@@ -23,9 +23,7 @@ Kind = Literal["cross-modal", "intra-modal"]
 class PublishedValue(BaseModel):
     """One published number."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = strict_yaml.STRICT
 
     kind: Kind
     """Whether it compares the two modalities or one modality with itself."""
@@ -38,9 +36,7 @@ class PublishedValue(BaseModel):
 class Published(BaseModel):
     """What one source publishes."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = strict_yaml.STRICT
 
     source: str
     """A citation."""

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
@@ -30,6 +29,7 @@ from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.own import OwnContrast, TextRoles, refuse_twice
 from keygap.errors import UserError, unknown
 from keygap.projection.tsne import MOST_PERPLEXITY
+from keygap.strict_yaml import STRICT
 from keygap.workers import workers_of
 
 OWN_FILES = ("jsonl", "folder")  # benchmarks whose name contains a path
@@ -48,16 +48,9 @@ Text = Annotated[str, AfterValidator(_text)]
 
 
 class Section(BaseModel):
-    """A part of the file: no other keys, and values of the right type."""
+    """A part of the file."""
 
-    # strict: the file says 3 where a number is meant, not "3" or true
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+    model_config = STRICT
 
 
 class ModelChoice(Section):

@@ -264,7 +264,7 @@ def _scaled_heads(
     found = []
     for sides, scale in zip(heads, scales, strict=True):
         scaled = np.empty((len(order), sides.x.shape[1]), dtype)
-        for columns, part in _scaled(sides, scale):  # again: float64 of all columns is large
+        for columns, part in _scaled(sides, scale):  # a second time, as float64 of all is large
             scaled[:, columns] = part[order]
         vectors = torch.from_numpy(scaled).to(target)
         found.append((vectors, (vectors * vectors).sum(1, keepdim=True)))
@@ -274,7 +274,7 @@ def _scaled_heads(
 def _scaled(
     sides: CheckedSides, scale: float
 ) -> Iterator[tuple[slice, Float[np.ndarray, "n+m columns"]]]:
-    """Some columns of both sides at a time, in units of ``scale``, and centred: less is rounded."""
+    """Both sides in units of ``scale``, a few columns at a time, centred to round less."""
     weights = sides.weights
     for start in range(0, sides.x.shape[1], _COLUMNS):
         columns = slice(start, start + _COLUMNS)

@@ -206,7 +206,7 @@ def mean_with_interval(
 def _mean_of_draws(
     draws: Int[np.ndarray, "B s"], values: Float[np.ndarray, " s"]
 ) -> Float[np.ndarray, " B"]:
-    """The mean of the drawn samples, of a few bootstraps at a time: counts become float64."""
+    """The mean of the samples that each bootstrap draws; a few at a time are turned to float64."""
     parts = (draws[start : start + _DRAWS] for start in range(0, len(draws), _DRAWS))
     return np.concatenate([np.empty(0), *(part @ values for part in parts)]) / len(values)
 

@@ -65,17 +65,15 @@ class PairTotals:
         """
         s = len(means_x)
         if paired:
-            rows, ends = means_x - means_y, (s, s)
+            rows = means_x - means_y
         else:
-            rows, ends = np.concatenate([means_x, means_y]), (s, s + len(means_y))
+            rows = np.concatenate([means_x, means_y])
             rows -= rows.mean(0)  # leaves the distance as it is and keeps the products small
         squares = (rows**2).sum(1)
-        sums = []
-        for side in (slice(0, s), slice(*ends)):
-            to = rows @ rows[side].sum(0)
-            to[side] -= squares[side]
-            sums.append(to)
-        return cls(sums[0], sums[1], np.zeros(len(rows)), s, paired)
+        to_x, to_y = rows @ rows[:s].sum(0), rows @ rows[s:].sum(0)
+        to_x[:s] -= squares[:s]
+        to_y[s:] -= squares[s:]
+        return cls(to_x, to_y, np.zeros(len(rows)), s, paired)
 
     @property
     def sizes(self) -> tuple[int, int]:

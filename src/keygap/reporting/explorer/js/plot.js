@@ -68,7 +68,7 @@ class Plot {
   show(view) {
     const searched = ["place", "points", "mask"].some((key) => !this.view || this.view[key] !== view[key]);
     if (searched) this.tree = null;
-    this.view = view.points ? view : null; // not of a layer whose points are still to come
+    this.view = view.points ? view : null; // null while its points are still to come
     this.draw();
   }
 
