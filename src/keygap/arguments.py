@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ DEVICES = {
     "nul",
     *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789"),
 }
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter is a drive of Windows
 Item = TypeVar("Item")
 
 
@@ -183,8 +185,9 @@ def folder_of(value: object, what: str) -> Path:
         what: what names it, such as ``"--out"``.
 
     Raises:
-        UserError: it is empty, begins with ``~``, has characters that do not print, is a file or is
-            below one, is a cycle of links, or has a name that is too long.
+        UserError: it is empty, begins with ``~``, has characters that do not print, is an address
+            such as ``s3://bucket/run``, is a file or is below one, is a cycle of links, or has a
+            name that is too long.
     """
     if not isinstance(value, (str, Path)):
         raise UserError(f"{what} is {_quoted(value)}: the path of a folder is needed")
@@ -195,6 +198,11 @@ def folder_of(value: object, what: str) -> Path:
         raise UserError(f"{what} {text[:80]!r} has the character {bad}: name a folder without it")
     if text.startswith("~"):
         raise UserError(f"{what} {text[:80]!r}: keygap does not expand '~', write the whole path")
+    if ADDRESS.match(text):  # Path would make folders of it
+        raise UserError(
+            f"{what} {one_line(text, 200)} is the address of an object store or a site: keygap "
+            "reads and writes folders, name one"
+        )
     path = Path(text)
     try:
         followed(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,8 @@ CALLS: list[tuple[str, Callable[[], object], str]] = [
     ("device and map", lambda: kg.load("micro:mlp", device="cpu", device_map="auto"), "both given"),
     ("a seed is a text", lambda: seed_of("1"), "seed is '1': a whole number"),
     ("a path has NUL", lambda: folder_of("a\0b", "out"), r"the character \\x00"),
+    ("an object store", lambda: extract(out="s3://bucket/run"), "address of an object store"),
+    ("the same as a path", lambda: extract(out=Path("gs://b/run")), "address of an object store"),
     ("a name of bytes", lambda: folder_name_of(b"x", "name"), "its name as text"),  # type: ignore[arg-type]
 ]  # fmt: skip
 
