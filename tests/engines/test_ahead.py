@@ -11,7 +11,7 @@ import torch
 import keygap as kg
 from keygap.engines import ahead
 from keygap.engines.ahead import BatchLimit, of_one_part, prepared, run_within_memory
-from keygap.engines.part import run_part
+from keygap.engines.part import read_part
 from keygap.engines.plan import Plan
 from made import bench_of, made_sample
 
@@ -91,10 +91,10 @@ def out_of_memory_above(vlm, monkeypatch, most):
 
 def test_a_batch_that_does_not_fit_is_divided_and_later_ones_are_smaller(vlm, chosen, monkeypatch):
     plan = Plan(vlm, chosen, ("k_proj",), (0,), batch_size=5, part_size=7)
-    expected = run_part(plan, 0)
+    expected = read_part(plan, 0).tables()
     limit = plan.limit()
     tried = out_of_memory_above(vlm, monkeypatch, 2)
-    found = run_part(plan, 0, limit)
+    found = read_part(plan, 0, limit).tables()
     assert limit.samples == 2
     assert tried[0] == 5
     assert sum(tried) - sum(size for size in tried if size > 2) == 7
@@ -120,7 +120,7 @@ def test_another_error_is_not_taken_for_it(vlm, chosen, monkeypatch):
 
     monkeypatch.setitem(vars(vlm), "forward", forward)
     with pytest.raises(RuntimeError, match="something else"):
-        run_part(Plan(vlm, chosen, ("k_proj",), (0,), 2, 7), 0)
+        read_part(Plan(vlm, chosen, ("k_proj",), (0,), 2, 7), 0)
 
 
 def test_a_run_of_one_too_large_sample_says_so(vlm, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from PIL import Image
 
 import keygap as kg
 from benchmarks import fixtures
-from keygap.engines.part import run_part
+from keygap.engines.part import read_part
 from keygap.errors import UserError
 from keygap.store.lock import locked
 from made import LAYERS, SAMPLES, as_of_keygap_0_1, bench_of, files_of, made_sample
@@ -232,9 +232,9 @@ def test_only_what_is_damaged_is_extracted_again(
 
     def counted(plan, number, *rest):
         read.append(number)
-        return run_part(plan, number, *rest)
+        return read_part(plan, number, *rest)
 
-    monkeypatch.setattr("keygap.engines.local.run_part", counted)
+    monkeypatch.setattr("keygap.engines.local.read_part", counted)
     with caplog.at_level(logging.WARNING, "keygap"):
         kg.extract(vlm, out=tmp_path, **same)
     assert f"mended now: {name}" in caplog.text

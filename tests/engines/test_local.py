@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from keygap.engines.local import LocalEngine
-from keygap.engines.part import run_part
+from keygap.engines.part import read_part
 from keygap.engines.plan import Plan
 from made import bench_of, files_of
 
@@ -23,7 +23,7 @@ def test_parts_are_on_disk_when_they_are_handed_on(plan, tmp_path):
     seen = []
     for written in LocalEngine().run(plan, [1, 3], tmp_path):
         seen.append(written.number)
-        expected = run_part(plan, written.number)
+        expected = read_part(plan, written.number).tables()
         assert written.samples.equals(expected.samples)
         name = f"part-0000{written.number}.parquet"
         assert pq.read_table(tmp_path / "tokens" / name).equals(expected.tokens)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keygap.engines.part import run_part
+from keygap.engines.part import read_part
 from keygap.engines.plan import Plan
 from made import bench_of, made_sample
 
@@ -24,7 +24,7 @@ def plan(vlm) -> Plan:
 
 @pytest.fixture(scope="module")
 def parts(plan):
-    return [run_part(plan, number) for number in range(len(plan))]
+    return [read_part(plan, number).tables() for number in range(len(plan))]
 
 
 def equal(one, other) -> bool:
@@ -62,7 +62,7 @@ def test_tokens_and_vectors_have_the_same_rows_without_padding(plan, parts):
 def test_vectors_are_those_of_the_sample_alone(plan, parts):
     sample = plan.samples.sample(2)
     alone = replace(plan, samples=bench_of([sample]).choose(None), part_size=1)
-    (single,) = [run_part(alone, 0)]
+    (single,) = [read_part(alone, 0).tables()]
     for key, table in single.vectors.items():
         rows = np.array(parts[0].vectors[key]["sample_id"].to_pylist()) == "s2"
         found = np.array(parts[0].vectors[key]["vector"].to_pylist())[rows]
@@ -71,12 +71,13 @@ def test_vectors_are_those_of_the_sample_alone(plan, parts):
 
 def test_a_part_again_is_the_same_and_the_order_of_parts_does_not_matter(plan, parts):
     for number in (1, 0, 1):
-        assert equal(run_part(plan, number), parts[number])
+        assert equal(read_part(plan, number).tables(), parts[number])
 
 
 def test_a_part_without_a_good_sample_has_rows_and_no_vectors(vlm):
     samples = [replace(made_sample(f"s{n}"), images=()) for n in range(3)]
-    part = run_part(Plan(vlm, bench_of(samples).choose(None), ("k_proj",), (0,), 2, 4), 0)
+    plan = Plan(vlm, bench_of(samples).choose(None), ("k_proj",), (0,), 2, 4)
+    part = read_part(plan, 0).tables()
     assert part.samples["failure"].to_pylist() == ["the sample has no image"] * 3
     assert (part.tokens, part.vectors) == (None, {})
 
@@ -86,5 +87,5 @@ def test_no_hook_stays(plan, vlm, parts):
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules())
 
     before = hooks()  # transformers keeps hooks of its own once hidden states were asked for
-    run_part(plan, 0)
+    read_part(plan, 0)
     assert hooks() == before

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from keygap.benchmarks import Entry, Sample
@@ -69,6 +70,14 @@ class CapturedBatch:
         """The rows that did not fail."""
         return [row for row in range(len(self.samples)) if row not in self.failures]
 
+    @cached_property
+    def modalities(self) -> list[Int[np.ndarray, " n"]]:
+        """The modality of every token of each prompt, as an index of ``MODALITIES``."""
+        number = {name: index for index, name in enumerate(MODALITIES)}
+        return [
+            np.array([number[name] for name in labels.modality], np.int32) for labels in self.labels
+        ]
+
     def sample_rows(self) -> dict[str, dict[str, Any]]:
         """The row of every sample of the batch, by its id."""
         rows = {
@@ -114,54 +123,71 @@ def vector_tables(
     names = [sample.id for batch in batches for sample in batch.samples]
     rank = {name: number for number, name in enumerate(names if order is None else order)}
     for key in dict.fromkeys(key for batch in batches for key in batch.vectors):
-        parts = [(batch, batch.vectors[key]) for batch in batches if key in batch.vectors]
-        if any(len(kept.row) for _, kept in parts):
-            yield key, _vector_table(parts, list(rank), rank)
+        found = [
+            piece
+            for batch in batches
+            if key in batch.vectors
+            for piece in _pieces(batch, batch.vectors[key], rank)
+        ]
+        if found:
+            yield key, _vector_table(sorted(found, key=lambda piece: piece.rank), list(rank))
 
 
-def _vector_table(
-    parts: Sequence[tuple[CapturedBatch, KeptVectors]], names: list[str], rank: Mapping[str, int]
-) -> pa.Table:
-    """The vectors of several batches at one site and layer."""
-    number: list[np.ndarray] = []
-    position: list[np.ndarray] = []
-    modality: list[np.ndarray] = []
-    for batch, kept in parts:
-        ranks = np.array([rank[sample.id] for sample in batch.samples], np.int32)
-        lengths = np.array([len(labels) for labels in batch.labels], np.int32)
-        number.append(ranks[kept.row])
-        position.append((kept.place + kept.of_features * lengths[kept.row]).astype(np.int32))
-        modality.append(_modality(batch, kept))
-    sample = np.concatenate(number)
-    order = np.argsort(sample, kind="stable")
-    vectors = torch.cat([kept.vectors for _, kept in parts])
+class _Piece(NamedTuple):
+    """The vectors of one sample at one site and layer, with their columns."""
+
+    rank: int  # of the sample in the table
+    position: Int[np.ndarray, " n"]
+    modality: Int[np.ndarray, " n"]  # indices of MODALITIES
+    drawn: Bool[np.ndarray, " n"]
+    attention: Float[np.ndarray, " n"]
+    vectors: Float[Tensor, "n heads head_dim"]
+
+
+def _pieces(batch: CapturedBatch, kept: KeptVectors, rank: Mapping[str, int]) -> Iterator[_Piece]:
+    """The vectors of a batch, sample by sample."""
+    rows = np.arange(len(batch.samples) + 1)
+    for row, (start, end) in enumerate(pairwise(np.searchsorted(kept.row, rows))):
+        if start == end:
+            continue
+        own = slice(start, end)
+        place = kept.place[own]
+        before = len(batch.labels[row]) if kept.of_features else 0
+        modality = (
+            np.full(len(place), MODALITIES.index("image"), np.int32)
+            if kept.of_features
+            else batch.modalities[row][place]
+        )
+        yield _Piece(
+            rank[batch.samples[row].id],
+            (place + before).astype(np.int32),
+            modality,
+            kept.drawn[own],
+            kept.attention[own],
+            kept.vectors[own],
+        )
+
+
+def _vector_table(pieces: Sequence[_Piece], names: list[str]) -> pa.Table:
+    """The vectors of some samples at one site and layer."""
+    ranks, positions, modalities, drawn, attention, tensors = zip(*pieces, strict=True)
+    sample = np.repeat(np.array(ranks, np.int32), [len(one) for one in positions])
+    vectors = torch.cat(tensors)
     heads, head_dim = vectors.shape[1:]
-    ordered = vectors if (np.diff(sample) >= 0).all() else vectors[torch.from_numpy(order)]
     schema = vectors_schema(heads, head_dim, str(vectors.dtype).removeprefix("torch."))
     columns = [
-        pa.DictionaryArray.from_arrays(pa.array(sample[order]), pa.array(names, pa.string())),
-        pa.array(np.concatenate(position)[order]),
+        pa.DictionaryArray.from_arrays(pa.array(sample), pa.array(names, pa.string())),
+        pa.array(np.concatenate(positions)),
         pa.DictionaryArray.from_arrays(
-            pa.array(np.concatenate(modality)[order]), pa.array(MODALITIES, pa.string())
+            pa.array(np.concatenate(modalities)), pa.array(MODALITIES, pa.string())
         ),
-        pa.array(np.concatenate([kept.drawn for _, kept in parts])[order]),
-        pa.array(np.concatenate([kept.attention for _, kept in parts])[order]),
+        pa.array(np.concatenate(drawn)),
+        pa.array(np.concatenate(attention)),
         pa.FixedSizeListArray.from_arrays(
-            pa.array(_as_stored(ordered).reshape(-1)), type=schema.field("vector").type
+            pa.array(_as_stored(vectors).reshape(-1)), type=schema.field("vector").type
         ),
     ]
     return pa.table(columns, schema=schema)
-
-
-def _modality(batch: CapturedBatch, kept: KeptVectors) -> Int[np.ndarray, " n"]:
-    """The modality of every vector of a batch, as an index of ``MODALITIES``."""
-    if kept.of_features:
-        return np.full(len(kept.row), MODALITIES.index("image"), np.int32)
-    known = np.zeros((len(batch.labels), max(map(len, batch.labels))), np.int32)
-    for row, labels in enumerate(batch.labels):
-        for number, name in enumerate(MODALITIES):
-            known[row, : len(labels)][labels.modality == name] = number
-    return known[kept.row, kept.place]
 
 
 def _as_stored(vectors: Tensor) -> np.ndarray:

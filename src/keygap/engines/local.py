@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 
 from keygap.engines.ahead import BatchLimit, prepared
-from keygap.engines.part import run_part
+from keygap.engines.part import ReadPart, read_part
 from keygap.engines.plan import Plan, WrittenPart
-from keygap.store import PartTables, write_part
+from keygap.store import write_part
 
 
 class LocalEngine:
@@ -35,17 +35,18 @@ class LocalEngine:
         ):
             for number in numbers:
                 try:
-                    tables = run_part(plan, number, limit, batches)
+                    part = read_part(plan, number, limit, batches)
                 except BaseException:  # the part before is whole, whatever stopped this one
                     if before is not None:
                         yield before.result()
                     raise
                 if before is not None:
                     yield before.result()
-                before = writing.submit(_written, tables, number, root)
+                before = writing.submit(_written, part, root)
             if before is not None:
                 yield before.result()
 
 
-def _written(tables: PartTables, number: int, root: Path) -> WrittenPart:
-    return WrittenPart(number, tables.samples, write_part(root, number, tables))
+def _written(part: ReadPart, root: Path) -> WrittenPart:
+    tables = part.tables()
+    return WrittenPart(part.number, tables.samples, write_part(root, part.number, tables))

@@ -1,8 +1,13 @@
-"""From the samples of a part to the tables of that part."""
+"""From the samples of a part to the tables of that part.
+
+What was read becomes tables in a step of its own, so that an engine can take that step while the
+model computes the next part.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,13 +29,56 @@ from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
 
 
-def run_part(
+@dataclass(frozen=True)
+class ReadPart:
+    """What was read of the samples of a part.
+
+    Attributes:
+        plan: of the extraction.
+        number: of the part, from 0.
+        read: what is kept of each forward pass.
+        bad: id of every sample that is in none of them, and the reason.
+    """
+
+    plan: Plan
+    number: int
+    read: Sequence[CapturedBatch]
+    bad: Mapping[str, str]
+
+    def tables(self) -> PartTables:
+        """The tables of the part, in the order of its samples.
+
+        A bad sample is a row of ``samples`` with its reason.
+        """
+        entries = self.plan.part(self.number).entries
+        names = [entry.id for entry in entries]
+        rows: dict[str, dict[str, Any]] = {
+            entry.id: failed_row(entry, self.bad[entry.id])
+            for entry in entries
+            if entry.id in self.bad
+        }
+        tokens: dict[str, pa.Table] = {}
+        thumbnails: dict[str, pa.Table] = {}
+        for captured in self.read:
+            rows |= captured.sample_rows()
+            tokens |= captured.token_tables()
+            if self.plan.thumbnails:
+                thumbnails |= captured.thumbnail_tables()
+        return PartTables(
+            samples=pa.Table.from_pylist([rows[name] for name in names], schema=SAMPLES_SCHEMA),
+            tokens=_joined(tokens, names),
+            vectors=dict(vector_tables(self.read, names)),
+            thumbnails=_joined(thumbnails, names),
+        )
+
+
+def read_part(
     plan: Plan,
     number: int,
     limit: BatchLimit | None = None,
     batches: Iterable[Prepared] | None = None,
-) -> PartTables:
-    """Extract a part of a plan. The result depends on the plan alone, and nothing is written.
+) -> ReadPart:
+    """Read a part of a plan. The result depends on the plan alone, and nothing is written.
 
     Args:
         plan: of the extraction.
@@ -39,53 +87,26 @@ def run_part(
             It changes vectors by rounding only.
         batches: those of this part, and then those of others, which are left; by default they are
             made here.
-
-    Returns:
-        The tables of the part. A bad sample is a row of ``samples`` with its reason.
     """
     part, limit = plan.part(number), limit or plan.limit()
-    reasons: dict[str, str] = {}
+    bad: dict[str, str] = {}
     read: list[CapturedBatch] = []
     with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
         forward = partial(_read, capture, draw=plan.draw)
         own = of_one_part(prepared(plan.vlm, [part], limit) if batches is None else batches)
         count = -(-len(part) // limit.samples)
         for ready in track(own, count, f"batches of part {number + 1}"):
-            reasons |= ready.bad
+            bad |= ready.bad
             if ready.batch is not None:
-                found, bad = run_within_memory(plan.vlm, ready, limit, forward)
+                found, unfit = run_within_memory(plan.vlm, ready, limit, forward)
                 read += found
-                reasons |= bad
-    return _tables(plan, number, read, reasons)
+                bad |= unfit
+    return ReadPart(plan, number, read, bad)
 
 
 def _read(capture: Capture, ready: Prepared, draw: Draw) -> CapturedBatch:
     assert ready.batch is not None
     return CapturedBatch.read(capture, ready.samples, ready.batch, draw)
-
-
-def _tables(
-    plan: Plan, number: int, read: Sequence[CapturedBatch], reasons: Mapping[str, str]
-) -> PartTables:
-    """The tables of a part, in the order of its samples."""
-    entries = plan.part(number).entries
-    names = [entry.id for entry in entries]
-    rows: dict[str, dict[str, Any]] = {
-        entry.id: failed_row(entry, reasons[entry.id]) for entry in entries if entry.id in reasons
-    }
-    tokens: dict[str, pa.Table] = {}
-    thumbnails: dict[str, pa.Table] = {}
-    for captured in read:
-        rows |= captured.sample_rows()
-        tokens |= captured.token_tables()
-        if plan.thumbnails:
-            thumbnails |= captured.thumbnail_tables()
-    return PartTables(
-        samples=pa.Table.from_pylist([rows[name] for name in names], schema=SAMPLES_SCHEMA),
-        tokens=_joined(tokens, names),
-        vectors=dict(vector_tables(read, names)),
-        thumbnails=_joined(thumbnails, names),
-    )
 
 
 def _joined(tables: Mapping[str, pa.Table], order: Sequence[str]) -> pa.Table | None:
