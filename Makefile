@@ -117,6 +117,7 @@ bench: $(STAMP)  ## measure what capturing, attention and steering cost, as rati
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/extraction.py
 	$(BIN)/python bench/measuring.py
+	$(BIN)/python bench/growth.py
 	$(BIN)/python bench/sites.py
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/steering.py

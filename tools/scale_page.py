@@ -100,6 +100,23 @@ def measuring() -> str:
     )
 
 
+def growth() -> str:
+    """The ratios of ``bench/growth.py``."""
+    report = _read("growth")
+    few, many = (report["rows"][number]["samples"] for number in (0, 2))
+    rows = [
+        {"step": step, f"memory, {many:,} over {few:,} samples": f"{row['memory']:.2f}",
+         f"time of a sample, {many:,} over {few:,}": f"{row['time of a sample']:.2f}"}
+        for step, row in report["ratios"].items()
+    ]  # fmt: skip
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    table = markdown(pd.DataFrame(rows))
+    return (
+        f"{report['model']}, easy-VQA, k_proj, extraction at all layers and measuring at the "
+        f"middle one, cpu with {report['threads']} threads ({versions}):\n\n{table}"
+    )
+
+
 def accelerators() -> str:
     """The results of ``bench/accelerator.py``, or that there are none."""
     paths = sorted(RESULTS.glob("accelerator-*.json"))
@@ -170,6 +187,7 @@ def main() -> None:
     tables = {
         "measured": measured(),
         "measuring": measuring(),
+        "growth": growth(),
         "accelerators": accelerators(),
         "disk": disk(),
         "hours": hours(options.rate),
