@@ -40,7 +40,11 @@ Captions = Annotated[
 ]
 MaxBad = Annotated[
     int | None,
-    typer.Option(min=0, max=MOST, help="Stop when more samples than this are bad; keep the rest."),
+    typer.Option(
+        min=0,
+        max=MOST,
+        help="Stop when more samples than this are bad; keep the rest. By default 5 % of them.",
+    ),
 ]
 Layers = Annotated[
     str, typer.Option(help="first, middle, last, all and indices, such as 0,4,last.")

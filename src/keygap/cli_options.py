@@ -62,7 +62,11 @@ BenchmarkName = Annotated[
 ]
 Split = Annotated[str | None, typer.Option(help="Default: the split usually reported.")]
 Data = Annotated[
-    str | None, typer.Option(help="Local parquet or TSV files with the publisher's columns.")
+    str | None,
+    typer.Option(
+        help="Local data: parquet or TSV files with the publisher's columns, or what a benchmark "
+        "of your own reads."
+    ),
 ]
 Language = Annotated[str | None, typer.Option(help="Language of your own questions.")]
 Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Number of samples.")]

@@ -37,7 +37,9 @@ def test_samples_tokens_and_what_was_asked_come_back(store):
     assert store.tokens["token"].tolist() == list(TOKENS) * 3
     assert set(store.tokens["language"]) == {"en"}
     assert set(store.tokens["subject"]) == {"x"}
-    assert repr(store).endswith("3 samples, 1 failed, hidden at layers 3, k_proj at layers 0, 3)")
+    assert repr(store).endswith(
+        "3 samples, 1 failed (first s2: broken), hidden at layers 3, k_proj at layers 0, 3)"
+    )
 
 
 def test_sites_and_layers_are_listed(store):

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from keygap.arguments import name_of
+from keygap.benchmarks.formats.options import hinted_prompt
 from keygap.benchmarks.sample import (
     BadSample,
     Entry,
@@ -72,16 +73,20 @@ def benchmark(
 
     Raises:
         UserError: there is no such benchmark, split or data, or the benchmark does not take one of
-            the arguments.
+            the arguments, or needs one that is not given.
     """
     factory = _factory(name_of(name, "benchmark"))
     settings = {"split": split, "data": data, "language": language}
     given = {key: value for key, value in settings.items() if value is not None}
+    taken = inspect.signature(factory).parameters
     for key, value in given.items():
         if not isinstance(value, Path):
             name_of(value, key)
-        if key not in inspect.signature(factory).parameters:
+        if key not in taken:
             raise UserError(f"benchmark {name!r} has no {key} to choose; leave it out")
+    for key in settings:
+        if key in taken and key not in given and taken[key].default is inspect.Parameter.empty:
+            raise UserError(f"benchmark {name!r} needs {key}: give --{key} (in Python, {key}=)")
     return factory(**given)
 
 
@@ -119,5 +124,6 @@ __all__ = [
     "as_rgb",
     "benchmark",
     "described",
+    "hinted_prompt",
     "image_then_question",
 ]

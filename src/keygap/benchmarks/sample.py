@@ -13,9 +13,11 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from PIL import Image, ImageOps
+
+from keygap.errors import UserError, unknown
 
 LETTERS = tuple(string.ascii_uppercase)
 # Of the images of one sample together: a photograph of 8,000 x 6,000 pixels is read. Decoding and
@@ -83,9 +85,11 @@ class Sample:
         """Refuse what neither files nor models accept, before any image is decoded.
 
         Raises:
-            BadSample: a text has an unpaired surrogate, or the images are too large or too narrow
-                (``check_sizes``).
+            BadSample: a text has an unpaired surrogate, the answer is not the letter of an option,
+                or the images are too large or too narrow (``check_sizes``).
+            UserError: the prompt has an unknown role, or something else is given as an image.
         """
+        self._refuse_mistakes()
         check_sizes([image.size for image in self.images])
         for frames in self.videos:
             check_sizes([frame.size for frame in frames])
@@ -99,6 +103,24 @@ class Sample:
             "".join(texts).encode()
         except UnicodeEncodeError as error:
             raise BadSample(f"the text is not Unicode: {error}") from error
+
+        if self.options and self.answer is not None and self.answer not in self.letters:
+            raise BadSample(
+                f"the answer {self.answer[:40]!r} is not among the options' letters "
+                f"{', '.join(self.letters)}"
+            )
+
+    def _refuse_mistakes(self) -> None:
+        """Refuse what no file makes, but the code of a benchmark may."""
+        for piece in self.prompt:
+            if piece.role not in get_args(Role):
+                raise unknown("role", piece.role, get_args(Role), f"in the prompt of {self.id}")
+        for image in (*self.images, *(frame for frames in self.videos for frame in frames)):
+            if not isinstance(image, Image.Image):
+                raise UserError(
+                    f"sample {self.id}: an image is a {type(image).__name__}, and PIL.Image.Image "
+                    "is needed"
+                )
 
     @property
     def letters(self) -> tuple[str, ...]:

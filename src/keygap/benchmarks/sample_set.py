@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -85,13 +86,14 @@ class Benchmark(ABC):
             subjects: of these subjects; None means all.
 
         Raises:
-            UserError: fewer than one sample was asked for, the benchmark has none, or it has no
-                such subject.
+            UserError: fewer than one sample was asked for, the benchmark has none, it has no such
+                subject, or two of its items have the same id.
         """
         if samples is not None:
             samples = whole(samples, "samples", 1)
         seed = seed_of(seed)
         index = self.index()
+        _refuse_repeated(self.name, index)
         kept = list(range(len(index))) if subjects is None else self._of(subjects)
         places = [kept[number] for number in choose([index[k] for k in kept], samples, seed)]
         if not places:
@@ -107,6 +109,17 @@ class Benchmark(ABC):
             if name not in known:
                 raise unknown("subject", name, known, f"of {self.name}")
         return [number for number, entry in enumerate(index) if entry.subject in wanted]
+
+
+def _refuse_repeated(name: str, index: Sequence[Entry]) -> None:
+    """Refuse items that a store could not tell apart.
+
+    Raises:
+        UserError: two have the same id.
+    """
+    ((repeated, count),) = Counter(entry.id for entry in index).most_common(1) or [("", 0)]
+    if count > 1:
+        raise UserError(f"benchmark {name}: {count} items have the id {repeated!r}; make it unique")
 
 
 @dataclass(frozen=True)
@@ -144,8 +157,23 @@ class SampleSet:
 
         Raises:
             BadSample: the item cannot be used.
+            UserError: the benchmark gives it another id than its index does.
+            Exception: of the benchmark's own code, with a note that names the item.
         """
-        return self.benchmark.sample(self.places[number])
+        expected = self.entries[number].id
+        try:
+            found = self.benchmark.sample(self.places[number])
+        except (BadSample, UserError):
+            raise
+        except Exception as error:
+            error.add_note(f"while item {expected!r} of benchmark {self.name} was opened")
+            raise
+        if found.id != expected:
+            raise UserError(
+                f"benchmark {self.name}: sample() returns the id {found.id!r} for the item that "
+                f"index() calls {expected!r}; they must be the same"
+            )
+        return found
 
     def first_readable(self) -> Sample:
         """Open the first sample that can be used, before a model is loaded for none.

@@ -41,6 +41,7 @@ from keygap.store.run import (
     vectors_folder,
 )
 from keygap.store.schema import SAMPLES_SCHEMA
+from keygap.text import one_line
 
 logger = logging.getLogger("keygap")
 
@@ -348,9 +349,13 @@ class Store:
             raise UserError(f"{self.root / foreign[0]} was not written by this run: {REPAIR}")
 
     def __repr__(self) -> str:
-        bad = int(self.samples["failure"].notna().sum())
+        failed = self.samples[self.samples["failure"].notna()]
+        first = ""
+        if len(failed):
+            name, reason = failed[["sample_id", "failure"]].iloc[0]
+            first = f" (first {one_line(name, 40)}: {one_line(reason, 80)})"
         sites = [f"{site} at layers {ranges(self.layers(site))}" for site in self.sites]
-        counts = f"{len(self.samples) - bad} samples, {bad} failed"
+        counts = f"{len(self.samples) - len(failed)} samples, {len(failed)} failed{first}"
         return brief(f"Store({str(self.root)!r}: {counts}, {', '.join(sites)})")
 
     def _repr_html_(self) -> str:

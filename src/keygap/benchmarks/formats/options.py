@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from keygap.benchmarks.sample import LETTERS, BadSample, Piece
+from keygap.errors import unknown
 
 LONGEST_LIST = 100_000  # characters; the longest list that is known has about 2,000
 LETTER_REQUESTS = {
@@ -125,16 +126,26 @@ def hinted_prompt(
     letters: Sequence[str],
     language: str,
 ) -> tuple[Piece, ...]:
-    """Build the prompt under which LLaVA reports MMBench, which is also that of local questions.
+    """Build a prompt of images, a hint, a question, lettered options, and the request for a letter.
+
+    It is the prompt under which LLaVA reports MMBench, and also that of local questions.
 
     Args:
         images: how many images come first.
         hint: comes before the question; left out if it is empty.
         question: text of the question.
         options: each on its own line, followed by the request for a letter; may be empty.
-        letters: of the options.
-        language: of the request for a letter, one of ``LETTER_REQUESTS``.
+        letters: of the options, as many.
+        language: of the request for a letter: "en" or "zh".
+
+    Returns:
+        The pieces of the prompt, each option as ``"A. text"``.
+
+    Raises:
+        UserError: there is no request for a letter in that language.
     """
+    if language not in LETTER_REQUESTS:
+        raise unknown("language", language, LETTER_REQUESTS)
     pieces = [Piece("image", image=number) for number in range(images)]
     if hint:
         pieces.append(Piece("text", "hint", hint + "\n"))
