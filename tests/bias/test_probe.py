@@ -14,6 +14,7 @@ from keygap.bias import PROBES, Condition, Probe, Variant, read_bias
 from keygap.bias import probe as probe_module
 from keygap.bias.condition import UNCHANGED
 from keygap.bias.scoring import score
+from keygap.bias.table import verdict_of
 from keygap.errors import UserError
 from made import bench_of, made_sample
 
@@ -91,6 +92,27 @@ def test_with_the_hint_masked_answers_follow_the_image_alone(vlm, asked):
     assert conflict["tpr"] == 0
     assert conflict["changed"] == 0
     assert conflict["followed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "low", "high", "changed", "verdict"),
+    [
+        (1, 0, 0.21, 1.0, 0.1, "undecided"),  # one decided answer says nothing
+        (4, 0, 0.51, 1.0, 0.1, "text only"),
+        (0, 4, 0.0, 0.49, 0.1, "image only"),
+        (9, 1, 0.6, 0.98, 0.1, "text"),
+        (1, 9, 0.02, 0.4, 0.1, "image"),
+        (5, 5, 0.24, 0.76, 0.1, "undecided"),
+        (0, 0, np.nan, np.nan, 0.1, "undecided"),
+        (np.nan, np.nan, np.nan, np.nan, 0.0, "no answer changed"),
+        (np.nan, np.nan, np.nan, np.nan, 0.1, ""),
+    ],
+)
+def test_a_verdict_needs_an_interval_on_one_side_of_one_half(
+    text, image, low, high, changed, verdict
+):
+    row = {"text": text, "image": image, "tpr_low": low, "tpr_high": high, "changed": changed}
+    assert verdict_of(row) == verdict
 
 
 def test_tables_come_back_from_their_files(found, tmp_path):

@@ -311,7 +311,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_files(vlm, easy_vqa, tmp_path)
         store = kg.extract(vlm, easy_vqa, small / "run", layers=[0], samples=8)
         assert len(store.samples) == 8
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 @pytest.mark.slow

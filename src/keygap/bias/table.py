@@ -248,21 +248,17 @@ def verdict_of(row: Mapping[str, Any]) -> str:
         row: with ``text``, ``image``, ``tpr_low``, ``tpr_high`` and ``changed``.
 
     Returns:
-        ``text only`` or ``image only`` if no decided answer follows the other side, ``text`` or
-        ``image`` if the interval of the TPR lies on one side of one half, else ``undecided``.
-        Without a TPR: ``no answer changed`` if it is so, otherwise nothing.
+        ``text`` or ``image`` if the interval of the TPR lies on one side of one half, with ``only``
+        if no decided answer follows the other side, else ``undecided``. Without a TPR: ``no answer
+        changed`` if it is so, otherwise nothing.
     """
     if math.isnan(row["text"]):
         return "no answer changed" if row["changed"] == 0 else ""
-    if not row["text"] + row["image"]:
-        return "undecided"
-    if not row["image"]:
-        return "text only"
-    if not row["text"]:
-        return "image only"
     if row["tpr_low"] > 0.5:
-        return "text"
-    return "image" if row["tpr_high"] < 0.5 else "undecided"
+        return "text" if row["image"] else "text only"
+    if row["tpr_high"] < 0.5:
+        return "image" if row["text"] else "image only"
+    return "undecided"  # also where no answer is decided, which has no TPR
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
