@@ -47,7 +47,9 @@ def opened(make: Callable[[int], Sample]) -> list[Sample]:
 def test_data_that_a_constructor_needs() -> None:
     with pytest.raises(UserError, match=r"benchmark 'theirs' needs data: give --data \(in Python"):
         kg.benchmark("theirs")
-    assert len(kg.benchmark("theirs", data="folder").choose(None)) == 2
+    found = kg.benchmark("theirs", data="folder")
+    assert len(found.choose(None)) == 2
+    assert repr(found) == "Theirs('theirs', split 'all')"
 
 
 def test_ids_that_are_not_unique() -> None:

@@ -100,6 +100,9 @@ class Benchmark(ABC):
             raise UserError(f"benchmark {self.name}, split {self.split}, has no samples")
         return SampleSet(self, tuple(places), samples, seed)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, split {self.split!r})"
+
     def _of(self, subjects: Sequence[str]) -> list[int]:
         """The positions in the index of the items of some subjects."""
         index = self.index()
