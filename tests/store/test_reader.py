@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,17 @@ def store(tmp_path) -> Store:
             writer.commit(number, tables.samples, written)
         writer.write_manifest({"model": "made"})
     return Store(tmp_path / "run")
+
+
+def test_a_relative_path_that_looks_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = Path("exp:1/run")
+    tables = part(range(2))
+    with StoreWriter(root, IDENTITY) as writer:
+        writer.commit(0, tables.samples, write_part(root, 0, tables))
+        writer.write_manifest({"model": "made"})
+    found = Store(root).vectors("k_proj", 0)
+    assert found.array[3].ravel().tolist() == vector(1, 0, 0)
 
 
 def test_samples_tokens_and_what_was_asked_come_back(store):

@@ -149,7 +149,8 @@ def _written(path: Path, content: Content) -> str:
     """Write a file through to the disk; returns its SHA-256."""
     if isinstance(content, pa.Table):
         # an interrupted writer prints an ignored exception if it was given an open file
-        pq.write_table(content, path, **_encoding(content.schema))
+        # and takes the relative path exp:1/run for an address
+        pq.write_table(content, path.absolute(), **_encoding(content.schema))
     else:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     with path.open("r+b") as file:

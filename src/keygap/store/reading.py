@@ -161,7 +161,7 @@ def read_blocks(
         UserError: the file is missing, cannot be read, is no parquet file, or lacks a column.
     """
     try:
-        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+        with pq.ParquetFile(path.absolute(), memory_map=True, pre_buffer=False) as file:
             present = file.schema_arrow.names
             _refuse_without(path, remedy, set(columns) - set(optional), present)
             wanted = [name for name in columns if name in present]
@@ -191,7 +191,11 @@ def read_rows(
     named = None if columns is None else list(columns)
     try:
         return pq.read_table(
-            path, columns=named, filters=list(where), memory_map=True, use_threads=False
+            path.absolute(),
+            columns=named,
+            filters=list(where),
+            memory_map=True,
+            use_threads=False,
         )
     except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error

@@ -57,7 +57,7 @@ class ParquetTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._metadata = metadata = pq.read_metadata(path)
+            self._metadata = metadata = pq.read_metadata(path.absolute())
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is not a readable parquet file: {error}") from error
         self.columns = tuple(metadata.schema.to_arrow_schema().names)
@@ -94,7 +94,7 @@ class ParquetTable:
     def _open(self) -> pq.ParquetFile:
         # without pre-buffering, a column is read by page and not by whole row group
         return pq.ParquetFile(
-            self.path, metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False
+            self.path.absolute(), metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False
         )
 
 

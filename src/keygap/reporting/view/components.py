@@ -205,7 +205,7 @@ def _chosen(path: Path, rows: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
 
 def _width(path: Path) -> int:
     """How many numbers a vector of a file has."""
-    kind = pq.read_schema(path).field("vector").type
+    kind = pq.read_schema(path.absolute()).field("vector").type
     if not pa.types.is_fixed_size_list(kind):
         raise UserError(f"{path} holds no vectors: {REPAIR}")
     return int(kind.list_size)
