@@ -104,11 +104,8 @@ class Sample:
         except UnicodeEncodeError as error:
             raise BadSample(f"the text is not Unicode: {error}") from error
 
-        if self.options and self.answer is not None and self.answer not in self.letters:
-            raise BadSample(
-                f"the answer {self.answer[:40]!r} is not among the options' letters "
-                f"{', '.join(self.letters)}"
-            )
+        if self.options:
+            check_letter(self.answer, self.letters)
 
     def _refuse_mistakes(self) -> None:
         """Refuse what no file makes, but the code of a benchmark may."""
@@ -155,6 +152,16 @@ BROKEN = (
 
 class BadSample(ValueError):
     """An item that cannot be used. It is recorded with the reason, and the run goes on."""
+
+
+def check_letter(answer: str | None, letters: Sequence[str]) -> None:
+    """Check that an answer, if it is published, is the letter of an option.
+
+    Raises:
+        BadSample: it is not.
+    """
+    if answer is not None and answer not in letters:
+        raise BadSample(f"the answer {answer!r} is not among the options {', '.join(letters)}")
 
 
 def check_sizes(sizes: Sequence[tuple[int, int]]) -> None:

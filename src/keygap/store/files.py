@@ -148,8 +148,8 @@ def explained(error: OSError, path: Path) -> CannotWrite:
 def _written(path: Path, content: Content) -> str:
     """Write a file through to the disk; returns its SHA-256."""
     if isinstance(content, pa.Table):
-        # an interrupted writer prints an ignored exception if it was given an open file
-        # and takes the relative path exp:1/run for an address
+        # A path, because an interrupted writer of an open file prints an ignored exception; an
+        # absolute one, because pyarrow takes a relative path such as exp:1/run for an address.
         pq.write_table(content, path.absolute(), **_encoding(content.schema))
     else:
         path.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -10,7 +10,7 @@ import ast
 import warnings
 from collections.abc import Sequence
 
-from keygap.benchmarks.sample import LETTERS, BadSample, Piece
+from keygap.benchmarks.sample import LETTERS, BadSample, Piece, check_letter
 from keygap.errors import unknown
 
 LONGEST_LIST = 100_000  # characters; the longest list that is known has about 2,000
@@ -91,8 +91,7 @@ def checked_answer(answer: object, letters: Sequence[str]) -> str | None:
     if len(letters) < 2:
         raise BadSample(f"a multiple-choice question of {len(letters)} options")
     text = open_answer(answer)
-    if text is not None and text not in letters:
-        raise BadSample(f"the answer {text!r} is not among the options {', '.join(letters)}")
+    check_letter(text, letters)
     return text
 
 
@@ -135,7 +134,7 @@ def hinted_prompt(
         hint: comes before the question; left out if it is empty.
         question: text of the question.
         options: each on its own line, followed by the request for a letter; may be empty.
-        letters: of the options, as many.
+        letters: one for each option.
         language: of the request for a letter: "en" or "zh".
 
     Returns:
