@@ -83,7 +83,8 @@ def variants_of(vlm: kg.VLM, chosen: kg.SampleSet, folder: Path) -> dict[str, Ca
         "hooks, one by one": lambda: one_by_one(vlm, chosen),
     }
     if importlib.util.find_spec("nnsight"):
-        found["nnsight, one by one"] = traced(vlm, chosen)
+        # a model of its own: nnsight changes the modules that it wraps
+        found["nnsight, one by one"] = traced(kg.load(vlm.name), chosen)
     return {**found, "bare again": bare}
 
 

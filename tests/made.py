@@ -12,6 +12,9 @@ import pandas as pd
 from PIL import Image
 
 from keygap.benchmarks import InMemory, Sample, image_then_question
+from keygap.engines.ahead import BatchLimit
+from keygap.engines.part import ReadPart, read_parts
+from keygap.engines.plan import Plan
 from keygap.store import LabelledVectors, Store
 
 SAMPLES = 24
@@ -27,6 +30,12 @@ def made_sample(name: str, question: str = "what is it?", colour: str = "red") -
         prompt=image_then_question(question),
         answer="red",
     )
+
+
+def read_part(plan: Plan, number: int, limit: BatchLimit | None = None) -> ReadPart:
+    """One part of a plan, alone."""
+    (part,) = read_parts(plan, [number], limit)
+    return part
 
 
 def bench_of(samples: list[Sample]) -> InMemory:

@@ -200,8 +200,8 @@ def folder_of(value: object, what: str) -> Path:
         raise UserError(f"{what} {text[:80]!r}: keygap does not expand '~', write the whole path")
     if ADDRESS.match(text):  # Path would make folders of it
         raise UserError(
-            f"{what} {one_line(text, 200)} is the address of an object store or a site: keygap "
-            "reads and writes folders, name one"
+            f"{what} {one_line(text, 200)} is the address of an object store or a site: name a "
+            "folder; keygap extract --mirror keeps a copy of one at an address"
         )
     path = Path(text)
     try:
@@ -219,6 +219,19 @@ def folder_of(value: object, what: str) -> Path:
         if (size := len(name.encode())) > MOST_BYTES:
             raise UserError(f"{what} has a name of {size} bytes: at most {MOST_BYTES} are possible")
     return path
+
+
+def address_of(value: object, what: str) -> str:
+    """Check an address such as ``s3://bucket/run``.
+
+    Raises:
+        UserError: it is none, or has characters that do not print.
+    """
+    if not isinstance(value, str) or not ADDRESS.match(value):
+        raise UserError(f"{what} is {_quoted(value)}: an address such as s3://bucket/run is needed")
+    if bad := unprintable(value):
+        raise UserError(f"{what} {value[:80]!r} has the character {bad}: name one without it")
+    return value
 
 
 def followed(path: Path) -> Path:

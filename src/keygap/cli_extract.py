@@ -65,6 +65,14 @@ FoundBatchSize = Annotated[
         help="Samples in one forward pass. auto: 8, and up to 32 on a GPU with memory left.",
     ),
 ]
+MirrorAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        metavar="ADDRESS",
+        help="Keep a copy there, such as s3://bucket/run, and continue from it elsewhere.",
+    ),
+]
 Sites = Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")]
 
 
@@ -90,14 +98,18 @@ def extract(
     engine: Engine = defaults.ENGINE,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = None,
+    mirror: MirrorAddress = None,
 ) -> None:
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
     from keygap.capture.choice import named_layers, named_sites
+    from keygap.store.mirror import file_system_of
     from keygap.workers import workers_of
 
     workers_of(engine, workers, gpus_per_worker)  # what is wrong with them is said at once
     place = folder_of(out, "--out")
+    if mirror is not None:
+        file_system_of(mirror, "--mirror")
     asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
     store = kg.extract(
@@ -113,6 +125,7 @@ def extract(
         engine=engine,
         workers=workers,
         gpus_per_worker=gpus_per_worker,
+        mirror=mirror,
     )
     failed = store.samples[store.samples["failure"].notna()]
     say.result(

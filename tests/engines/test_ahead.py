@@ -10,10 +10,10 @@ import torch
 
 import keygap as kg
 from keygap.engines import ahead
-from keygap.engines.ahead import BatchLimit, of_one_part, prepared, run_within_memory
-from keygap.engines.part import read_part
+from keygap.engines.ahead import BatchLimit, prepared, run_within_memory
+from keygap.engines.part import read_parts
 from keygap.engines.plan import Plan
-from made import bench_of, made_sample
+from made import bench_of, made_sample, read_part
 
 
 @pytest.fixture
@@ -67,25 +67,28 @@ def test_images_are_opened_by_one_thread_in_order_and_only_of_the_next_part(vlm,
 def test_a_part_without_a_good_sample_does_not_take_the_batches_of_the_next(vlm):
     samples = [made_sample(f"s{n}") for n in range(4)]
     samples[:2] = [replace(sample, images=()) for sample in samples[:2]]
-    batches = prepared(vlm, in_order(bench_of(samples)).batches(2), BatchLimit(2))
-    bad, good = (list(of_one_part(batches)) for _ in range(2))
-    assert [(ids(part), list(part[0].bad)) for part in (bad, good)] == [
-        ([[]], ["s0", "s1"]),
-        ([["s2", "s3"]], []),
-    ]
+    batches = list(prepared(vlm, in_order(bench_of(samples)).batches(2), BatchLimit(2)))
+    assert ids(batches) == [[], ["s2", "s3"]]
+    assert [list(each.bad) for each in batches] == [["s0", "s1"], []]
+    assert [each.last for each in batches] == [True, True]
+    plan = Plan(vlm, in_order(bench_of(samples)), ("k_proj",), (0,), batch_size=2, part_size=2)
+    parts = [part.tables() for part in read_parts(plan, [0, 1])]
+    assert [part.samples["sample_id"].to_pylist() for part in parts] == [["s0", "s1"], ["s2", "s3"]]
+    assert [part.tokens is None for part in parts] == [True, False]
 
 
 def out_of_memory_above(vlm, monkeypatch, most):
     """Let a pass over more than so many prompts run out of memory; the sizes that were tried."""
     tried: list[int] = []
+    real = type(vlm).forward
 
-    def forward(batch, **keywords):
+    def forward(self, batch, **keywords):
         tried.append(len(batch.labels))
-        if tried[-1] > most:
+        if len(batch.labels) > most:
             raise torch.OutOfMemoryError("out of memory: 2 GiB\nsecond line")
-        return type(vlm).forward(vlm, batch, **keywords)
+        return real(self, batch, **keywords)
 
-    monkeypatch.setitem(vars(vlm), "forward", forward)
+    monkeypatch.setattr(type(vlm), "forward", forward)
     return tried
 
 
@@ -115,10 +118,10 @@ def test_a_sample_that_does_not_fit_alone_is_a_bad_one(vlm, chosen, monkeypatch)
 
 
 def test_another_error_is_not_taken_for_it(vlm, chosen, monkeypatch):
-    def forward(batch, **keywords):
+    def forward(self, batch, **keywords):
         raise RuntimeError("something else")
 
-    monkeypatch.setitem(vars(vlm), "forward", forward)
+    monkeypatch.setattr(type(vlm), "forward", forward)
     with pytest.raises(RuntimeError, match="something else"):
         read_part(Plan(vlm, chosen, ("k_proj",), (0,), 2, 7), 0)
 
@@ -128,12 +131,14 @@ def test_a_run_of_one_too_large_sample_says_so(vlm, tmp_path, monkeypatch):
         [made_sample(f"s{n}", "is it " + "very " * (200 * (n == 3))) for n in range(4)]
     )
 
-    def forward(batch, **keywords):
+    real = type(vlm).forward
+
+    def forward(self, batch, **keywords):
         if any((labels.token == "Ġvery").any() for labels in batch.labels):
             raise torch.OutOfMemoryError("out of memory")
-        return type(vlm).forward(vlm, batch, **keywords)
+        return real(self, batch, **keywords)
 
-    monkeypatch.setitem(vars(vlm), "forward", forward)
+    monkeypatch.setattr(type(vlm), "forward", forward)
     store = kg.extract(vlm, bench, tmp_path / "run", layers=[0], samples=None, max_bad=1)
     failures = store.samples.dropna(subset="failure").set_index("sample_id")["failure"]
     assert failures.to_dict() == {"s3": "it does not fit into memory alone: out of memory"}

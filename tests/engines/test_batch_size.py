@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import keygap as kg
-from keygap.engines import ahead
+from keygap.engines import ahead, lanes
 from keygap.engines.local import LocalEngine
 from keygap.engines.memory import peak_share
 from keygap.engines.plan import Plan, largest_batch
@@ -41,18 +41,21 @@ def gpu(tiny, monkeypatch):
     monkeypatch.setattr(ahead, "THREADS", 1)
     made = SimpleNamespace(reported=1000, room=1000, tried=[], peak=0)
 
-    def forward(batch, **keywords):
+    real = type(tiny).forward
+
+    def forward(self, batch, **keywords):
         made.tried.append(len(batch.labels))
         made.peak = max(made.peak, made.tried[-1])
         if made.tried[-1] > made.room:
             raise torch.OutOfMemoryError("out of memory")
-        return type(tiny).forward(tiny, batch, **keywords)
+        return real(self, batch, **keywords)
 
     def share(model):
         peak, made.peak = made.peak, 0
         return peak / made.reported
 
-    monkeypatch.setitem(vars(tiny), "forward", forward)
+    monkeypatch.setattr(type(tiny), "forward", forward)
+    monkeypatch.setattr(lanes, "MOST", 1)  # a GPU has one
     monkeypatch.setattr(ahead, "peak_share", share)
     return made
 

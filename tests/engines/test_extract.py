@@ -22,7 +22,7 @@ from PIL import Image
 
 import keygap as kg
 from benchmarks import fixtures
-from keygap.engines.part import read_part
+from keygap.engines.part import read_parts
 from keygap.errors import UserError
 from keygap.store.lock import locked
 from made import LAYERS, SAMPLES, as_of_keygap_0_1, bench_of, files_of, made_sample
@@ -166,7 +166,8 @@ def test_a_run_under_an_intervention_and_one_without_do_not_continue_each_other(
     first, second = (
         {layer: run.vectors("k_proj", layer).array for layer in (0, 1)} for run in (plain, masked)
     )
-    np.testing.assert_array_equal(first[0], second[0])
+    # with an intervention there is one lane, whose passes have more processors and round otherwise
+    np.testing.assert_allclose(first[0], second[0], atol=1e-4)
     assert np.abs(first[1] - second[1]).max() > 0.1
 
 
@@ -188,13 +189,15 @@ def test_a_run_stopped_by_a_fault_continues_with_the_same_rows(
     assert len(list(whole.root.glob("tokens/*"))) == 4
     seen = []
 
-    def forward(batch, **keywords):
+    real = type(vlm).forward
+
+    def forward(self, batch, **keywords):
         seen.append(batch)
         if len(seen) == 4:  # one pass is the self-check's
             raise KeyboardInterrupt
-        return type(vlm).forward(vlm, batch, **keywords)
+        return real(self, batch, **keywords)
 
-    monkeypatch.setitem(vars(vlm), "forward", forward)
+    monkeypatch.setattr(type(vlm), "forward", forward)
     with pytest.raises(KeyboardInterrupt):
         kg.extract(vlm, out=tmp_path / "stopped", **same)
     monkeypatch.undo()
@@ -230,11 +233,11 @@ def test_only_what_is_damaged_is_extracted_again(
         kg.Store(tmp_path).verify()
     read = []
 
-    def counted(plan, number, *rest):
-        read.append(number)
-        return read_part(plan, number, *rest)
+    def counted(plan, numbers, *rest):
+        read.extend(numbers)
+        return read_parts(plan, numbers, *rest)
 
-    monkeypatch.setattr("keygap.engines.local.read_part", counted)
+    monkeypatch.setattr("keygap.engines.local.read_parts", counted)
     with caplog.at_level(logging.WARNING, "keygap"):
         kg.extract(vlm, out=tmp_path, **same)
     assert f"mended now: {name}" in caplog.text

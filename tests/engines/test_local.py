@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from keygap.engines.local import LocalEngine
-from keygap.engines.part import read_part
 from keygap.engines.plan import Plan
-from made import bench_of, files_of
+from made import bench_of, files_of, read_part
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keygap.engines.part import read_part
 from keygap.engines.plan import Plan
-from made import bench_of, made_sample
+from made import bench_of, made_sample, read_part
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -154,14 +154,6 @@ class _Ahead:
     def _opened(self, part: SampleSet) -> tuple[list[Sample], Reasons]:
         samples, broken = opened(part)
         return longest_first(self.vlm, samples), broken
-
-
-def of_one_part(batches: Iterable[Prepared]) -> Iterator[Prepared]:
-    """The batches up to the last one of a part; those of the next part are left."""
-    for ready in batches:
-        yield ready
-        if ready.last:
-            return
 
 
 def run_within_memory(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from keygap.capture.choice import named_layers, named_sites
 from keygap.engines.distributed import DistributedEngine
 from keygap.engines.local import LocalEngine
 from keygap.engines.manifest import identity_of, manifest_of
-from keygap.engines.plan import Engine, Plan, largest_batch, part_size
+from keygap.engines.plan import Engine, Plan, commits_of, largest_batch, part_size
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
 from keygap.progress import step, track
@@ -33,7 +33,10 @@ from keygap.selfcheck.check import checked_facts, checked_in_extraction, notes_o
 from keygap.selfcheck.extraction import notes_on, sites_to_read
 from keygap.selfcheck.finding import ALONE
 from keygap.store import Store, StoreWriter
-from keygap.store.writer import failures_of
+from keygap.store.journal import Commit
+from keygap.store.mirror import Mirror, file_system_of
+from keygap.store.run import MANIFEST
+from keygap.store.writer import failures_of, identity_text
 from keygap.workers import LOCAL, workers_of
 
 logger = logging.getLogger("keygap")
@@ -57,6 +60,7 @@ def extract(
     engine: str = defaults.ENGINE,
     workers: int | None = None,
     gpus_per_worker: int | None = None,
+    mirror: str | None = None,
 ) -> Store:
     """Read the vectors of a benchmark's samples at some sites and layers of a model.
 
@@ -82,18 +86,23 @@ def extract(
             or on a cluster (see docs/cluster.md). The rows are the same.
         workers: how many processes; by default one for each GPU, or for each node without any.
         gpus_per_worker: of each; by default as many as the model is on here.
+        mirror: an address such as ``s3://bucket/run``, where a copy of the run folder follows it,
+            part by part. An empty folder is filled from the copy first, and the run continues. Any
+            file system of fsspec whose package is installed.
 
     Returns:
         The store of the finished extraction.
 
     Raises:
         UserError: an unknown site or layer; a folder that holds another extraction, is being
-            written by another process or cannot be written; a full disk; too many bad samples; or
-            an engine that is not there.
+            written by another process or cannot be written; a full disk; too many bad samples; an
+            engine that is not there; or a mirror that keeps failing.
     """
     processes = workers_of(engine, workers, gpus_per_worker)
     names, wanted = named_sites(sites), named_layers(layers)
     size, out = whole(defaults.first_batch(batch_size), "batch_size", 1), folder_of(out, "out")
+    if mirror is not None:
+        file_system_of(mirror, "mirror")
     image_tokens = None if tokens == "all" else whole(tokens, "tokens", 1)
     most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     chosen = as_sample_set(source, samples, seed)
@@ -112,7 +121,12 @@ def extract(
         largest_batch=largest_batch(vlm, batch_size),
     )
     identity = identity_of(plan)
-    with StoreWriter(out, identity) as writer, processes:
+    copy = None if mirror is None else Mirror(mirror, out, identity_text(identity))
+    if copy is not None:
+        copy.restore()
+    with StoreWriter(out, identity) as writer, processes, copy or nullcontext():
+        if copy is not None:
+            copy.follow(commits_of(plan, writer), finished=(out / MANIFEST).is_file())
         with step(f"self-check of {vlm.name}"):
             findings = checked_in_extraction(vlm, first, size)
         notes = [note, *notes_on(vlm, indices), *notes_of(findings)]
@@ -120,13 +134,17 @@ def extract(
         for line in filter(None, notes):
             logger.info("%s: %s", vlm.name, line)
         chosen_engine = LocalEngine() if engine == LOCAL else DistributedEngine(processes)
-        _drive(plan, chosen_engine, writer, most)
+        _drive(plan, chosen_engine, writer, most, copy)
         facts = checked_facts(findings, notes)
         writer.write_manifest(manifest_of(plan, identity, writer) | facts)
+        if copy is not None:
+            copy.finish()
     return Store(out)
 
 
-def _drive(plan: Plan, engine: Engine, writer: StoreWriter, most: int | None) -> None:
+def _drive(
+    plan: Plan, engine: Engine, writer: StoreWriter, most: int | None, copy: Mirror | None
+) -> None:
     """Extract and commit the parts that are missing; at most ``most`` samples may be bad."""
     _refuse_if_bad(writer.failures, plan.samples, most)  # a run that was stopped has them already
     missing = plan.missing(writer.done, writer.damaged)
@@ -137,6 +155,8 @@ def _drive(plan: Plan, engine: Engine, writer: StoreWriter, most: int | None) ->
             if most is None:
                 _refuse_if_bad(failures, plan.samples, most)
             writer.commit(part.number, part.samples, part.checksums)
+            if copy is not None:
+                copy.push(part.number, Commit(part.samples, part.checksums))
             _refuse_if_bad(failures, plan.samples, most)
 
 

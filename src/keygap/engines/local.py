@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from keygap.engines.ahead import BatchLimit, prepared
-from keygap.engines.part import ReadPart, read_part
+from keygap.engines.ahead import BatchLimit
+from keygap.engines.part import ReadPart, read_parts
 from keygap.engines.plan import Plan, WrittenPart
 from keygap.store import write_part
 
@@ -26,16 +26,14 @@ class LocalEngine:
 
     def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
         """See ``Engine.run``."""
-        limit = self._limit or plan.limit()
         before: Future[WrittenPart] | None = None
-        parts = [plan.part(number) for number in numbers]
         with (
             ThreadPoolExecutor(1, "keygap-write") as writing,
-            closing(prepared(plan.vlm, parts, limit)) as batches,
+            closing(read_parts(plan, numbers, self._limit)) as parts,
         ):
-            for number in numbers:
+            for _ in numbers:
                 try:
-                    part = read_part(plan, number, limit, batches)
+                    part = next(parts)
                 except BaseException:  # the part before is whole, whatever stopped this one
                     if before is not None:
                         yield before.result()

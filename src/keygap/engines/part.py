@@ -6,27 +6,26 @@ model computes the next part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from keygap.capture.batches import Reasons
 from keygap.capture.hooks import Capture
 from keygap.capture.keeping import Draw
 from keygap.capture.tables import CapturedBatch, failed_row, vector_tables
-from keygap.engines.ahead import (
-    BatchLimit,
-    Prepared,
-    of_one_part,
-    prepared,
-    run_within_memory,
-)
+from keygap.engines.ahead import BatchLimit, Prepared, prepared, run_within_memory
+from keygap.engines.lanes import lanes_of, side_by_side
 from keygap.engines.plan import Plan
 from keygap.progress import track
 from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -72,36 +71,55 @@ class ReadPart:
         )
 
 
-def read_part(
-    plan: Plan,
-    number: int,
-    limit: BatchLimit | None = None,
-    batches: Iterable[Prepared] | None = None,
-) -> ReadPart:
-    """Read a part of a plan. The result depends on the plan alone, and nothing is written.
+def read_parts(
+    plan: Plan, numbers: Sequence[int], limit: BatchLimit | None = None
+) -> Generator[ReadPart]:
+    """Read parts of a plan. Each depends on the plan alone, and nothing is written.
 
     Args:
         plan: of the extraction.
-        number: of the part, from 0.
+        numbers: of the parts, from 0.
         limit: samples in one forward pass, as far as memory is known; by default those of the plan.
             It changes vectors by rounding only.
-        batches: those of this part, and then those of others, which are left; by default they are
-            made here.
+
+    Yields:
+        The parts in the order of ``numbers``. Batches of later ones are made and run meanwhile.
     """
-    part, limit = plan.part(number), limit or plan.limit()
-    bad: dict[str, str] = {}
-    read: list[CapturedBatch] = []
-    with Capture(plan.vlm, plan.sites, plan.layers, attention=True) as capture:
+    limit = limit or plan.limit()
+    parts = [plan.part(number) for number in numbers]
+
+    def run(capture: Capture, ready: Prepared) -> tuple[list[CapturedBatch], Reasons]:
+        if ready.batch is None:
+            return [], {}
         forward = partial(_read, capture, draw=plan.draw)
-        own = of_one_part(prepared(plan.vlm, [part], limit) if batches is None else batches)
-        count = -(-len(part) // limit.samples)
-        for ready in track(own, count, f"batches of part {number + 1}"):
-            bad |= ready.bad
-            if ready.batch is not None:
-                found, unfit = run_within_memory(plan.vlm, ready, limit, forward)
+        return run_within_memory(capture.vlm, ready, limit, forward)
+
+    with ExitStack() as stack:
+        captures = [
+            stack.enter_context(Capture(vlm, plan.sites, plan.layers, attention=True))
+            for vlm in lanes_of(plan.vlm)
+        ]
+        batches = stack.enter_context(closing(prepared(plan.vlm, parts, limit)))
+        results = stack.enter_context(closing(side_by_side(run, captures, batches)))
+        for number, part in zip(numbers, parts, strict=True):
+            bad: Reasons = {}
+            read: list[CapturedBatch] = []
+            count = -(-len(part) // limit.samples)
+            own = of_one_part(results)
+            for ready, (found, unfit) in track(own, count, f"batches of part {number + 1}"):
                 read += found
-                bad |= unfit
-    return ReadPart(plan, number, read, bad)
+                bad |= ready.bad | unfit
+            yield ReadPart(plan, number, read, bad)
+
+
+def of_one_part(
+    results: Iterable[tuple[Prepared, Result]],
+) -> Iterator[tuple[Prepared, Result]]:
+    """What was run up to the last batch of a part; what is of the next part is left."""
+    for ready, result in results:
+        yield ready, result
+        if ready.last:
+            return
 
 
 def _read(capture: Capture, ready: Prepared, draw: Draw) -> CapturedBatch:

@@ -21,6 +21,9 @@ from keygap.defaults import AUTO
 from keygap.engines.ahead import BatchLimit
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
+from keygap.store import StoreWriter
+from keygap.store.journal import Commit
+from keygap.store.run import part_number
 
 PART_SAMPLES = 64  # the most samples of a part, and so the most that a killed run loses
 LARGEST_BATCH = 32  # of a batch size that is found: a few batches are in memory at once
@@ -115,6 +118,31 @@ class Engine(Protocol):
             The parts in the order of ``numbers``, each once its files are whole on disk.
         """
         ...
+
+
+def commits_of(plan: Plan, writer: StoreWriter) -> dict[int, Commit]:
+    """What is committed of each part that is whole, by its number.
+
+    Args:
+        plan: of the extraction.
+        writer: that has opened its folder.
+    """
+    late = set(plan.missing(writer.done, writer.damaged))
+    checksums: dict[int, dict[str, str]] = {}
+    for name, digest in writer.checksums.items():
+        number = part_number(name)
+        if number is not None:
+            checksums.setdefault(number, {})[name] = digest
+    samples = writer.samples
+    places = {name: place for place, name in enumerate(samples["sample_id"].to_pylist())}
+    return {
+        number: Commit(
+            samples.take([places[entry.id] for entry in plan.part(number).entries]),
+            checksums.get(number, {}),
+        )
+        for number in range(len(plan))
+        if number not in late
+    }
 
 
 def largest_batch(vlm: VLM, batch_size: int | Literal["auto"]) -> int:

@@ -49,14 +49,12 @@ def append(root: Path, commit: Commit) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written. Nothing is committed then.
     """
-    content = {"samples": commit.samples.to_pylist(), "checksums": dict(commit.checksums)}
-    text = json.dumps(content)
     path = root / JOURNAL
     try:
         with path.open("ab") as file:
             before = file.tell()
             try:
-                file.write(f"{text}\t{_digest(text)}\n".encode())
+                file.write(line_of(commit))
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -64,6 +62,14 @@ def append(root: Path, commit: Commit) -> None:
                 raise
     except OSError as error:
         raise explained(error, path) from error
+
+
+def line_of(commit: Commit) -> bytes:
+    """The line of a commit, with its own SHA-256."""
+    checksums = dict(sorted(commit.checksums.items()))
+    content = {"samples": commit.samples.to_pylist(), "checksums": checksums}
+    text = json.dumps(content)
+    return f"{text}\t{_digest(text)}\n".encode()
 
 
 def read_journal(root: Path) -> list[Commit]:

@@ -273,13 +273,10 @@ class StoreWriter:
             recorded = read_checksums(self.root)
         except UserError:
             recorded = None
-        digest = hashlib.sha256(self._identity_text().encode()).hexdigest()
+        digest = hashlib.sha256(identity_text(self.identity).encode()).hexdigest()
         if recorded is not None and digest in recorded.get(EXTRACTION, ()):
             return self.identity
         return read_identity(self.root, recorded, remedy)
-
-    def _identity_text(self) -> str:
-        return yaml.safe_dump(self.identity, sort_keys=False)
 
     def _recover(self) -> None:
         """Read what is committed; undo what is damaged or foreign.
@@ -305,7 +302,7 @@ class StoreWriter:
         for name in state.foreign:
             remove(self.root / name)
         if EXTRACTION in state.wrong or EXTRACTION not in self._recorded:
-            digest = write_text(self.root / EXTRACTION, self._identity_text())
+            digest = write_text(self.root / EXTRACTION, identity_text(self.identity))
             self._record({**self._recorded, EXTRACTION: (digest,)})
         self._empty_journal()
 
@@ -342,6 +339,11 @@ class StoreWriter:
             if not {path.name for path in self.root.iterdir()} - {*ours, LOCK}:
                 for name in ours:
                     remove(self.root / name)
+
+
+def identity_text(identity: Mapping[str, Any]) -> str:
+    """What ``extraction.yaml`` says of an identity."""
+    return yaml.safe_dump(dict(identity), sort_keys=False)
 
 
 def failures_of(samples: pa.Table) -> dict[str, str]:

@@ -1,0 +1,154 @@
+"""Lanes compute what one model computes, share its weights and nothing else, and keep the order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from keygap.engines import lanes
+from keygap.engines.lanes import lanes_of, side_by_side
+from keygap.engines.part import read_parts
+from keygap.engines.plan import Plan
+from made import bench_of, made_sample
+
+
+@pytest.fixture
+def processors() -> Iterator[None]:
+    """Three threads of torch, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("processors")
+def test_lanes_share_parameters_and_neither_modules_nor_buffers(vlm):
+    found = lanes_of(vlm)
+    assert len(found) == 3
+    assert found[0] is vlm
+    for lane in found[1:]:
+        assert [id(own) for own in lane.model.parameters()] == [
+            id(own) for own in vlm.model.parameters()
+        ]
+        assert lane.prompter is vlm.prompter
+        inside = {id(module) for module in lane.model.modules()}
+        assert inside.isdisjoint(id(module) for module in vlm.model.modules())
+        assert {id(lane.decoder), *(id(layer.attention) for layer in lane.layers)} <= inside
+        for layer in lane.layers:
+            assert {id(one.module) for one in layer.projections.values()} <= inside
+        for own, other in zip(lane.model.buffers(), vlm.model.buffers(), strict=True):
+            assert torch.equal(own, other)
+            assert own.numel() == 0 or own.data_ptr() != other.data_ptr()
+
+
+@pytest.mark.usefixtures("processors")
+def test_parts_are_the_same_in_one_lane_and_in_three(vlm, monkeypatch):
+    """To the last bit, because each pass has one processor either way."""
+    samples = [made_sample(f"s{n}", "is it red? " * (1 + n % 3)) for n in range(14)]
+    samples[4] = replace(samples[4], images=())
+    plan = Plan(vlm, bench_of(samples).choose(None), ("k_proj", "query"), (0, 29), 2, 6)
+    used = set()
+    real = type(vlm).forward
+
+    def forward(self, *arguments, **keywords):
+        used.add(threading.current_thread().name)
+        return real(self, *arguments, **keywords)
+
+    monkeypatch.setattr(type(vlm), "forward", forward)
+    together = [part.tables() for part in read_parts(plan, range(3))]
+    assert torch.get_num_threads() == 3
+    assert len({name for name in used if name.startswith("keygap-lane")}) == 3
+    monkeypatch.setattr(lanes, "MOST", 1)
+    torch.set_num_threads(1)
+    alone = [part.tables() for part in read_parts(plan, range(3))]
+    for one, other in zip(together, alone, strict=True):
+        assert one.samples.equals(other.samples)
+        assert one.tokens.equals(other.tokens)
+        assert all(table.equals(other.vectors[key]) for key, table in one.vectors.items())
+
+
+class Foreign(nn.Module):
+    """A module of a package that keygap does not know."""
+
+
+@pytest.mark.usefixtures("processors")
+@pytest.mark.parametrize("change", ["hook", "forward", "compiled", "module", "intervention"])
+def test_a_model_that_is_not_as_its_package_made_it_has_one_lane(vlm, monkeypatch, change):
+    layer = vlm.layers[3].attention
+    if change == "hook":
+        handle = layer.register_forward_hook(lambda *arguments: None)
+        assert lanes_of(vlm) == [vlm]
+        handle.remove()
+    elif change == "forward":
+        monkeypatch.setitem(vars(layer), "forward", layer.forward)
+        assert lanes_of(vlm) == [vlm]
+    elif change == "compiled":
+        monkeypatch.setitem(vars(layer), "_compiled_call_impl", layer.forward)
+        assert lanes_of(vlm) == [vlm]
+    elif change == "module":
+        monkeypatch.setitem(layer._modules, "of_my_own", Foreign())
+        assert lanes_of(vlm) == [vlm]
+    else:
+        monkeypatch.setattr(type(vlm.interventions), "active", (object(),))
+        assert lanes_of(vlm) == [vlm]
+    monkeypatch.undo()
+    assert len(lanes_of(vlm)) == 3
+
+
+@pytest.mark.usefixtures("processors")
+def test_results_keep_the_order_of_items_and_a_lane_has_one_item_at_a_time():
+    busy: dict[str, int] = {"a": 0, "b": 0, "c": 0}
+    most, taken = [], []
+
+    def run(lane: str, item: int) -> int:
+        busy[lane] += 1
+        most.append(busy[lane])
+        time.sleep(0.02 if item % 3 == 0 else 0.001)  # later items finish first
+        assert torch.get_num_threads() == 1
+        busy[lane] -= 1
+        return item * item
+
+    def items() -> Iterator[int]:
+        for item in range(20):
+            taken.append(item)
+            yield item
+
+    for number, (item, result) in enumerate(side_by_side(run, list(busy), items())):
+        assert (item, result) == (number, number**2)
+        assert len(taken) <= number + 4
+    assert number == 19
+    assert max(most) == 1
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("processors")
+def test_an_error_arrives_in_its_turn_and_later_items_are_not_begun():
+    begun = []
+
+    def run(lane: int, item: int) -> int:
+        begun.append(item)
+        if item == 2:
+            raise LookupError("of item 2")
+        return item
+
+    found: list[int] = []
+    with pytest.raises(LookupError, match="of item 2"):
+        found.extend(result for _, result in side_by_side(run, [0, 1], range(50)))
+    assert len(begun) <= 6
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("processors")
+def test_one_lane_runs_in_the_calling_thread_with_all_processors():
+    def run(lane: str, item: int) -> tuple[str, int, int]:
+        return lane, item, torch.get_num_threads() * (threading.current_thread() is main)
+
+    main = threading.current_thread()
+    found = list(side_by_side(run, ["only"], [7, 8]))
+    assert found == [(7, ("only", 7, 3)), (8, ("only", 8, 3))]

@@ -1,0 +1,248 @@
+"""A copy at an address follows a run, another machine continues from it, and stores may fail.
+
+The file systems are fsspec's own: one in memory, and one on a disk that is made to fail.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+import keygap as kg
+from keygap.errors import UserError
+from keygap.store import mirror
+from keygap.store.mirror import COMMITS, Mirror
+from made import bench_of, files_of
+
+ADDRESS = "unsteady://bucket/run"
+
+
+class Unsteady(MemoryFileSystem):
+    """A file system in memory, of which every so many writes fail."""
+
+    protocol = "unsteady"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    fails: ClassVar[int] = 0  # every so many writes; 0: none
+    error: ClassVar[Exception] = OSError("503 slow down")
+    writes: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("unsteady://", "memory://"))
+
+    def _written(self, path: str) -> None:
+        self.writes.append(path)
+        if self.fails and len(self.writes) % self.fails == 0:
+            raise self.error
+
+    def put_file(self, lpath, rpath, **options):
+        self._written(rpath)
+        return super().put_file(lpath, rpath, **options)
+
+    def pipe_file(self, path, value, **options):
+        self._written(path)
+        return super().pipe_file(path, value, **options)
+
+
+fsspec.register_implementation("unsteady", Unsteady, clobber=True)
+
+
+@pytest.fixture(autouse=True)
+def unsteady(monkeypatch) -> Iterator[type[Unsteady]]:
+    monkeypatch.setattr(Unsteady, "fails", 0)
+    monkeypatch.setattr(mirror, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("keygap.engines.plan.PART_SAMPLES", 2)
+    yield Unsteady
+    Unsteady.store.clear()
+    Unsteady.pseudo_dirs[:] = [""]
+    Unsteady.writes.clear()
+
+
+@pytest.fixture
+def asked(good_samples) -> dict[str, Any]:
+    return {"source": bench_of(good_samples), "layers": [0, 1], "batch_size": 2}
+
+
+def copied() -> dict[str, bytes]:
+    """The objects of the copy by name, without what only the copy has."""
+    start = len("/bucket/run/")
+    found = {name[start:]: file.getvalue() for name, file in Unsteady.store.items()}
+    return {name: data for name, data in found.items() if not name.startswith(COMMITS)}
+
+
+def stop_at(vlm, monkeypatch, count: int) -> None:
+    """Interrupt a run in this forward pass after the self-check."""
+    real, seen = type(vlm).forward, []
+
+    def forward(self, batch, **keywords):
+        seen.append(batch)
+        if len(seen) == count:
+            raise KeyboardInterrupt
+        return real(self, batch, **keywords)
+
+    monkeypatch.setattr(type(vlm), "forward", forward)
+
+
+def test_the_copy_of_a_finished_run_is_the_folder_file_by_file(vlm, asked, tmp_path):
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert copied() == files_of(tmp_path / "run")
+    written = [name for name in Unsteady.writes if not name.endswith(".lock")]
+    commits = [place for place, name in enumerate(written) if f"/{COMMITS}/" in name]
+    for number, place in enumerate(commits):  # after the files of their part
+        part = [p for p, name in enumerate(written) if name.endswith(f"part-0000{number}.parquet")]
+        assert len(part) == 4
+        assert max(part) < place
+    assert written[-1].endswith("manifest.json")
+    before = len(written)
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)  # there is nothing to copy
+    again = [name for name in Unsteady.writes if not name.endswith(".lock")][before:]
+    assert not [name for name in again if "part-" in name]
+
+
+def test_another_machine_continues_from_the_copy(vlm, asked, tmp_path, monkeypatch, caplog):
+    whole = kg.extract(vlm, out=tmp_path / "whole", **asked)
+    with monkeypatch.context() as patched:
+        stop_at(vlm, patched, 4)  # one pass is the self-check's
+        with pytest.raises(KeyboardInterrupt):
+            kg.extract(vlm, out=tmp_path / "lost", mirror=ADDRESS, **asked)
+    assert ".lock" not in copied()
+    done = [name for name in Unsteady.store if f"/{COMMITS}/" in name]
+    assert 0 < len(done) < 4
+    (tmp_path / "new").mkdir()
+    with caplog.at_level(logging.INFO, "keygap"):
+        found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    assert f"continues from the copy at {ADDRESS}" in caplog.text
+    assert files_of(found.root) == files_of(whole.root) == copied()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_damaged_object_is_noticed_and_its_part_extracted_again(vlm, asked, tmp_path, caplog):
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    name = "/bucket/run/tokens/part-00001.parquet"
+    Unsteady.store[name].seek(40)
+    Unsteady.store[name].write(b"\0\0\0\0")
+    found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    assert "mended now: tokens/part-00001.parquet" in caplog.text
+    assert files_of(found.root) == files_of(tmp_path / "run") == copied()
+
+
+def test_a_store_that_fails_every_tenth_write_has_the_same_copy(
+    vlm, asked, tmp_path, unsteady, monkeypatch, caplog
+):
+    monkeypatch.setattr(unsteady, "fails", 10)
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert caplog.text.count("503 slow down), tried again") >= 2
+    assert copied() == files_of(tmp_path / "run")
+
+
+def test_a_store_that_keeps_failing_ends_the_run_which_continues(
+    vlm, asked, tmp_path, unsteady, monkeypatch
+):
+    whole = kg.extract(vlm, out=tmp_path / "whole", **asked)
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **{**asked, "samples": 2})
+    Unsteady.store.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(unsteady, "fails", 1)
+        with pytest.raises(UserError, match=r"cannot be written \(503 slow down\): .* is kept"):
+            kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    assert files_of(found.root) == files_of(whole.root) == copied()
+
+
+def test_what_fails_in_the_middle_leaves_a_folder_that_continues(
+    vlm, asked, tmp_path, unsteady, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "WAITS", ())
+        patched.setattr(unsteady, "fails", 12)
+        with pytest.raises(UserError, match="503 slow down"):
+            kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    parts = list((tmp_path / "run").glob("tokens/part-*"))
+    assert parts
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert copied() == files_of(tmp_path / "run")
+
+
+def test_what_repeating_does_not_mend_is_not_repeated(vlm, asked, tmp_path, unsteady, monkeypatch):
+    monkeypatch.setattr(unsteady, "fails", 1)
+    monkeypatch.setattr(unsteady, "error", PermissionError("403 forbidden"))
+    with pytest.raises(UserError, match="403 forbidden"):
+        kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert len(Unsteady.writes) == 1
+
+
+def test_another_extraction_is_neither_restored_nor_overwritten(vlm, asked, tmp_path):
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    before = copied()
+    other = {**asked, "layers": [2]}
+    with pytest.raises(UserError, match="holds the copy of another extraction"):
+        kg.extract(vlm, out=tmp_path / "other", mirror=ADDRESS, **other)
+    assert not (tmp_path / "other").exists()
+    kg.extract(vlm, out=tmp_path / "other", **other)
+    with pytest.raises(UserError, match="holds the copy of another extraction"):
+        kg.extract(vlm, out=tmp_path / "other", mirror=ADDRESS, **other)
+    assert copied() == before
+
+
+def claim_of(**changed: object) -> bytes:
+    made = {"token": "0", "process": 7, "host": "elsewhere", "folder": "/x", "time": time.time()}
+    return json.dumps(made | changed).encode()
+
+
+def test_two_writers_of_one_address(vlm, asked, tmp_path):
+    system = Unsteady()
+    system.pipe_file("/bucket/run/.lock", claim_of())
+    with pytest.raises(UserError, match=r"was written 0 seconds ago by process 7 on elsewhere"):
+        kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert not (tmp_path / "run").exists()  # nothing of a run that committed nothing
+    system.pipe_file("/bucket/run/.lock", claim_of(time=time.time() - 301))  # it was killed
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert ".lock" not in copied()
+
+
+def test_a_writer_whose_address_was_taken_over_says_so(vlm, asked, tmp_path, monkeypatch):
+    real = Mirror.push
+
+    def push(self, number, commit):
+        if number == 1:
+            self._wait()
+            Unsteady().pipe_file("/bucket/run/.lock", claim_of())
+        real(self, number, commit)
+
+    monkeypatch.setattr(Mirror, "push", push)
+    with pytest.raises(UserError, match=r"was taken over by another process: see \.lock there"):
+        kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert json.loads(copied()[".lock"])["host"] == "elsewhere"  # it is the other's
+    assert "part-00002.parquet" not in "".join(Unsteady.store)
+
+
+def test_a_part_that_was_damaged_here_is_copied_again(vlm, asked, tmp_path):
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    (tmp_path / "run/tokens/part-00001.parquet").unlink()
+    del Unsteady.store["/bucket/run/tokens/part-00003.parquet"]
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert copied() == files_of(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("runs/copy", "an address such as s3://bucket/run is needed"),
+        ("nowhere://bucket/run", "Protocol not known: nowhere"),
+        ("s3://bucket/run", "Install s3fs to access S3"),
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_refused_before_anything_is_done(
+    vlm, asked, tmp_path, address, reason
+):
+    with pytest.raises(UserError, match=reason):
+        kg.extract(vlm, out=tmp_path / "run", mirror=address, **asked)
+    assert not (tmp_path / "run").exists()
