@@ -121,7 +121,12 @@ def finished(arguments: Sequence[str]) -> None:
 
 
 def killed_and_continued(
-    arguments: Sequence[str], out: Path, kills: int, files: int, seed: int
+    arguments: Sequence[str],
+    out: Path,
+    kills: int,
+    files: int,
+    seed: int,
+    lost: Path | None = None,
 ) -> None:
     """Kill a command at random moments, each time it is repeated, and let it end.
 
@@ -134,6 +139,7 @@ def killed_and_continued(
         kills: how often.
         files: that the folder has when the command has ended.
         seed: of the moments.
+        lost: a folder that goes with the machine at every kill.
     """
     moments = random.Random(seed)
     while kills:
@@ -150,6 +156,8 @@ def killed_and_continued(
             command.process.kill()
             command.ended(60)
             kills -= 1
+            if lost is not None:
+                shutil.rmtree(lost, ignore_errors=True)
     finished(arguments)
 
 

@@ -156,6 +156,20 @@ def test_an_extraction_killed_at_random_moments(tiny, whole, tmp_path, engine, s
     assert files_of(tmp_path / "run") == files_of(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_an_extraction_whose_disk_is_lost_continues_from_its_copy(tiny, whole, tmp_path, seed):
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    arguments = [*arguments_of("extract", tiny, run), "--mirror", f"file://{copy}"]
+    killed_and_continued(arguments, copy, KILLS, 60, seed, lost=run)
+    refuse_leftovers(run)
+    assert not (copy / ".lock").exists()
+    copied = {name: data for name, data in files_of(copy).items() if "commits/" not in name}
+    assert copied == files_of(run)
+    measured(run)
+    assert files_of(run) == files_of(whole)
+
+
 @pytest.fixture(scope="module")
 def whole_study(tiny, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "study"

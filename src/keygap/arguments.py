@@ -225,7 +225,7 @@ def address_of(value: object, what: str) -> str:
     """Check an address such as ``s3://bucket/run``.
 
     Raises:
-        UserError: it is none, or has characters that do not print.
+        UserError: it is not an address, or has characters that do not print.
     """
     if not isinstance(value, str) or not ADDRESS.match(value):
         raise UserError(f"{what} is {_quoted(value)}: an address such as s3://bucket/run is needed")

@@ -70,7 +70,7 @@ MirrorAddress = Annotated[
     typer.Option(
         "--mirror",
         metavar="ADDRESS",
-        help="Keep a copy there, such as s3://bucket/run, and continue from it elsewhere.",
+        help="Keep a copy at this address, such as s3://bucket/run, to continue elsewhere.",
     ),
 ]
 Sites = Annotated[str, typer.Option(help="k_proj, q_proj, v_proj, key, query, value or hidden.")]
@@ -103,13 +103,13 @@ def extract(
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
     from keygap.capture.choice import named_layers, named_sites
-    from keygap.store.mirror import file_system_of
+    from keygap.store.objects import Objects
     from keygap.workers import workers_of
 
     workers_of(engine, workers, gpus_per_worker)  # what is wrong with them is said at once
     place = folder_of(out, "--out")
     if mirror is not None:
-        file_system_of(mirror, "--mirror")
+        Objects.at(mirror, "--mirror")
     asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
     store = kg.extract(

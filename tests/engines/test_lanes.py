@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import keygap as kg
+from keygap.capture.hooks import Capture
 from keygap.engines import lanes
 from keygap.engines.lanes import lanes_of, side_by_side
 from keygap.engines.part import read_parts
 from keygap.engines.plan import Plan
 from made import bench_of, made_sample
+from models.zoo import ZOO
 
 
 @pytest.fixture
@@ -73,12 +78,44 @@ def test_parts_are_the_same_in_one_lane_and_in_three(vlm, monkeypatch):
         assert all(table.equals(other.vectors[key]) for key, table in one.vectors.items())
 
 
+QUICK = ("llava", "qwen2_5_vl", "mllama", "qwen3_5")
+FAMILIES = [
+    pytest.param(entry, id=entry.family, marks=() if entry.family in QUICK else pytest.mark.slow)
+    for entry in ZOO
+]
+
+
+@pytest.mark.usefixtures("processors")
+@pytest.mark.parametrize("entry", FAMILIES)
+def test_every_family_computes_the_same_in_lanes(entry, monkeypatch):
+    model, processor = entry.build()
+    vlm = kg.load(model, processor=processor)
+    samples = [made_sample(f"s{n}", "is it red? " * (1 + n % 3)) for n in range(6)]
+    layers = tuple(vlm.layer_indices(["all"]))
+    plan = Plan(vlm, bench_of(samples).choose(None), ("hidden",), layers, 1, 6)
+    assert len(lanes_of(vlm)) == 3
+    (together,) = (part.tables() for part in read_parts(plan, [0]))
+    monkeypatch.setattr(lanes, "MOST", 1)
+    torch.set_num_threads(1)
+    (alone,) = (part.tables() for part in read_parts(plan, [0]))
+    assert together.samples.equals(alone.samples)
+    assert together.vectors.keys() == alone.vectors.keys()
+    for key, table in together.vectors.items():
+        assert table["vector"].equals(alone.vectors[key]["vector"])
+        # queries of cross-attention layers receive none, which is NaN
+        one, other = (found["attention"].to_numpy() for found in (table, alone.vectors[key]))
+        np.testing.assert_array_equal(one, other)
+
+
 class Foreign(nn.Module):
     """A module of a package that keygap does not know."""
 
 
 @pytest.mark.usefixtures("processors")
-@pytest.mark.parametrize("change", ["hook", "forward", "compiled", "module", "intervention"])
+@pytest.mark.parametrize(
+    "change",
+    ["hook", "forward", "compiled", "module", "intervention", "class", "rope", "attention"],
+)
 def test_a_model_that_is_not_as_its_package_made_it_has_one_lane(vlm, monkeypatch, change):
     layer = vlm.layers[3].attention
     if change == "hook":
@@ -94,11 +131,45 @@ def test_a_model_that_is_not_as_its_package_made_it_has_one_lane(vlm, monkeypatc
     elif change == "module":
         monkeypatch.setitem(layer._modules, "of_my_own", Foreign())
         assert lanes_of(vlm) == [vlm]
+    elif change == "class":
+        monkeypatch.setattr(type(layer), "forward", lambda self, *arguments: None)
+        assert lanes_of(vlm) == [vlm]
+    elif change == "rope":
+        monkeypatch.setattr(vlm.decoder.rotary_emb, "rope_type", "dynamic")
+        assert lanes_of(vlm) == [vlm]
+    elif change == "attention":
+        monkeypatch.setattr(layer.config, "_attn_implementation_internal", "flex_attention")
+        assert lanes_of(vlm) == [vlm]
     else:
         monkeypatch.setattr(type(vlm.interventions), "active", (object(),))
         assert lanes_of(vlm) == [vlm]
     monkeypatch.undo()
     assert len(lanes_of(vlm)) == 3
+
+
+@pytest.mark.usefixtures("processors")
+def test_what_the_caller_has_set_for_its_own_thread_keeps_one_lane(vlm):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert lanes_of(vlm) == [vlm]
+    with Capture(vlm, ["query"], [0]):
+        assert lanes_of(vlm) == [vlm]
+    assert len(lanes_of(vlm)) == 3
+
+
+@pytest.mark.usefixtures("processors")
+def test_modules_that_cannot_be_copied_keep_one_lane(vlm, monkeypatch, caplog):
+    monkeypatch.setattr(vlm.layers[3].attention, "guard", threading.Lock(), raising=False)
+    with caplog.at_level(logging.INFO, "keygap"):
+        assert lanes_of(vlm) == [vlm]
+    assert "one batch at a time, its modules cannot be copied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("threads", "expected"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 3), (7, 3), (8, 4)]
+)
+def test_lanes_use_as_many_processors_as_they_can(vlm, monkeypatch, threads, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert len(lanes_of(vlm)) == expected
 
 
 @pytest.mark.usefixtures("processors")
@@ -141,6 +212,38 @@ def test_an_error_arrives_in_its_turn_and_later_items_are_not_begun():
     with pytest.raises(LookupError, match="of item 2"):
         found.extend(result for _, result in side_by_side(run, [0, 1], range(50)))
     assert len(begun) <= 6
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("processors")
+def test_items_that_end_in_an_error_leave_the_results_before_it():
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise LookupError("no more")
+
+    found: list[int] = []
+    with pytest.raises(LookupError, match="no more"):
+        found.extend(item for item, _ in side_by_side(lambda lane, item: item, [0, 1], items()))
+    assert found == list(range(5))
+
+
+@pytest.mark.usefixtures("processors")
+def test_closing_does_not_wait_for_whole_passes(vlm, good_samples, monkeypatch):
+    layers = []
+    real = Capture._keep
+
+    def keep(self, key, vectors):
+        time.sleep(0.05)
+        layers.append(key)
+        real(self, key, vectors)
+
+    monkeypatch.setattr(Capture, "_keep", keep)
+    plan = Plan(vlm, bench_of(good_samples).choose(None), ("k_proj",), tuple(range(30)), 2, 2)
+    parts = read_parts(plan, range(4))
+    next(parts)
+    before = len(layers)
+    parts.close()
+    assert len(layers) <= before + 3 * 2
     assert torch.get_num_threads() == 3
 
 

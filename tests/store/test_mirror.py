@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -17,7 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import keygap as kg
 from keygap.errors import UserError
-from keygap.store import mirror
+from keygap.store import claim, objects
+from keygap.store.files import write_bytes
 from keygap.store.mirror import COMMITS, Mirror
 from made import bench_of, files_of
 
@@ -58,7 +60,7 @@ fsspec.register_implementation("unsteady", Unsteady, clobber=True)
 @pytest.fixture(autouse=True)
 def unsteady(monkeypatch) -> Iterator[type[Unsteady]]:
     monkeypatch.setattr(Unsteady, "fails", 0)
-    monkeypatch.setattr(mirror, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(objects, "WAITS", (0.0, 0.0, 0.0))
     monkeypatch.setattr("keygap.engines.plan.PART_SAMPLES", 2)
     yield Unsteady
     Unsteady.store.clear()
@@ -102,9 +104,9 @@ def test_the_copy_of_a_finished_run_is_the_folder_file_by_file(vlm, asked, tmp_p
         assert max(part) < place
     assert written[-1].endswith("manifest.json")
     before = len(written)
-    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)  # there is nothing to copy
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     again = [name for name in Unsteady.writes if not name.endswith(".lock")][before:]
-    assert not [name for name in again if "part-" in name]
+    assert again == ["/bucket/run/extraction.yaml"]  # there is nothing to copy
 
 
 def test_another_machine_continues_from_the_copy(vlm, asked, tmp_path, monkeypatch, caplog):
@@ -117,11 +119,51 @@ def test_another_machine_continues_from_the_copy(vlm, asked, tmp_path, monkeypat
     done = [name for name in Unsteady.store if f"/{COMMITS}/" in name]
     assert 0 < len(done) < 4
     (tmp_path / "new").mkdir()
+    (tmp_path / "new/.lock").touch()  # of a command that was killed
     with caplog.at_level(logging.INFO, "keygap"):
         found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
     assert f"continues from the copy at {ADDRESS}" in caplog.text
     assert files_of(found.root) == files_of(whole.root) == copied()
-    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_restored_run_begins_at_the_first_part_that_the_copy_does_not_have_whole(
+    vlm, asked, tmp_path, caplog
+):
+    whole = kg.extract(vlm, out=tmp_path / "whole", mirror=ADDRESS, **asked)
+    name = f"/bucket/run/{COMMITS}/part-00002.json"
+    Unsteady.store[name].truncate(len(Unsteady.store[name].getvalue()) // 2)  # half a write
+    found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    assert files_of(found.root) == files_of(whole.root) == copied()
+    assert found.samples["sample_id"].to_list() == whole.samples["sample_id"].to_list()
+    assert "mended now" not in caplog.text
+
+
+def killed_at_the_journal(path, data):
+    if path.name == "journal.jsonl":
+        raise KeyboardInterrupt
+    return write_bytes(path, data)
+
+
+def test_a_restore_that_was_killed_is_done_again(vlm, asked, tmp_path, monkeypatch):
+    whole = kg.extract(vlm, out=tmp_path / "whole", mirror=ADDRESS, **asked)
+    with monkeypatch.context() as patched:
+        patched.setattr("keygap.store.mirror.write_bytes", killed_at_the_journal)
+        with pytest.raises(KeyboardInterrupt):
+            kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    left = files_of(tmp_path / "new")
+    assert "extraction.yaml" in left
+    assert "journal.jsonl" not in left
+    read = []
+    real = type(vlm).forward
+
+    def forward(self, batch, **keywords):
+        read.append(batch)
+        return real(self, batch, **keywords)
+
+    monkeypatch.setattr(type(vlm), "forward", forward)
+    found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    assert len(read) <= 2  # those of the self-check; four parts would take four more
+    assert files_of(found.root) == files_of(whole.root)
 
 
 def test_a_damaged_object_is_noticed_and_its_part_extracted_again(vlm, asked, tmp_path, caplog):
@@ -139,7 +181,7 @@ def test_a_store_that_fails_every_tenth_write_has_the_same_copy(
 ):
     monkeypatch.setattr(unsteady, "fails", 10)
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
-    assert caplog.text.count("503 slow down), tried again") >= 2
+    assert caplog.text.count("503 slow down): tried again") >= 2
     assert copied() == files_of(tmp_path / "run")
 
 
@@ -151,7 +193,7 @@ def test_a_store_that_keeps_failing_ends_the_run_which_continues(
     Unsteady.store.clear()
     with monkeypatch.context() as patched:
         patched.setattr(unsteady, "fails", 1)
-        with pytest.raises(UserError, match=r"cannot be written \(503 slow down\): .* is kept"):
+        with pytest.raises(UserError, match=r"cannot be written \(503 slow down\): .* continues"):
             kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
     found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
     assert files_of(found.root) == files_of(whole.root) == copied()
@@ -161,7 +203,7 @@ def test_what_fails_in_the_middle_leaves_a_folder_that_continues(
     vlm, asked, tmp_path, unsteady, monkeypatch
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(mirror, "WAITS", ())
+        patched.setattr(objects, "WAITS", ())
         patched.setattr(unsteady, "fails", 12)
         with pytest.raises(UserError, match="503 slow down"):
             kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
@@ -177,6 +219,7 @@ def test_what_repeating_does_not_mend_is_not_repeated(vlm, asked, tmp_path, unst
     with pytest.raises(UserError, match="403 forbidden"):
         kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     assert len(Unsteady.writes) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_extraction_is_neither_restored_nor_overwritten(vlm, asked, tmp_path):
@@ -197,15 +240,59 @@ def claim_of(**changed: object) -> bytes:
     return json.dumps(made | changed).encode()
 
 
-def test_two_writers_of_one_address(vlm, asked, tmp_path):
+def test_two_writers_of_one_address(vlm, asked, tmp_path, monkeypatch):
     system = Unsteady()
+    monkeypatch.setattr(claim, "HELD", 0.5)
     system.pipe_file("/bucket/run/.lock", claim_of())
-    with pytest.raises(UserError, match=r"was written 0 seconds ago by process 7 on elsewhere"):
+    renewing = threading.Timer(
+        0.2, lambda: system.pipe_file("/bucket/run/.lock", claim_of(time=time.time() + 1))
+    )
+    renewing.start()
+    with pytest.raises(UserError, match=r"is being written by process 7 on elsewhere"):
         kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
-    assert not (tmp_path / "run").exists()  # nothing of a run that committed nothing
-    system.pipe_file("/bucket/run/.lock", claim_of(time=time.time() - 301))  # it was killed
+    assert not (tmp_path / "run").exists()
+    system.pipe_file("/bucket/run/.lock", claim_of(time=time.time()))  # and then it was killed
+    began = time.monotonic()
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert time.monotonic() - began > 0.4
     assert ".lock" not in copied()
+
+
+def test_a_claim_is_renewed_while_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "RENEWED", 0.05)
+    own = objects.Objects.at(ADDRESS, "mirror")
+    with claim.Claim(own, tmp_path) as held:
+        first = json.loads(copied()[".lock"])["time"]
+        time.sleep(0.5)
+        assert json.loads(copied()[".lock"])["time"] > first
+        assert held.is_held()
+        Unsteady().pipe_file("/bucket/run/.lock", claim_of())
+        assert not held.is_held()
+        time.sleep(0.2)
+        assert json.loads(copied()[".lock"])["host"] == "elsewhere"  # not taken back
+    assert ".lock" in copied()
+
+
+def test_what_is_no_claim_does_not_hold_anybody_up(vlm, asked, tmp_path):
+    for text in (b"", b"[1]", b'{"time": null, "token": 3}', b"\xff"):
+        Unsteady().pipe_file("/bucket/run/.lock", text)
+        own = objects.Objects.at(ADDRESS, "mirror")
+        with claim.Claim(own, tmp_path) as held:
+            assert held.is_held()
+
+
+def test_an_address_inside_the_folder_is_refused(vlm, asked, tmp_path):
+    with pytest.raises(UserError, match=r"is inside .*: name an address outside of it"):
+        kg.extract(vlm, out=tmp_path / "run", mirror=f"file://{tmp_path}/run/copy", **asked)
+
+
+def test_folders_of_a_file_system_are_made_but_no_bucket(tmp_path):
+    own = objects.Objects.at(f"file://{tmp_path}/copy/run", "mirror")
+    own.write("a/b.txt", b"1")
+    assert (tmp_path / "copy/run/a/b.txt").read_bytes() == b"1"
+    other = objects.Objects.at("file:///no-such-bucket/run", "mirror")
+    with pytest.raises(UserError, match="cannot be written"):
+        other.write("a.txt", b"1")
 
 
 def test_a_writer_whose_address_was_taken_over_says_so(vlm, asked, tmp_path, monkeypatch):
@@ -227,7 +314,6 @@ def test_a_writer_whose_address_was_taken_over_says_so(vlm, asked, tmp_path, mon
 def test_a_part_that_was_damaged_here_is_copied_again(vlm, asked, tmp_path):
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     (tmp_path / "run/tokens/part-00001.parquet").unlink()
-    del Unsteady.store["/bucket/run/tokens/part-00003.parquet"]
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     assert copied() == files_of(tmp_path / "run")
 

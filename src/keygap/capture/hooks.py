@@ -36,6 +36,10 @@ class _EverythingRead(Exception):
     """Raised inside the forward pass once nothing more is wanted from it."""
 
 
+class Stopped(Exception):
+    """Raised inside the forward pass after ``Capture.stop``."""
+
+
 class Capture:
     """Reads sites at layers of a model, batch by batch.
 
@@ -82,6 +86,7 @@ class Capture:
         tapped = sum(layer.calls_function for layer in self.layers) if attention else 0
         self._wanted = len(self.layers) * len(self.sites) + tapped
         self._hooks = ExitStack()
+        self._stopped = False
 
     def __enter__(self) -> Self:
         with ExitStack() as hooks:  # what was set is undone even if the next hook cannot be
@@ -132,6 +137,10 @@ class Capture:
             )
         return read
 
+    def stop(self) -> None:
+        """Let the pass that another thread runs end at the next layer that is read."""
+        self._stopped = True
+
     def _forget(self) -> None:
         self._read = {}
         self._seen = set()
@@ -139,6 +148,8 @@ class Capture:
         self.output = None
 
     def _keep(self, key: Key, vectors: Tensor) -> None:
+        if self._stopped:
+            raise Stopped
         self._seen.add(key)
         self._read[key] = vectors
         if self._then is not None:

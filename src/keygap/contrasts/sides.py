@@ -174,20 +174,38 @@ class Selector:
         chosen, limited = np.arange(count), ""
         if self.tokens_per_sample is not None:
             chosen, limited = drawn_pairs(count, self.seed)
-        a, b = (_one_sample_per_token(side, chosen) for side in self.vectors.where_each(masks))
+        rows = [self._by_position(mask)[chosen] for mask in masks]
+        every = np.arange(len(self.vectors.labels))
+        sides = self.vectors.where_each([np.isin(every, own) for own in rows])
+        a, b = (
+            _one_sample_per_token(side, np.argsort(np.argsort(own)), chosen)
+            for side, own in zip(sides, rows, strict=True)
+        )
         return a, b, limited
+
+    def _by_position(self, mask: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:
+        """The rows of the layer where a mask is true, in the order of their positions."""
+        rows = np.flatnonzero(mask)
+        positions = self.vectors.labels["position"].to_numpy()[rows]
+        return rows[np.argsort(positions, kind="stable")]
 
     def _all_dimensions(self) -> Bool[np.ndarray, "heads head_dim"]:
         return np.ones(self.vectors.shape, dtype=bool)
 
 
-def _one_sample_per_token(side: LabelledVectors, chosen: Int[np.ndarray, " k"]) -> LabelledVectors:
-    """One side of matched pairs, in the order of positions, with the pair as the sample.
+def _one_sample_per_token(
+    side: LabelledVectors, order: Int[np.ndarray, " k"], chosen: Int[np.ndarray, " k"]
+) -> LabelledVectors:
+    """One side of matched pairs, in the order of the pairs, with the pair as the sample.
 
     Labels are then swapped inside a pair, and products of the two tokens of a pair, which would
     compare a position with itself, are left out.
+
+    Args:
+        side: the tokens of the pairs.
+        order: which of them belongs to each pair.
+        chosen: the numbers of the pairs.
     """
-    order = np.argsort(side.positions, kind="stable")[chosen]
     pairs = [f"pair {number}" for number in chosen]
     return LabelledVectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs))
 

@@ -128,8 +128,7 @@ class _Ahead:
         while len(self.batches) <= THREADS:
             broken: Reasons = {}
             if not self.rest:
-                # what is ready does not wait for the images of the next part
-                if self.next_part is None or (self.batches and not self.next_part.done()):
+                if self.next_part is None or (self.batches and not self._is_next_part_ready):
                     break
                 self.rest, broken = self.next_part.result()
                 self.next_part = self._open_next()
@@ -137,6 +136,11 @@ class _Ahead:
             last = not self.rest
             self.batches.append(self.threads.submit(_of, self.vlm, batch, broken, last))
         return bool(self.batches)
+
+    @property
+    def _is_next_part_ready(self) -> bool:
+        """Whether the next part is open. What is made neither waits for it nor fails with it."""
+        return bool(self.next_part and self.next_part.done() and not self.next_part.exception())
 
     def cancel(self) -> None:
         """Do not begin what nobody will use."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -34,9 +34,10 @@ from keygap.selfcheck.extraction import notes_on, sites_to_read
 from keygap.selfcheck.finding import ALONE
 from keygap.store import Store, StoreWriter
 from keygap.store.journal import Commit
-from keygap.store.mirror import Mirror, file_system_of
+from keygap.store.mirror import Mirror, mirrored
+from keygap.store.objects import Objects
 from keygap.store.run import MANIFEST
-from keygap.store.writer import failures_of, identity_text
+from keygap.store.writer import failures_of
 from keygap.workers import LOCAL, workers_of
 
 logger = logging.getLogger("keygap")
@@ -102,7 +103,7 @@ def extract(
     names, wanted = named_sites(sites), named_layers(layers)
     size, out = whole(defaults.first_batch(batch_size), "batch_size", 1), folder_of(out, "out")
     if mirror is not None:
-        file_system_of(mirror, "mirror")
+        Objects.at(mirror, "mirror")
     image_tokens = None if tokens == "all" else whole(tokens, "tokens", 1)
     most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     chosen = as_sample_set(source, samples, seed)
@@ -121,10 +122,11 @@ def extract(
         largest_batch=largest_batch(vlm, batch_size),
     )
     identity = identity_of(plan)
-    copy = None if mirror is None else Mirror(mirror, out, identity_text(identity))
-    if copy is not None:
-        copy.restore()
-    with StoreWriter(out, identity) as writer, processes, copy or nullcontext():
+    with (
+        mirrored(mirror, out, identity) as copy,
+        StoreWriter(out, identity) as writer,
+        processes,
+    ):
         if copy is not None:
             copy.follow(commits_of(plan, writer), finished=(out / MANIFEST).is_file())
         with step(f"self-check of {vlm.name}"):

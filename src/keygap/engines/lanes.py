@@ -1,17 +1,18 @@
 """Batches side by side on a CPU: some lanes, each with a share of the processors.
 
-The matrices of a short prompt are too small to keep several processors busy, and whatever else the
-process does makes all of them wait for the slowest. Batches do not depend on each other, so each
-lane computes its own batch with fewer processors. A GPU computes one batch at a time.
+The matrices of a short prompt are too small to keep several processors busy, and any other work in
+the process delays one of them while the others wait for it. Batches do not depend on each other, so
+each lane computes its own batch with fewer processors. A GPU computes one batch at a time.
 
 Modules keep state while they run: hooks, and in some families buffers. So each lane has a copy of
-the modules, with the same parameters. A lane is made only where that copy is known to be complete;
-any other model has one lane, which is the model itself.
+the modules, with the same parameters. A lane is made only where that copy computes the same and
+shares nothing else; any other model has one lane, which is the model itself.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,27 +24,38 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from keygap.models.attention_tap import implementation_of, is_tapped
 from keygap.models.vlm import VLM
 
 MOST = 4  # lanes: each holds a batch in memory
 # Packages whose modules keep no state outside of themselves.
 KNOWN = frozenset({"torch", "transformers", "timm"})
+IMPLEMENTATIONS = frozenset({"sdpa", "eager"})  # of attention; others compile or load kernels
 Lane = TypeVar("Lane")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+logger = logging.getLogger("keygap")
 
 
 def lanes_of(vlm: VLM) -> list[VLM]:
     """The model, and as many copies of it as there are lanes beside the first.
 
     Args:
-        vlm: the model. It has one lane if it is not on a CPU, if something hooks, replaces or
-            compiles its modules, or if one of them comes from a package that is not known.
+        vlm: the model. It has one lane if it is not on a CPU, if something hooks, patches, taps or
+            compiles its modules, if one of them comes from a package that is not known or keeps
+            what earlier batches did, or if the caller has turned autocast on.
     """
-    count = min(MOST, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    # of 5 threads one is idle rather than all in one lane
+    counts = range(2, min(MOST, threads) + 1)
+    count = max(counts, key=lambda lanes: (threads // lanes * lanes, lanes), default=1)
     if count == 1 or not _is_copied_whole(vlm):
         return [vlm]
-    return [vlm, *(_copy(vlm) for _ in range(count - 1))]
+    try:
+        return [vlm, *(_copy(vlm) for _ in range(count - 1))]
+    except (RuntimeError, TypeError) as reason:  # a module holds a lock, or a tensor with a graph
+        logger.info("%s: one batch at a time, its modules cannot be copied: %s", vlm.name, reason)
+        return [vlm]
 
 
 def side_by_side(
@@ -54,10 +66,11 @@ def side_by_side(
     Args:
         run: is given a lane that nobody else uses meanwhile.
         lanes: what the items are run in. A single lane is used in the calling thread.
-        items: the items. Few are taken before their turn.
+        items: the items. As many as there are lanes are taken ahead.
 
     Yields:
-        Each item and its result, in the order of the items.
+        Each item and its result, in the order of the items. If the items end in an exception, it
+        is raised after the results of those before.
     """
     if len(lanes) == 1:
         for item in items:
@@ -77,13 +90,24 @@ def side_by_side(
     with _shared_processors(len(lanes)) as share:
         threads = ThreadPoolExecutor(len(lanes), "keygap-lane", torch.set_num_threads, (share,))
         going: deque[tuple[Item, Future[Result]]] = deque()
+        following = iter(items)
+        failure: Exception | None = None
         try:
-            for item in items:
+            while True:
+                try:
+                    item = next(following)
+                except StopIteration:
+                    break
+                except Exception as error:  # raised below
+                    failure = error
+                    break
                 going.append((item, threads.submit(in_a_lane, item)))
                 if len(going) > len(lanes):  # one waits, so that no lane does
                     yield _first(going)
             while going:
                 yield _first(going)
+            if failure is not None:
+                raise failure
         finally:
             threads.shutdown(cancel_futures=True)
 
@@ -106,17 +130,23 @@ def _shared_processors(lanes: int) -> Iterator[int]:
 
 
 def _is_copied_whole(vlm: VLM) -> bool:
-    """Whether a copy of the modules shares nothing with the model but its parameters."""
+    """Whether a copy of the modules computes the same in another thread, and shares no state."""
     on_cpu = all(parameter.device.type == "cpu" for parameter in vlm.model.parameters())
-    return on_cpu and not vlm.interventions.active and all(map(_is_plain, vlm.model.modules()))
+    changed = vlm.interventions.active or is_tapped() or torch.is_autocast_enabled("cpu")
+    return on_cpu and not changed and all(map(_is_plain, vlm.model.modules()))
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module is as its package made it: not hooked by others, replaced or compiled."""
+    """Whether a module is as its package made it, and does not remember earlier batches."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    makers = (type(module).__module__, *(getattr(hook, "__module__", "") for hook in hooks))
-    changed = {"forward", "_hf_hook"} & vars(module).keys() or module._compiled_call_impl
-    return not changed and all(maker.split(".")[0] in KNOWN for maker in makers)
+    made = (type(module), type(module).forward, *hooks)
+    known = all((getattr(one, "__module__", "") or "").split(".")[0] in KNOWN for one in made)
+    patched = any(
+        callable(value) and hasattr(type(module), name) for name, value in vars(module).items()
+    )
+    remembers = "dynamic" in str(getattr(module, "rope_type", ""))  # the longest prompt so far
+    usual = implementation_of(module) in IMPLEMENTATIONS
+    return known and usual and not (patched or remembers or hasattr(module, "_hf_hook"))
 
 
 def _copy(vlm: VLM) -> VLM:

@@ -101,6 +101,8 @@ def read_parts(
         ]
         batches = stack.enter_context(closing(prepared(plan.vlm, parts, limit)))
         results = stack.enter_context(closing(side_by_side(run, captures, batches)))
+        for capture in captures:  # an interrupt does not wait for the passes of all lanes
+            stack.callback(capture.stop)
         for number, part in zip(numbers, parts, strict=True):
             bad: Reasons = {}
             read: list[CapturedBatch] = []
@@ -115,7 +117,7 @@ def read_parts(
 def of_one_part(
     results: Iterable[tuple[Prepared, Result]],
 ) -> Iterator[tuple[Prepared, Result]]:
-    """What was run up to the last batch of a part; what is of the next part is left."""
+    """The results up to the last batch of a part; those of the next part stay in the iterator."""
     for ready, result in results:
         yield ready, result
         if ready.last:

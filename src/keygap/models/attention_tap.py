@@ -66,7 +66,7 @@ class AttentionCall:
     @property
     def implementation(self) -> str:
         """The name of the attention function that the module uses."""
-        return _implementation(self.module)
+        return implementation_of(self.module)
 
     @property
     def scaling(self) -> float:
@@ -187,7 +187,7 @@ class AttentionTap:
     @property
     def implementations(self) -> set[str]:
         """The names of attention functions that the modules use now."""
-        return {_implementation(module) for module in self.modules.values()}
+        return {implementation_of(module) for module in self.modules.values()}
 
     def follow(self) -> None:
         """Tap the implementation that the modules use now, which a user may have changed."""
@@ -216,6 +216,16 @@ def calls_attention_function(module: nn.Module) -> bool:
     return _owner_of_call(module) is not None
 
 
+def is_tapped() -> bool:
+    """Whether any tap is entered."""
+    return bool(_entered)
+
+
+def implementation_of(module: Any) -> str:
+    """The name of the attention function that a module uses, or would use."""
+    return getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
+
+
 def _owner_of_call(module: nn.Module) -> Any:
     """The forward method that calls the attention function: the class's own, or one it extends."""
     for kind in type(module).__mro__:
@@ -228,10 +238,6 @@ def _owner_of_call(module: nn.Module) -> Any:
         if "super" not in names:
             return None
     return None
-
-
-def _implementation(module: Any) -> str:
-    return getattr(getattr(module, "config", None), "_attn_implementation", None) or "eager"
 
 
 def _eager_function(module: nn.Module) -> Callable[..., Any]:

@@ -84,13 +84,21 @@ def read_journal(root: Path) -> list[Commit]:
         return []
     found = []
     for line in lines:
-        text, _, digest = line.rpartition("\t")
-        if digest != _digest(text):
+        commit = commit_of(line)
+        if commit is None:
             break
-        content = json.loads(text)
-        samples = pa.Table.from_pylist(content["samples"], schema=SAMPLES_SCHEMA)
-        found.append(Commit(samples, content["checksums"]))
+        found.append(commit)
     return found
+
+
+def commit_of(line: str) -> Commit | None:
+    """The commit of a line; None if the line is not whole."""
+    text, _, digest = line.removesuffix("\n").rpartition("\t")
+    if digest != _digest(text):
+        return None
+    content = json.loads(text)
+    samples = pa.Table.from_pylist(content["samples"], schema=SAMPLES_SCHEMA)
+    return Commit(samples, content["checksums"])
 
 
 def with_journal(

@@ -2,36 +2,34 @@
 
 A machine may be taken away with its disk. So each part is copied as soon as it is committed, and
 another machine that is given an empty folder and the same address continues from the copy. What
-counts is the folder: the copy follows it and is never read while a folder holds a run.
+counts is the folder: a folder that holds samples is never changed by the copy.
 
 An object store writes objects whole and does not append. In the place of the journal, each commit
-is therefore an object of its own, in ``commits``, written after the files of its part. A kill
-between two writes leaves a part that is not committed and will be copied again.
+is therefore an object of its own, in ``commits``. It is removed before the files of its part are
+replaced, and written after them, so a kill leaves a part that is not committed.
 
-Object stores fail now and then, so writes are repeated. If one keeps failing, the command ends and
-the folder is whole. The files of parts are copied beside the forward passes.
+A write that fails is repeated. If it keeps failing, the command ends and the folder is whole. The
+files of parts are copied beside the forward passes.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import secrets
-import socket
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import fsspec
+import yaml
 
-from keygap.arguments import address_of
 from keygap.errors import CannotWrite, UserError
-from keygap.store.files import explained, remove, write_bytes
-from keygap.store.journal import Commit, line_of
-from keygap.store.lock import locked
+from keygap.store.claim import Claim
+from keygap.store.files import write_bytes
+from keygap.store.journal import Commit, commit_of, line_of
+from keygap.store.lock import at_work
+from keygap.store.objects import COPIES, Objects
 from keygap.store.run import (
     CHECKSUMS,
     EXTRACTION,
@@ -43,110 +41,117 @@ from keygap.store.run import (
     TOKENS,
     VECTORS,
     part_name,
+    part_number,
 )
+from keygap.store.writer import differing_key
 
 COMMITS = "commits"  # a folder with one object for each part that is committed
-COPIES = 8  # files that are copied at once
-WAITS = (0.2, 1.0, 5.0)  # seconds before a write is repeated
-FRESH = 300.0  # seconds in which a writer that was killed is taken for one that works
-# What repeating does not mend.
-FINAL = (FileNotFoundError, PermissionError, NotImplementedError)
-Result = TypeVar("Result")
+# What a folder may hold in which nothing is committed.
+EMPTY = {LOCK, EXTRACTION, CHECKSUMS, TOKENS, VECTORS, THUMBNAILS}
 logger = logging.getLogger("keygap")
 
 
-def file_system_of(address: str, what: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of an address, and the path in it.
+@contextmanager
+def mirrored(
+    address: str | None, root: Path, identity: Mapping[str, Any]
+) -> Iterator[Mirror | None]:
+    """The copy of a run, while the run is made; None without an address.
+
+    The folder is locked, the address claimed, and an empty folder filled from the copy.
 
     Args:
-        address: such as ``s3://bucket/run``.
-        what: the argument's name, for messages.
+        address: where the copy is.
+        root: the run folder.
+        identity: of the extraction.
 
     Raises:
-        UserError: it is no address, no file system is known for it, or a package is missing.
+        UserError: the folder or the address is written by another process, or cannot be; or the
+            address holds the copy of another extraction.
     """
-    address_of(address, what)
-    try:
-        system, base = fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError, OSError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{what} {address} cannot be reached: {line}") from error
-    return system, base.rstrip("/")
+    if address is None:
+        yield None
+        return
+    objects = Objects.at(address, "mirror")
+    objects.refuse_inside(root)
+    copy = Mirror(objects, root, identity)
+    copy.refuse_other()
+    with at_work(root), Claim(objects, root) as claim:
+        copy.restore()
+        with copy.following(claim):
+            yield copy
 
 
 class Mirror:
-    """The copy of one run. It is written inside a ``with`` block.
+    """The copy of one run.
 
     Args:
-        address: where it is.
+        objects: the objects at its address.
         root: the run folder.
-        identity: the content of the extraction's ``extraction.yaml``.
-
-    Raises:
-        UserError: the address is none, or a package that reaches it is missing.
+        identity: of the extraction.
     """
 
-    def __init__(self, address: str, root: Path, identity: str) -> None:
-        self._system, self._base = file_system_of(address, "mirror")
-        self.address, self.root = address.rstrip("/"), root
-        self._identity = identity.encode()
-        self._token = secrets.token_hex(8)  # tells this writer from those before and after it
-        self._made: set[str] = set()  # folders, which object stores do not have
+    def __init__(self, objects: Objects, root: Path, identity: Mapping[str, Any]) -> None:
+        self.objects, self.root, self.identity = objects, root, identity
+        self._claim: Claim | None = None
         self._copying: Future[None] | None = None
-        self._next = ThreadPoolExecutor(1, "keygap-mirror")
+        self._thread = ThreadPoolExecutor(1, "keygap-mirror")
 
-    def __enter__(self) -> Self:
-        """Claim the address.
+    def refuse_other(self) -> None:
+        """Refuse an address that holds the copy of another extraction.
 
         Raises:
-            UserError: it holds another extraction, another process writes there, or it cannot be
-                written.
+            UserError: it does, or it cannot be read.
         """
-        self._refuse_other()
-        self._refuse_claimed()
-        self._claim()
-        return self
-
-    def __exit__(self, kind: object, *exception: object) -> None:
-        """Wait for what is being copied, and give the address up."""
-        self._next.shutdown(cancel_futures=kind is not None)
+        text = self.objects.read(EXTRACTION)
+        if text is None:
+            return
         try:
-            if self._is_ours():
-                self._repeated(lambda: self._system.rm_file(self._place(LOCK)), LOCK, "removed")
-        except CannotWrite as error:  # what ended the block matters more
-            logger.warning("%s", error)
+            found = yaml.safe_load(text)
+        except yaml.YAMLError:
+            found = None
+        key = differing_key(self.identity, found) if isinstance(found, dict) else EXTRACTION
+        if key is not None:
+            raise UserError(
+                f"{self.objects.address} holds the copy of another extraction, whose {key} is not "
+                "the one asked for: name another address"
+            )
 
     def restore(self) -> None:
-        """Fill the run folder from the copy, if there is a copy and the folder holds nothing.
+        """Fill the run folder from the copy, if nothing is committed in the folder.
 
-        What arrives is verified by the writer that opens the run.
+        The parts up to the first one that is missing are fetched. The writer that opens the run
+        compares them with their checksums.
 
         Raises:
-            UserError: the copy is of another extraction or cannot be read, or the folder cannot be
-                written.
+            UserError: the copy cannot be read, or the folder cannot be written.
         """
-        if self.root.exists() and any(self.root.iterdir()):
+        text = self.objects.read(EXTRACTION)
+        if text is None or any(path.name not in EMPTY for path in self.root.iterdir()):
             return
-        names = self._listed()
-        if EXTRACTION not in names:
+        lines = list(self._committed())
+        if not lines:
             return
-        self._refuse_other()
-        logger.info("%s: continues from the copy at %s", self.root, self.address)
-        beside = self.root.with_name(f".{self.root.name}.restored")  # whole before it has its name
-        with locked(beside):
-            for left in set(beside.iterdir()) - {beside / LOCK}:
-                remove(left)
-            parts = [name for name in names if name.split("/")[0] in (TOKENS, VECTORS, THUMBNAILS)]
-            self._at_once(lambda name: self._fetch(name, beside), [EXTRACTION, *parts])
-            commits = sorted(name for name in names if name.startswith(f"{COMMITS}/"))
-            write_bytes(beside / JOURNAL, b"".join(self._read(name) or b"" for name in commits))
+        logger.info("%s: continues from the copy at %s", self.root, self.objects.address)
+        write_bytes(self.root / EXTRACTION, text)  # from here on the folder is a run
+        names = [name for _, commit in lines for name in commit.checksums]
+        self.objects.fetch([name for name in names if _is_of_part(name)], self.root)
+        write_bytes(self.root / JOURNAL, b"".join(line for line, _ in lines))
+
+    @contextmanager
+    def following(self, claim: Claim) -> Iterator[None]:
+        """Let the block push parts; at its end, wait for what is being copied."""
+        self._claim = claim
+        with self._thread:
             try:
-                beside.replace(self.root)
-            except OSError as error:
-                raise explained(error, self.root) from error
+                yield
+            except BaseException:
+                self._thread.shutdown(cancel_futures=True)
+                if self._copying is not None and (error := self._copying.exception()):
+                    logger.warning("%s", error)
+                raise
 
     def follow(self, commits: Mapping[int, Commit], finished: bool) -> None:
-        """Copy what the folder has and the copy does not.
+        """Copy the parts that the folder has and the copy does not.
 
         Args:
             commits: the committed parts of the folder, by number.
@@ -155,15 +160,13 @@ class Mirror:
         Raises:
             UserError: the address cannot be written, or another process took it over.
         """
-        names = self._listed()
-        if MANIFEST in names and not finished:  # parts will be extracted again
-            self._write(lambda: self._system.rm_file(self._place(MANIFEST)), MANIFEST)
-        self._put_bytes(EXTRACTION, self._identity)
-        for number, commit in commits.items():
-            sizes = {name: (self.root / name).stat().st_size for name in commit.checksums}
-            whole = sizes.items() <= names.items()
-            if not whole or self._read(_name(number)) != line_of(commit):
-                self.push(number, commit)
+        found = dict(zip(commits, self.objects.read_all(map(_name, commits)), strict=True))
+        late = [number for number in commits if found[number] != line_of(commits[number])]
+        if late or not finished:
+            self.objects.remove(MANIFEST)
+        self.objects.put(EXTRACTION, self.root)
+        for number in late:
+            self.push(number, commits[number])
 
     def push(self, number: int, commit: Commit) -> None:
         """Copy a part that is committed, while the caller goes on.
@@ -177,7 +180,7 @@ class Mirror:
                 over.
         """
         self._wait()
-        self._copying = self._next.submit(self._push, number, commit)
+        self._copying = self._thread.submit(self._push, number, commit)
 
     def finish(self) -> None:
         """Copy the files that hold the whole run, the manifest last.
@@ -186,131 +189,48 @@ class Mirror:
             UserError: the address cannot be written, or another process took it over.
         """
         self._wait()
-        for name in (SAMPLES, CHECKSUMS, MANIFEST):
-            self._put(name)
+        names = (SAMPLES, CHECKSUMS, MANIFEST)
+        if list(self.objects.read_all(names)) == [(self.root / n).read_bytes() for n in names]:
+            return
+        self._refuse_lost()
+        self.objects.remove(MANIFEST)
+        for name in names:
+            self.objects.put(name, self.root)
 
     def _wait(self) -> None:
         if self._copying is not None:
             self._copying.result()
 
     def _push(self, number: int, commit: Commit) -> None:
-        if not self._is_ours():
-            raise CannotWrite(f"{self.address} was taken over by another process: see {LOCK} there")
-        self._claim()  # still at work
-        self._at_once(self._put, commit.checksums)
-        self._put_bytes(_name(number), line_of(commit))
+        self._refuse_lost()
+        self.objects.remove(_name(number))
+        self.objects.put_all(commit.checksums, self.root)
+        self._refuse_lost()
+        self.objects.write(_name(number), line_of(commit))
 
-    def _refuse_other(self) -> None:
-        found = self._read(EXTRACTION)
-        if found is not None and found != self._identity:
-            raise UserError(
-                f"{self.address} holds the copy of another extraction: name another address"
-            )
-
-    def _refuse_claimed(self) -> None:
-        claim = self._claimed()
-        age = time.time() - float(claim.get("time", 0))
-        here = (claim.get("host"), claim.get("folder")) == (socket.gethostname(), self._folder)
-        if not here and 0 <= age < FRESH:  # here, the lock of the folder says whether it works
+    def _refuse_lost(self) -> None:
+        if self._claim is None or not self._claim.is_held():
             raise CannotWrite(
-                f"{self.address} was written {age:.0f} seconds ago by process "
-                f"{claim.get('process')} on {claim.get('host')}: name another address, or wait for "
-                f"it to end; if it was killed, repeat the command {FRESH:.0f} seconds after that"
+                f"{self.objects.address} was taken over by another process: see {LOCK} there"
             )
 
-    def _claim(self) -> None:
-        claim = {
-            "token": self._token,
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "folder": self._folder,
-            "time": time.time(),
-        }
-        self._put_bytes(LOCK, json.dumps(claim).encode())
-
-    def _claimed(self) -> dict[str, Any]:
-        """Who writes at the address, as they say."""
-        try:
-            found = json.loads(self._read(LOCK) or b"{}")
-        except ValueError:  # not ours, or half a write
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _is_ours(self) -> bool:
-        return bool(self._claimed().get("token") == self._token)
-
-    @property
-    def _folder(self) -> str:
-        return str(self.root.absolute())
-
-    def _place(self, name: str) -> str:
-        return f"{self._base}/{name}"
-
-    def _listed(self) -> dict[str, int]:
-        """The size of every object of the copy, by its name in it."""
-        found = self._repeated(lambda: self._system.find(self._base, detail=True), "", "read")
-        start = len(self._base) + 1
-        return {path[start:]: int(info["size"]) for path, info in found.items()}
-
-    def _read(self, name: str) -> bytes | None:
-        """The content of an object; None if there is none."""
-
-        def read() -> bytes | None:
-            try:
-                return bytes(self._system.cat_file(self._place(name)))
-            except FileNotFoundError:
-                return None
-
-        return self._repeated(read, name, "read")
-
-    def _fetch(self, name: str, folder: Path) -> None:
-        target = folder / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explained(error, target) from error
-        self._repeated(lambda: self._system.get_file(self._place(name), str(target)), name, "read")
-
-    @staticmethod
-    def _at_once(copy: Callable[[str], None], names: Iterable[str]) -> None:
-        """Copy several files, or raise what the first of them raises."""
-        with ThreadPoolExecutor(COPIES, "keygap-copy") as threads:
-            list(threads.map(copy, names))
-
-    def _put(self, name: str) -> None:
-        source = str(self.root / name)
-        self._write(lambda: self._system.put_file(source, self._place(name)), name)
-
-    def _put_bytes(self, name: str, data: bytes) -> None:
-        self._write(lambda: self._system.pipe_file(self._place(name), data), name)
-
-    def _write(self, action: Callable[[], object], name: str) -> None:
-        folder = self._place(name).rpartition("/")[0]
-        if folder not in self._made:
-            self._repeated(lambda: self._system.makedirs(folder, exist_ok=True), name, "written")
-            self._made.add(folder)
-        self._repeated(action, name, "written")
-
-    def _repeated(self, action: Callable[[], Result], name: str, what: str) -> Result:
-        """Do something at the address, again if it fails.
-
-        Raises:
-            UserError: it keeps failing.
-        """
-        place = f"{self.address}/{name}".rstrip("/")
-        remedy = f"what is in {self.root} is kept; repeat the command, it continues"
-        for wait in (*WAITS, None):
-            try:
-                return action()
-            except Exception as error:  # what a file system raises is its own
-                line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                if wait is None or isinstance(error, FINAL):
-                    raise CannotWrite(f"{place} cannot be {what} ({line}): {remedy}") from error
-                logger.warning("%s could not be %s (%s), tried again", place, what, line)
-                time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+    def _committed(self) -> Iterator[tuple[bytes, Commit]]:
+        """The commits of the copy up to the first that is missing, each with its line."""
+        for first in count(0, COPIES):
+            names = [_name(number) for number in range(first, first + COPIES)]
+            for line in self.objects.read_all(names):
+                commit = None if line is None else commit_of(line.decode(errors="replace"))
+                if line is None or commit is None:
+                    return
+                yield line, commit
 
 
 def _name(number: int) -> str:
     """The object that commits a part."""
     return f"{COMMITS}/{part_name(number)}".replace(".parquet", ".json")
+
+
+def _is_of_part(name: str) -> bool:
+    """Whether a path that a commit names is that of a part's file, and not outside of the run."""
+    folders = name.split("/")[:-1]
+    return part_number(name) is not None and folders[0] in EMPTY and ".." not in folders

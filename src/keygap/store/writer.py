@@ -256,12 +256,12 @@ class StoreWriter:
                 )
             return
         found = {**EARLIER, **self._found_identity()}
-        for key in dict.fromkeys((*self.identity, *found)):  # in the order of what was asked
-            if self.identity.get(key, EARLIER.get(key)) != found.get(key):
-                raise UserError(
-                    f"{self.root} holds another extraction: its {key} is {found.get(key)!r}, not "
-                    f"{self.identity.get(key)!r}; name another folder with --out"
-                )
+        key = differing_key(self.identity, found)
+        if key is not None:
+            raise UserError(
+                f"{self.root} holds another extraction: its {key} is {found.get(key)!r}, not "
+                f"{self.identity.get(key)!r}; name another folder with --out"
+            )
 
     def _found_identity(self) -> dict[str, Any]:
         """What the folder's extraction was asked for.
@@ -273,10 +273,13 @@ class StoreWriter:
             recorded = read_checksums(self.root)
         except UserError:
             recorded = None
-        digest = hashlib.sha256(identity_text(self.identity).encode()).hexdigest()
+        digest = hashlib.sha256(self._identity_text().encode()).hexdigest()
         if recorded is not None and digest in recorded.get(EXTRACTION, ()):
             return self.identity
         return read_identity(self.root, recorded, remedy)
+
+    def _identity_text(self) -> str:
+        return yaml.safe_dump(self.identity, sort_keys=False)
 
     def _recover(self) -> None:
         """Read what is committed; undo what is damaged or foreign.
@@ -302,7 +305,7 @@ class StoreWriter:
         for name in state.foreign:
             remove(self.root / name)
         if EXTRACTION in state.wrong or EXTRACTION not in self._recorded:
-            digest = write_text(self.root / EXTRACTION, identity_text(self.identity))
+            digest = write_text(self.root / EXTRACTION, self._identity_text())
             self._record({**self._recorded, EXTRACTION: (digest,)})
         self._empty_journal()
 
@@ -341,9 +344,13 @@ class StoreWriter:
                     remove(self.root / name)
 
 
-def identity_text(identity: Mapping[str, Any]) -> str:
-    """What ``extraction.yaml`` says of an identity."""
-    return yaml.safe_dump(dict(identity), sort_keys=False)
+def differing_key(asked: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """The first key in which an identity differs from the one asked for; None if it is the same."""
+    found = {**EARLIER, **found}
+    for key in dict.fromkeys((*asked, *found)):  # in the order of what was asked
+        if asked.get(key, EARLIER.get(key)) != found.get(key):
+            return key
+    return None
 
 
 def failures_of(samples: pa.Table) -> dict[str, str]:

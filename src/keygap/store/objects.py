@@ -1,0 +1,204 @@
+"""The objects at an address, in any file system of fsspec that several threads may use.
+
+Object stores fail now and then, so every read and write is repeated a few times. What keeps failing
+is one line that names the object. No folder is listed: a listing that fails may look empty.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import fsspec
+
+from keygap.arguments import address_of
+from keygap.errors import CannotWrite, UserError
+from keygap.store.files import explained
+
+COPIES = 8  # objects that are copied at once
+WAITS = (0.2, 1.0, 5.0)  # seconds before another attempt
+# Errors that another attempt cannot cure.
+FINAL = (FileNotFoundError, PermissionError, NotImplementedError)
+Result = TypeVar("Result")
+logger = logging.getLogger("keygap")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects at an address.
+
+    Attributes:
+        address: without a slash at its end.
+        system: its file system.
+        base: the path of the address in it.
+    """
+
+    address: str
+    system: Any
+    base: str
+
+    @classmethod
+    def at(cls, address: str, what: str) -> Self:
+        """The objects at an address.
+
+        Args:
+            address: such as ``s3://bucket/run``.
+            what: the argument's name, for messages.
+
+        Raises:
+            UserError: it is not an address, no file system is known for it, a package is missing,
+                or it cannot be reached.
+        """
+        address_of(address, what)
+        try:
+            system, base = fsspec.core.url_to_fs(address)
+        except Exception as error:  # each file system raises its own
+            raise UserError(f"{what} {address} cannot be reached: {_line(error)}") from error
+        return cls(address.rstrip("/"), system, base.rstrip("/"))
+
+    def refuse_inside(self, folder: Path) -> None:
+        """Refuse an address that is a folder on this machine inside another one.
+
+        Raises:
+            UserError: it is.
+        """
+        if "file" in self.system.protocol and Path(self.base).is_relative_to(folder.absolute()):
+            raise UserError(f"{self.address} is inside {folder}: name an address outside of it")
+
+    def read(self, name: str) -> bytes | None:
+        """The content of an object; None if there is none.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+        def read() -> bytes | None:
+            try:
+                return bytes(self.system.cat_file(self._place(name)))
+            except FileNotFoundError:
+                return None
+
+        return self._repeated(read, name, "read")
+
+    def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The contents of several objects, in order; see ``read``."""
+        return iter(self._at_once(self.read, names))
+
+    def fetch(self, names: Iterable[str], folder: Path) -> None:
+        """Copy objects into a folder. Those that do not exist are left out.
+
+        Args:
+            names: the objects, and the paths in the folder.
+            folder: the folder.
+
+        Raises:
+            UserError: one cannot be read, or the folder cannot be written.
+        """
+
+        def fetch(name: str) -> None:
+            data = self.read(name)
+            if data is None:
+                return
+            target = folder / name
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            except OSError as error:
+                raise explained(error, target) from error
+
+        self._at_once(fetch, names)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._write(lambda: self.system.pipe_file(self._place(name), data), name)
+
+    def put(self, name: str, folder: Path) -> None:
+        """Copy a file of a folder; the object has the file's path in the folder as its name.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._write(lambda: self.system.put_file(str(folder / name), self._place(name)), name)
+
+    def put_all(self, names: Iterable[str], folder: Path) -> None:
+        """Copy several files; see ``put``."""
+        self._at_once(lambda name: self.put(name, folder), names)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it exists.
+
+        Raises:
+            UserError: it cannot be removed.
+        """
+
+        def remove() -> None:
+            try:
+                self.system.rm_file(self._place(name))
+            except FileNotFoundError:
+                return
+
+        self._repeated(remove, name, "removed")
+
+    def _place(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def _write(self, action: Callable[[], object], name: str) -> None:
+        """Write an object, after making its folder where the file system has folders."""
+
+        def write() -> None:
+            try:
+                action()
+            except FileNotFoundError:
+                top = self.base[: self.base.find("/", 1)] if "/" in self.base[1:] else self.base
+                if not self.system.exists(top):  # a bucket, which is the user's to make
+                    raise
+                self.system.makedirs(self._place(name).rpartition("/")[0], exist_ok=True)
+                action()
+
+        self._repeated(write, name, "written")
+
+    @staticmethod
+    def _at_once(action: Callable[[str], Result], names: Iterable[str]) -> list[Result]:
+        """Do the same with several objects at once, or raise what the first of them raises."""
+        with ThreadPoolExecutor(COPIES, "keygap-copy") as threads:
+            return list(threads.map(action, names))
+
+    def _repeated(self, action: Callable[[], Result], name: str, what: str) -> Result:
+        """Do something with an object, again if it fails.
+
+        Raises:
+            UserError: it keeps failing.
+        """
+        place = f"{self.address}/{name}"
+        for wait in WAITS:
+            try:
+                return action()
+            except FINAL as error:
+                raise _gave_up(place, what, error) from error
+            except Exception as error:  # each file system raises its own
+                logger.warning("%s cannot be %s (%s): tried again", place, what, _line(error))
+                time.sleep(wait)
+        try:
+            return action()
+        except Exception as error:
+            raise _gave_up(place, what, error) from error
+
+
+def _gave_up(place: str, what: str, error: Exception) -> CannotWrite:
+    return CannotWrite(
+        f"{place} cannot be {what} ({_line(error)}): nothing that is in the folder is lost, and "
+        "the command continues when it is repeated"
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
