@@ -21,6 +21,7 @@ from keygap.errors import UserError
 from keygap.store import claim, objects
 from keygap.store.files import write_bytes
 from keygap.store.mirror import COMMITS, Mirror
+from keygap.store.results import save_results
 from made import bench_of, files_of
 
 ADDRESS = "unsteady://bucket/run"
@@ -106,7 +107,7 @@ def test_the_copy_of_a_finished_run_is_the_folder_file_by_file(vlm, asked, tmp_p
     before = len(written)
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     again = [name for name in Unsteady.writes if not name.endswith(".lock")][before:]
-    assert again == ["/bucket/run/extraction.yaml"]  # there is nothing to copy
+    assert again == []  # there is nothing to copy
 
 
 def test_another_machine_continues_from_the_copy(vlm, asked, tmp_path, monkeypatch, caplog):
@@ -243,6 +244,7 @@ def claim_of(**changed: object) -> bytes:
 def test_two_writers_of_one_address(vlm, asked, tmp_path, monkeypatch):
     system = Unsteady()
     monkeypatch.setattr(claim, "HELD", 0.5)
+    monkeypatch.setattr(claim, "RENEWED", 0.1)
     system.pipe_file("/bucket/run/.lock", claim_of())
     renewing = threading.Timer(
         0.2, lambda: system.pipe_file("/bucket/run/.lock", claim_of(time=time.time() + 1))
@@ -273,12 +275,54 @@ def test_a_claim_is_renewed_while_the_run_goes_on(tmp_path, monkeypatch):
     assert ".lock" in copied()
 
 
-def test_what_is_no_claim_does_not_hold_anybody_up(vlm, asked, tmp_path):
+def test_what_is_no_claim_does_not_hold_anybody_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "HALF", 0.01)
+    monkeypatch.setattr(claim, "RENEWED", 0.01)
+    monkeypatch.setattr(claim, "HELD", 0.01)
     for text in (b"", b"[1]", b'{"time": null, "token": 3}', b"\xff"):
         Unsteady().pipe_file("/bucket/run/.lock", text)
         own = objects.Objects.at(ADDRESS, "mirror")
         with claim.Claim(own, tmp_path) as held:
             assert held.is_held()
+
+
+def test_a_claim_is_waited_for_whatever_the_clocks_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "RENEWED", 0.1)
+    monkeypatch.setattr(claim, "HELD", 0.1)
+    for seconds in (time.time() - 3600, time.time() + 3600, None):
+        Unsteady().pipe_file("/bucket/run/.lock", claim_of(time=seconds))
+        began = time.monotonic()
+        with claim.Claim(objects.Objects.at(ADDRESS, "mirror"), tmp_path):
+            assert time.monotonic() - began > 0.2
+
+
+def test_a_run_that_commits_nothing_does_not_bind_the_address(vlm, asked, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_at(vlm, patched, 1)
+        with pytest.raises(KeyboardInterrupt):
+            kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **{**asked, "sites": ["q_proj"]})
+    assert copied() == {}
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert copied() == files_of(tmp_path / "run")
+
+
+def test_what_the_user_has_in_the_folder_is_refused_and_kept(vlm, asked, tmp_path):
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    (tmp_path / "mine/tokens").mkdir(parents=True)
+    (tmp_path / "mine/tokens/part-00000.parquet").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        kg.extract(vlm, out=tmp_path / "mine", mirror=ADDRESS, **asked)
+    assert files_of(tmp_path / "mine") == {"tokens/part-00000.parquet": b"mine"}
+
+
+def test_a_copy_of_a_measured_run_lists_what_it_has(vlm, asked, tmp_path):
+    kg.extract(vlm, out=tmp_path / "run", **asked)
+    before = (tmp_path / "run/checksums.sha256").read_bytes()
+    save_results(tmp_path / "run", {"gap.csv": "a,b\n"})
+    assert (tmp_path / "run/checksums.sha256").read_bytes() != before
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert copied()["checksums.sha256"] == before
+    assert "gap.csv" not in copied()
 
 
 def test_an_address_inside_the_folder_is_refused(vlm, asked, tmp_path):

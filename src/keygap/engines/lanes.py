@@ -59,7 +59,10 @@ def lanes_of(vlm: VLM) -> list[VLM]:
 
 
 def side_by_side(
-    run: Callable[[Lane, Item], Result], lanes: Sequence[Lane], items: Iterable[Item]
+    run: Callable[[Lane, Item], Result],
+    lanes: Sequence[Lane],
+    items: Iterable[Item],
+    stop: Callable[[Lane], object] = lambda lane: None,
 ) -> Generator[tuple[Item, Result]]:
     """Run a function on items, one in each lane at a time.
 
@@ -67,6 +70,7 @@ def side_by_side(
         run: is given a lane that nobody else uses meanwhile.
         lanes: what the items are run in. A single lane is used in the calling thread.
         items: the items. As many as there are lanes are taken ahead.
+        stop: lets what runs in a lane end soon, because nobody will use its result.
 
     Yields:
         Each item and its result, in the order of the items. If the items end in an exception, it
@@ -109,6 +113,9 @@ def side_by_side(
             if failure is not None:
                 raise failure
         finally:
+            if going:  # an interrupt does not wait for whole passes
+                for lane in lanes:
+                    stop(lane)
             threads.shutdown(cancel_futures=True)
 
 

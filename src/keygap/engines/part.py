@@ -100,9 +100,9 @@ def read_parts(
             for vlm in lanes_of(plan.vlm)
         ]
         batches = stack.enter_context(closing(prepared(plan.vlm, parts, limit)))
-        results = stack.enter_context(closing(side_by_side(run, captures, batches)))
-        for capture in captures:  # an interrupt does not wait for the passes of all lanes
-            stack.callback(capture.stop)
+        results = stack.enter_context(
+            closing(side_by_side(run, captures, batches, stop=Capture.stop))
+        )
         for number, part in zip(numbers, parts, strict=True):
             bad: Reasons = {}
             read: list[CapturedBatch] = []

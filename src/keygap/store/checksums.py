@@ -58,8 +58,13 @@ def write_checksums(root: Path, recorded: Recorded) -> None:
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
+    write_text(root / CHECKSUMS, text_of(recorded))
+
+
+def text_of(recorded: Recorded) -> str:
+    """What the file says of these checksums."""
     lines = "".join(f"{one}  {name}\n" for name in sorted(recorded) for one in recorded[name])
-    write_text(root / CHECKSUMS, f"{lines}{_SEAL}{_digest(lines)}\n")
+    return f"{lines}{_SEAL}{_digest(lines)}\n"
 
 
 def checksums_of(

@@ -22,7 +22,8 @@ from keygap.store.objects import Objects
 from keygap.store.run import LOCK
 
 RENEWED = 20.0  # seconds between two renewals
-HELD = 90.0  # seconds for which a claim is respected that is not renewed
+HELD = 90.0  # seconds for which a claim that is not renewed is respected
+HALF = 0.3  # seconds in which a claim that is being written becomes whole
 logger = logging.getLogger("keygap")
 
 
@@ -44,16 +45,17 @@ class Claim:
             "folder": str(root.absolute()),
         }
         self._ended = threading.Event()
+        self._access = threading.Lock()  # a renewal is not read half by this process
         self._renewing = threading.Thread(target=self._renew, name="keygap-claim", daemon=True)
 
     def __enter__(self) -> Self:
-        """Claim the address; of a claim that another process holds, wait for the end.
+        """Claim the address, waiting for another process's claim to expire.
 
         Raises:
             UserError: the other process renews it, or the address cannot be written.
         """
         found = self._found()
-        if not self._is_of_this_folder(found):
+        if found and not self._is_of_this_folder(found):
             self._wait_for(found)
         self._write()
         self._renewing.start()
@@ -75,7 +77,8 @@ class Claim:
         Raises:
             UserError: it cannot be read.
         """
-        return bool(self._found().get("token") == self._own["token"])
+        with self._access:
+            return bool(self._found().get("token") == self._own["token"])
 
     def _is_of_this_folder(self, found: dict[str, Any]) -> bool:
         return all(found.get(name) == self._own[name] for name in ("host", "folder"))
@@ -88,15 +91,15 @@ class Claim:
         """
         address = self._objects.address
         holder = f"process {found.get('process')} on {found.get('host')}"
-        left = HELD - abs(time.time() - _seconds(found.get("time")))
-        if left > 0:
-            logger.info("%s: waits %.0f s whether %s still works there", address, left, holder)
-            self._ended.wait(left)
-            if self._found().get("time") not in (found.get("time"), None):
-                raise CannotWrite(
-                    f"{address} is being written by {holder}: wait for it to end, or name another "
-                    "address"
-                )
+        age = abs(time.time() - _seconds(found.get("time")))
+        left = max(HELD - age, 2.5 * RENEWED)  # the clocks of two machines may differ
+        logger.info("%s: waiting %.0f s to see whether %s is still there", address, left, holder)
+        self._ended.wait(left)
+        if self._found().get("time") not in (found.get("time"), None):
+            raise CannotWrite(
+                f"{address} is being written by {holder}: wait for it to end, or name another "
+                "address"
+            )
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED):
@@ -108,14 +111,20 @@ class Claim:
                 logger.warning("%s", error)
 
     def _write(self) -> None:
-        self._objects.write(LOCK, json.dumps({**self._own, "time": time.time()}).encode())
+        with self._access:
+            self._objects.write(LOCK, json.dumps({**self._own, "time": time.time()}).encode())
 
     def _found(self) -> dict[str, Any]:
-        """Who writes at the address, as they say."""
-        try:
-            found = json.loads(self._objects.read(LOCK) or b"{}")
-        except ValueError:  # half a write
-            return {}
+        """Who writes at the address, as they say; empty if nobody does."""
+        for wait in (HALF, HALF, None):
+            text = self._objects.read(LOCK)
+            try:
+                found = {} if text is None else json.loads(text)
+            except ValueError:  # half a write
+                found = None
+            if isinstance(found, dict) or wait is None:
+                break
+            time.sleep(wait)
         return found if isinstance(found, dict) else {}
 
 

@@ -25,11 +25,13 @@ from typing import Any
 import yaml
 
 from keygap.errors import CannotWrite, UserError
+from keygap.store.checksums import read_checksums, text_of
 from keygap.store.claim import Claim
 from keygap.store.files import write_bytes
-from keygap.store.journal import Commit, commit_of, line_of
+from keygap.store.journal import Commit, commit_of, line_of, read_journal
 from keygap.store.lock import at_work
 from keygap.store.objects import COPIES, Objects
+from keygap.store.recovery import is_of_extraction
 from keygap.store.run import (
     CHECKSUMS,
     EXTRACTION,
@@ -43,11 +45,9 @@ from keygap.store.run import (
     part_name,
     part_number,
 )
-from keygap.store.writer import differing_key
+from keygap.store.writer import StoreWriter, differing_key
 
 COMMITS = "commits"  # a folder with one object for each part that is committed
-# What a folder may hold in which nothing is committed.
-EMPTY = {LOCK, EXTRACTION, CHECKSUMS, TOKENS, VECTORS, THUMBNAILS}
 logger = logging.getLogger("keygap")
 
 
@@ -74,8 +74,9 @@ def mirrored(
     objects = Objects.at(address, "mirror")
     objects.refuse_inside(root)
     copy = Mirror(objects, root, identity)
-    copy.refuse_other()
+    copy.refuse_other()  # at once, and again after the claim was waited for
     with at_work(root), Claim(objects, root) as claim:
+        copy.refuse_other()
         copy.restore()
         with copy.following(claim):
             yield copy
@@ -97,11 +98,12 @@ class Mirror:
         self._thread = ThreadPoolExecutor(1, "keygap-mirror")
 
     def refuse_other(self) -> None:
-        """Refuse an address that holds the copy of another extraction.
+        """Refuse an address or a folder that holds another extraction, or something else.
 
         Raises:
-            UserError: it does, or it cannot be read.
+            UserError: it is one, or it cannot be read.
         """
+        StoreWriter(self.root, self.identity).refuse_other()
         text = self.objects.read(EXTRACTION)
         if text is None:
             return
@@ -109,7 +111,9 @@ class Mirror:
             found = yaml.safe_load(text)
         except yaml.YAMLError:
             found = None
-        key = differing_key(self.identity, found) if isinstance(found, dict) else EXTRACTION
+        if not isinstance(found, dict):
+            raise UserError(f"{self.objects.address}/{EXTRACTION} is damaged: remove it")
+        key = differing_key(self.identity, found)
         if key is not None:
             raise UserError(
                 f"{self.objects.address} holds the copy of another extraction, whose {key} is not "
@@ -126,7 +130,7 @@ class Mirror:
             UserError: the copy cannot be read, or the folder cannot be written.
         """
         text = self.objects.read(EXTRACTION)
-        if text is None or any(path.name not in EMPTY for path in self.root.iterdir()):
+        if text is None or (self.root / SAMPLES).exists() or read_journal(self.root):
             return
         lines = list(self._committed())
         if not lines:
@@ -144,9 +148,9 @@ class Mirror:
         with self._thread:
             try:
                 yield
-            except BaseException:
-                self._thread.shutdown(cancel_futures=True)
-                if self._copying is not None and (error := self._copying.exception()):
+            except BaseException as raised:
+                error = None if self._copying is None else self._copying.exception()
+                if error is not None and error is not raised:
                     logger.warning("%s", error)
                 raise
 
@@ -163,8 +167,10 @@ class Mirror:
         found = dict(zip(commits, self.objects.read_all(map(_name, commits)), strict=True))
         late = [number for number in commits if found[number] != line_of(commits[number])]
         if late or not finished:
+            self._refuse_lost()
             self.objects.remove(MANIFEST)
-        self.objects.put(EXTRACTION, self.root)
+        if commits:
+            self._say_what_it_is()
         for number in late:
             self.push(number, commits[number])
 
@@ -189,13 +195,21 @@ class Mirror:
             UserError: the address cannot be written, or another process took it over.
         """
         self._wait()
-        names = (SAMPLES, CHECKSUMS, MANIFEST)
-        if list(self.objects.read_all(names)) == [(self.root / n).read_bytes() for n in names]:
+        recorded = read_checksums(self.root) or {}
+        own = {name: sums for name, sums in recorded.items() if is_of_extraction(name)}
+        whole = {name: (self.root / name).read_bytes() for name in (SAMPLES, MANIFEST)}
+        whole = {CHECKSUMS: text_of(own).encode(), **whole}  # results are not copied
+        if self.objects.read_all(whole) == list(whole.values()):
             return
         self._refuse_lost()
         self.objects.remove(MANIFEST)
-        for name in names:
-            self.objects.put(name, self.root)
+        for name, data in whole.items():
+            self.objects.write(name, data)
+
+    def _say_what_it_is(self) -> None:
+        """Write the identity of the copy, unless it is there."""
+        if self.objects.read(EXTRACTION) != (self.root / EXTRACTION).read_bytes():
+            self.objects.put(EXTRACTION, self.root)
 
     def _wait(self) -> None:
         if self._copying is not None:
@@ -203,6 +217,7 @@ class Mirror:
 
     def _push(self, number: int, commit: Commit) -> None:
         self._refuse_lost()
+        self._say_what_it_is()
         self.objects.remove(_name(number))
         self.objects.put_all(commit.checksums, self.root)
         self._refuse_lost()
@@ -232,5 +247,6 @@ def _name(number: int) -> str:
 
 def _is_of_part(name: str) -> bool:
     """Whether a path that a commit names is that of a part's file, and not outside of the run."""
-    folders = name.split("/")[:-1]
-    return part_number(name) is not None and folders[0] in EMPTY and ".." not in folders
+    folder, *below = name.split("/")
+    ours = folder in (TOKENS, VECTORS, THUMBNAILS) and ".." not in below
+    return ours and part_number(name) is not None

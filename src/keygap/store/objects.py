@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import fsspec
 
-from keygap.arguments import address_of
+from keygap.arguments import address_of, followed
 from keygap.errors import CannotWrite, UserError
 from keygap.store.files import explained
 
@@ -67,7 +67,8 @@ class Objects:
         Raises:
             UserError: it is.
         """
-        if "file" in self.system.protocol and Path(self.base).is_relative_to(folder.absolute()):
+        here = "file" in self.system.protocol
+        if here and followed(Path(self.base)).is_relative_to(followed(folder.absolute())):
             raise UserError(f"{self.address} is inside {folder}: name an address outside of it")
 
     def read(self, name: str) -> bytes | None:
@@ -85,9 +86,9 @@ class Objects:
 
         return self._repeated(read, name, "read")
 
-    def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
+    def read_all(self, names: Iterable[str]) -> list[bytes | None]:
         """The contents of several objects, in order; see ``read``."""
-        return iter(self._at_once(self.read, names))
+        return self._at_once(self.read, names)
 
     def fetch(self, names: Iterable[str], folder: Path) -> None:
         """Copy objects into a folder. Those that do not exist are left out.

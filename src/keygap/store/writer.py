@@ -138,10 +138,10 @@ class StoreWriter:
             UserError: the folder holds another extraction or something else, is being written by
                 another process, or cannot be written.
         """
-        self._refuse_other()  # before a lock is put into a folder that is none of ours
+        self.refuse_other()  # before a lock is put into a folder that is none of ours
         with ExitStack() as stack:
             stack.enter_context(locked(self.root))
-            self._refuse_other()
+            self.refuse_other()
             self._remove_temporary()
             stack.callback(self._remove_uncommitted)
             stack.callback(self._tidy)
@@ -243,7 +243,12 @@ class StoreWriter:
             latest = {name: sums[-1:] for name, sums in self._recorded.items()}
             self._record({**latest, MANIFEST: (file.sha256,)})
 
-    def _refuse_other(self) -> None:
+    def refuse_other(self) -> None:
+        """Refuse a folder in which this extraction can neither begin nor continue.
+
+        Raises:
+            UserError: it holds another extraction or something else, or it is a file.
+        """
         if not self.root.exists():
             return
         if not self.root.is_dir():
