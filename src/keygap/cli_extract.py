@@ -103,13 +103,12 @@ def extract(
     """Read the vectors of a benchmark's samples from a model."""
     import keygap as kg
     from keygap.capture.choice import named_layers, named_sites
-    from keygap.store.objects import Objects
+    from keygap.store.mirror import refuse_unreachable
     from keygap.workers import workers_of
 
     workers_of(engine, workers, gpus_per_worker)  # what is wrong with them is said at once
     place = folder_of(out, "--out")
-    if mirror is not None:
-        Objects.at(mirror, "--mirror")
+    refuse_unreachable(mirror, "--mirror")
     asked_sites, asked_layers = named_sites(listed(sites)), named_layers(listed(layers))
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
     store = kg.extract(

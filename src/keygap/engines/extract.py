@@ -34,8 +34,7 @@ from keygap.selfcheck.extraction import notes_on, sites_to_read
 from keygap.selfcheck.finding import ALONE
 from keygap.store import Store, StoreWriter
 from keygap.store.journal import Commit
-from keygap.store.mirror import Mirror, mirrored
-from keygap.store.objects import Objects
+from keygap.store.mirror import Mirror, mirrored, refuse_unreachable
 from keygap.store.run import MANIFEST
 from keygap.store.writer import failures_of
 from keygap.workers import LOCAL, workers_of
@@ -102,8 +101,7 @@ def extract(
     processes = workers_of(engine, workers, gpus_per_worker)
     names, wanted = named_sites(sites), named_layers(layers)
     size, out = whole(defaults.first_batch(batch_size), "batch_size", 1), folder_of(out, "out")
-    if mirror is not None:
-        Objects.at(mirror, "mirror")
+    refuse_unreachable(mirror, "mirror")
     image_tokens = None if tokens == "all" else whole(tokens, "tokens", 1)
     most = None if max_bad is None else whole(max_bad, "max_bad", 0)
     chosen = as_sample_set(source, samples, seed)

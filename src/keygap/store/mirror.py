@@ -51,6 +51,20 @@ COMMITS = "commits"  # a folder with one object for each part that is committed
 logger = logging.getLogger("keygap")
 
 
+def refuse_unreachable(address: str | None, what: str) -> None:
+    """Refuse an address that no file system is known for, before any work is done.
+
+    Args:
+        address: where a copy is to be; None if nowhere.
+        what: the argument's name, for messages.
+
+    Raises:
+        UserError: it is one.
+    """
+    if address is not None:
+        Objects.at(address, what)
+
+
 @contextmanager
 def mirrored(
     address: str | None, root: Path, identity: Mapping[str, Any]
