@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from keygap.gap.core.cross_validation import FoldLogOdds, Task
-from keygap.gap.core.resampling import p_value
+from keygap.gap.core.resampling import chunks, p_value
 from keygap.gap.core.swaps import dealt, random_signs
 from keygap.gap.core.weights import mean_of_present
 
@@ -74,7 +74,11 @@ def _compare_paired(
 ) -> tuple[float, Float[np.ndarray, " B"]]:
     """Standardised sum of differences of sample scores, and the same under label swaps."""
     gaps = (a - b) / (np.sqrt(((a - b) ** 2).sum()) + 1e-12)
-    return float(gaps.sum()), random_signs(n_permutations, len(gaps), rng) @ gaps
+    swapped = [
+        random_signs(rows.stop - rows.start, len(gaps), rng) @ gaps
+        for rows in chunks(n_permutations, len(gaps))
+    ]
+    return float(gaps.sum()), np.concatenate(swapped)
 
 
 def _compare_unpaired(
@@ -88,4 +92,8 @@ def _compare_unpaired(
     pooled = (pooled - pooled.mean()) / (pooled.std() + 1e-12)
     share = np.repeat([1.0 / len(a), -1.0 / len(b)], [len(a), len(b)])
     share /= np.sqrt((share**2).sum())
-    return float(share @ pooled), dealt(share, n_permutations, rng) @ pooled
+    swapped = [
+        dealt(share, rows.stop - rows.start, rng) @ pooled
+        for rows in chunks(n_permutations, len(pooled))
+    ]
+    return float(share @ pooled), np.concatenate(swapped)

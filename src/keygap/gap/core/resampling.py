@@ -329,7 +329,7 @@ def drawn_swaps(
     Yields:
         Paired: the sign of each sample. Unpaired: 1 for each sample that is dealt to x, else 0.
     """
-    for rows in _chunks(n_swaps, s if paired else s + t):
+    for rows in chunks(n_swaps, s if paired else s + t):
         count = rows.stop - rows.start
         if paired:
             yield random_signs(count, s, rng)
@@ -352,16 +352,17 @@ def multiplicities(n: int, n_bootstraps: int, rng: np.random.Generator) -> Int[n
         Counts that sum to n in each row, with at least two samples drawn.
     """
     shares = np.full(n, 1.0 / n)
-    draws = np.empty((n_bootstraps, n), np.int32)
-    for rows in _chunks(n_bootstraps, n):
+    small = n <= np.iinfo(np.int16).max
+    draws = np.empty((n_bootstraps, n), np.int16 if small else np.int32)
+    for rows in chunks(n_bootstraps, n):
         draws[rows] = rng.multinomial(n, shares, size=rows.stop - rows.start)
     while (single := draws.max(axis=1) == n).any():
         draws[single] = rng.multinomial(n, shares, size=int(single.sum()))
     return draws
 
 
-def _chunks(n_draws: int, n: int) -> Iterator[slice]:
-    """Slices of some draws of n numbers each, of which ``_CHUNK`` are held at a time."""
+def chunks(n_draws: int, n: int) -> Iterator[slice]:
+    """Slices of some draws of n numbers each; as many are held at a time as take 8 MB."""
     size = max(1, _CHUNK // n)
     for start in range(0, n_draws, size):
         yield slice(start, min(start + size, n_draws))
