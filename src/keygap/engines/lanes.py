@@ -41,9 +41,10 @@ def lanes_of(vlm: VLM) -> list[VLM]:
     """The model, and as many copies of it as there are lanes beside the first.
 
     Args:
-        vlm: the model. It has one lane if it is not on a CPU, if something hooks, patches, taps or
-            compiles its modules, if one of them comes from a package that is not known or keeps
-            what earlier batches did, or if the caller has turned autocast on.
+        vlm: the model. It has one lane if it is not on a CPU, if an intervention acts on it, if its
+            modules are hooked, patched, tapped or compiled, if one of them is of a package that is
+            not in ``KNOWN``, has attention that is not in ``IMPLEMENTATIONS`` or a dynamic rotary
+            embedding, or if the caller has turned autocast on.
     """
     threads = torch.get_num_threads()
     # of 5 threads one is idle rather than all in one lane

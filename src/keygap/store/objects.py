@@ -159,7 +159,7 @@ class Objects:
             try:
                 action()
             except FileNotFoundError:
-                top = self.base[: self.base.find("/", 1)] if "/" in self.base[1:] else self.base
+                top = self.base[:1] + self.base[1:].partition("/")[0]
                 if not self.system.exists(top):  # a bucket, which is the user's to make
                     raise
                 self.system.makedirs(self._place(name).rpartition("/")[0], exist_ok=True)

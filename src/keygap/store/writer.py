@@ -260,11 +260,12 @@ class StoreWriter:
                     f"{self.root} is not empty and holds no run: name another folder with --out"
                 )
             return
-        found = {**EARLIER, **self._found_identity()}
+        found = self._found_identity()
         key = differing_key(self.identity, found)
         if key is not None:
+            its = found.get(key, EARLIER.get(key))
             raise UserError(
-                f"{self.root} holds another extraction: its {key} is {found.get(key)!r}, not "
+                f"{self.root} holds another extraction: its {key} is {its!r}, not "
                 f"{self.identity.get(key)!r}; name another folder with --out"
             )
 
