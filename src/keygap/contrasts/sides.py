@@ -148,7 +148,7 @@ class Selector:
             UserError: whole samples are to be dealt to the sides, and some are on both.
         """
         sample = self.vectors.labels["sample_id"]
-        ids = [set(sample[mask]) for mask in masks]
+        ids = [set(sample[mask].unique()) for mask in masks]
         both = ids[0] & ids[1]
         if both and contrast.pairing == "between":
             raise UserError(

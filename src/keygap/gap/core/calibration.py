@@ -55,7 +55,7 @@ class Calibration:
             The calibration. Log-odds that point the wrong way have slope and intercept 0.
         """
         share = weight / weight.sum()
-        scale = np.sqrt(share @ log_odds**2) + 1e-12
+        scale = np.sqrt(share @ np.square(log_odds, dtype=np.float64)) + 1e-12
         # Steps are steered by sums of float32, which round a slope by about 1e-6.
         scores = np.clip((log_odds / scale).T, -_MAX_SCORE, _MAX_SCORE).astype(np.float32)
         of_row = label.astype(np.float32), share.astype(np.float32)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 Vectors = Float[np.ndarray, "*heads n k"]
 Labels = Bool[np.ndarray, " n"]
 Weights = Float[np.ndarray, " n"]
 Train = Bool[np.ndarray, " n"]
 Trains = Bool[np.ndarray, "sets n"]
-LogOdds = Float[np.ndarray, "*heads sets n variants"]
+LogOdds = Float32[np.ndarray, "*heads sets n variants"]  # many of them; sums are float64
 
 
 @dataclass(frozen=True)

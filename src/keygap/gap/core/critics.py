@@ -41,7 +41,7 @@ def _linear(rows: Rows, trains: Trains) -> LogOdds:
     inputs = torch.cat([z, torch.ones_like(z[:, :1])], 1)
     weight = torch.from_numpy(np.stack([_weights(rows, train) * train for train in trains]))
     label = torch.from_numpy(rows.label.astype(np.float32))
-    found = np.empty((len(z), *trains.shape))
+    found = np.empty((len(z), *trains.shape), np.float32)
     size = max(1, _TOGETHER // inputs[0].numel())
     for (h, head), start in itertools.product(enumerate(inputs), range(0, len(trains), size)):
         sets = slice(start, start + size)
@@ -66,7 +66,7 @@ def _quadratic(rows: Rows, trains: Trains) -> LogOdds:
     first = mean_x * precision_x - mean_y * precision_y
     constant = mean_y**2 * precision_y - mean_x**2 * precision_x + np.log(precision_x / precision_y)
     constant = 0.5 * constant.sum(-2, keepdims=True)
-    found = np.empty((*rows.z.shape[:-2], *trains.shape, len(TAUS)))
+    found = np.empty((*rows.z.shape[:-2], *trains.shape, len(TAUS)), np.float32)
     for index in np.ndindex(found.shape[:-2]):
         scores = rows.z[index[:-1]] @ basis.axes[index]
         linear = scores @ first[index] + constant[index]
@@ -85,7 +85,7 @@ def _spline(rows: Rows, trains: Trains) -> LogOdds:
     same = (directions * directions[:, :1]).sum(-1, keepdims=True)
     directions = np.where(same < 0.0, -directions, directions)  # the same way in all sets
     z = rows.by_head.swapaxes(1, 2)
-    found = np.empty((len(z), *trains.shape))
+    found = np.empty((len(z), *trains.shape), np.float32)
     size = max(1, _TOGETHER // (directions.shape[2] * (_N_KNOTS + 2) * z.shape[2]))
     for first in range(0, len(z), size):
         heads, optimum = slice(first, first + size), None
@@ -130,7 +130,7 @@ def _boosted(rows: Rows, trains: Trains) -> LogOdds:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     directions = Basis.fit(rows, trains).directions()
-    found = np.empty((*rows.z.shape[:-2], *trains.shape, 1))
+    found = np.empty((*rows.z.shape[:-2], *trains.shape, 1), np.float32)
     for head, own in rows.heads():
         for s, train in enumerate(trains):
             scores = own.z @ directions[head][s]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from keygap.gap.core.calibration import LN2, SATURATION, Calibration, bound_terms
 from keygap.gap.core.critic import Critic, Rows, Trains
@@ -80,7 +80,7 @@ class Task:
         unit = np.concatenate([sides.sample_x, sides.sample_y]) if sides.paired else sides.cells
         return Rows(self.z, self.label, self.weight, unit, self.seed)
 
-    def log_odds(self, trains: Trains, names: Sequence[str]) -> Float[np.ndarray, "sets n c"]:
+    def log_odds(self, trains: Trains, names: Sequence[str]) -> Float32[np.ndarray, "sets n c"]:
         """Log-odds of every row by critics fitted to each of several training sets.
 
         Args:
@@ -105,8 +105,8 @@ class FoldLogOdds:
         names: Name of the critic of each column.
     """
 
-    outer: Float[np.ndarray, "n+m c"]
-    inner: Float[np.ndarray, "folds n+m c"]
+    outer: Float32[np.ndarray, "n+m c"]
+    inner: Float32[np.ndarray, "folds n+m c"]
     names: tuple[str, ...]
 
     @classmethod
@@ -204,11 +204,13 @@ def _of_critic(tasks: Sequence[Task], critic: Critic) -> list[FoldLogOdds]:
     trains = [(fold != i) & (fold != j) for i, j in pairs]
     if not critic.averaged:
         trains += [fold != k for k in folds]
-    rows = replace(tasks[0].rows, z=np.stack([task.z for task in tasks]))
+    # one task is a view: its vectors may be many
+    z = tasks[0].z[None] if len(tasks) == 1 else np.stack([task.z for task in tasks])
+    rows = replace(tasks[0].rows, z=z)
     found = []
     for fitted in critic.fit(rows, np.stack(trains)):
-        outer = np.empty(fitted.shape[1:])
-        inner = np.full((len(folds), *fitted.shape[1:]), np.nan)
+        outer = np.empty(fitted.shape[1:], fitted.dtype)
+        inner = np.full((len(folds), *fitted.shape[1:]), np.nan, fitted.dtype)
         for predicted, (i, j) in zip(fitted, pairs, strict=False):
             for own, other in ((i, j), (j, i)):
                 inner[other][fold == own] = predicted[fold == own]

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -67,7 +67,7 @@ def network_log_odds(rows: Rows, trains: Trains) -> LogOdds:
     """
     z, shape = rows.by_head, (*rows.z.shape[:-2], *trains.shape, 1)
     if min(_fewest_units(rows, train) for train in trains) < MIN_UNITS:
-        return np.zeros(shape)
+        return np.zeros(shape, np.float32)
     size = max(1, _TOGETHER // len(trains))
     parts = [replace(rows, z=z[first : first + size]) for first in range(0, len(z), size)]
     # A caller may be in inference mode, whose tensors cannot be changed in place.
@@ -75,14 +75,14 @@ def network_log_odds(rows: Rows, trains: Trains) -> LogOdds:
         return np.concatenate([_of_heads(part, trains) for part in parts]).reshape(shape)
 
 
-def _of_heads(rows: Rows, trains: Trains) -> Float[np.ndarray, "heads sets n"]:
+def _of_heads(rows: Rows, trains: Trains) -> Float32[np.ndarray, "heads sets n"]:
     """The log-odds of some heads, whose networks are trained together."""
     rng = random_streams.generator(rows.seed, "jsd", "network")
     held_back = _held_back(rows, trains, rng)
     data = _Data.of(rows, trains)
     networks = _Networks.drawn(len(rows.z), len(trains), data.inputs.shape[-1], rng)
     _train(networks, data, trains & ~held_back, trains & held_back, rng)
-    found = np.empty((len(rows.z), *trains.shape))
+    found = np.empty((len(rows.z), *trains.shape), np.float32)
     for first in range(0, trains.shape[1], _ROWS):
         chunk = data.inputs[:, :, first : first + _ROWS].expand(-1, len(trains), -1, -1)
         logits = networks.logits(chunk.flatten(0, 1))
@@ -148,27 +148,36 @@ class _Batch:
     share: Float[Tensor, "networks b"]
 
 
-def _inputs(rows: Rows, trains: Trains) -> Float[np.ndarray, "sets|1 n inputs"]:
-    """Inputs of one head in float32, by training set where they depend on it."""
+def _inputs(rows: Rows, trains: Trains) -> Float32[np.ndarray, "sets|1 n inputs"]:
+    """Inputs of one head, by training set where they depend on it."""
     length = np.sqrt((rows.z**2).mean(1))
     z = rows.z * np.minimum(1.0, _FAR / np.maximum(length, 1e-9))[:, None]
-    axes, strength = independent_axes(z, rows.weight)
+    shared = _shared_inputs(z, length, rows.weight)
+    if rows.z.shape[1] <= N_DIRECTIONS:
+        return shared[None]
+    directions = Basis.fit(rows, trains).directions()
+    n, width = shared.shape
+    inputs = np.empty((len(directions), n, width + directions.shape[-1]), np.float32)
+    inputs[..., :width] = shared
+    for own, of_set in zip(inputs, directions, strict=True):
+        own[:, width:] = _standardised(z @ of_set)
+    return inputs
+
+
+def _shared_inputs(
+    z: Float[np.ndarray, "n k"], length: Float[np.ndarray, " n"], weight: Float[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n inputs"]:
+    """Scores on the least Gaussian axes and the two norms, which no training set changes."""
+    axes, strength = independent_axes(z, weight)
     scores = z @ axes
     scale = np.minimum(1.0, strength / (_CLEAR * np.median(strength) + 1e-12))
     scale = np.maximum(scale / scale.max(), _LEAST_SCALE)
-    shared = np.column_stack(
-        [
-            (scores * scale)[:, :_N_AXES],
-            _standardised(np.log(length + 1e-3)),
-            _standardised(np.log(np.abs(scores).mean(1) / (length + 1e-3) + 1e-3)),
-        ]
-    )
-    if rows.z.shape[1] <= N_DIRECTIONS:
-        return shared[None].astype(np.float32)
-    directions = Basis.fit(rows, trains).directions()
-    own = (_standardised(z @ of_set).astype(np.float32) for of_set in directions)
-    common = shared.astype(np.float32)
-    return np.stack([np.column_stack([common, of_set]) for of_set in own])
+    columns = [
+        (scores * scale)[:, :_N_AXES],
+        _standardised(np.log(length + 1e-3)),
+        _standardised(np.log(np.abs(scores).mean(1) / (length + 1e-3) + 1e-3)),
+    ]
+    return np.column_stack(columns).astype(np.float32)
 
 
 def _standardised(values: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:

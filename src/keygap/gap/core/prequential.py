@@ -62,7 +62,7 @@ def _scores(task: Task, log_odds: FoldLogOdds, k: int) -> Float[np.ndarray, "fol
         found = log_odds.inner[last][test]
     else:
         found = task.log_odds((task.fold < k)[None], log_odds.names)[0][test]
-    scale = np.sqrt((found**2).mean(0)) + 1e-12
+    scale = np.sqrt(np.square(found, dtype=np.float64).mean(0)) + 1e-12
     return np.clip(found / scale, -_MAX_SCORE, _MAX_SCORE)
 
 
