@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,18 @@ import torch
 from PIL import Image
 
 import keygap as kg
-from keygap.engines.distributed import Work, gpus_of
+from keygap.engines.distributed import DistributedEngine, Work, gpus_of
+from keygap.engines.manifest import identity_of
 from keygap.engines.plan import Plan
 from keygap.errors import UserError
 from keygap.models.load import wrap
+from keygap.store import StoreWriter
+from keygap.store.journal import Commit
+from keygap.store.lock import locked
+from keygap.store.mirror import mirrored, send
+from keygap.store.objects import Objects
+from keygap.store.run import LOCK
+from keygap.workers.here import Here
 from made import bench_of, files_of, made_sample
 from models.zoo import BY_FAMILY
 from workers.on_ray import ray_here
@@ -117,9 +126,82 @@ def test_a_model_without_a_name_is_refused(bench, tmp_path):
         Work.of(plan, tmp_path)
 
 
-def test_a_folder_that_a_worker_does_not_see_is_refused(tiny, bench, tmp_path):
-    plan = Plan(tiny, bench.choose(None), ("k_proj",), (0,), 4, 4)
-    with pytest.raises(UserError, match=re.escape(f"does not see the folder {tmp_path / 'run'}")):
+@pytest.fixture
+def on_other_nodes(monkeypatch, tmp_path):
+    """Workers have a folder at the path of the run, and its lock is that of another run."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / LOCK).write_text("process 1 on another since 2020-01-01")
+    of = Work.of
+
+    def elsewhere(*arguments: Any) -> Work:
+        return replace(of(*arguments), root=tmp_path / "theirs")
+
+    monkeypatch.setattr(Work, "of", elsewhere)
+    yield
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == [LOCK]
+
+
+@pytest.mark.slow
+def test_workers_without_the_folder_write_to_the_copy(ray, asked, on_other_nodes, tmp_path):
+    here = kg.extract(out=tmp_path / "here", **asked)
+    address = f"file://{tmp_path}/copy"
+    there = kg.extract(out=tmp_path / "there", engine="ray", workers=2, mirror=address, **asked)
+    files = files_of(here.root)
+    assert files_of(there.root) == files
+    copy = files_of(tmp_path / "copy")
+    assert len([name for name in copy if name.startswith("commits/")]) == 6
+    assert {name: copy[name] for name in files} == files
+
+
+def driven(asked, root: Path, address: str) -> None:
+    """What ``kg.extract`` does, with workers that are this process."""
+    plan = Plan(asked["vlm"], asked["source"].choose(None), ("k_proj",), (0, 1), 4, 4)
+    identity = identity_of(plan)
+    with mirrored(address, root, identity) as copy, StoreWriter(root, identity) as writer:
+        assert copy is not None
+        for part in DistributedEngine(Here(), copy).run(plan, range(len(plan)), root):
+            assert all((root / name).is_file() for name in part.checksums)
+            writer.commit(part.number, part.samples, part.checksums)
+            copy.push(part.number, Commit(part.samples, part.checksums))
+        writer.write_manifest({"model": "tiny"})
+        copy.finish()
+
+
+def test_what_a_worker_sent_is_fetched_and_committed(asked, on_other_nodes, tmp_path):
+    driven(asked, tmp_path / "run", f"file://{tmp_path}/copy")
+    kg.Store(tmp_path / "run").verify()
+    files, copy = files_of(tmp_path / "run"), files_of(tmp_path / "copy")
+    assert len([name for name in files if name.startswith("tokens/")]) == 6
+    assert {name: copy[name] for name in files} == files
+
+
+@pytest.mark.parametrize(("data", "state"), [(None, "not there"), (b"other", "another file")])
+def test_a_file_that_is_not_what_a_worker_sent_is_refused(
+    asked, on_other_nodes, tmp_path, monkeypatch, data, state
+):
+    def spoilt(objects: Objects, number: int, names: Iterable[str], folder: Path) -> None:
+        send(objects, number, names, folder)
+        last = tmp_path / "copy" / list(names)[-1]
+        if number == 2:
+            last.unlink() if data is None else last.write_bytes(data)
+
+    refused = pytest.raises(
+        UserError, match=f"00002.parquet was written by a worker and is {state}"
+    )
+    with monkeypatch.context() as spoiling:
+        spoiling.setattr("keygap.engines.distributed.send", spoilt)
+        with refused:
+            driven(asked, tmp_path / "run", f"file://{tmp_path}/copy")
+    asked |= {"layers": [0, 1], "samples": None, "tokens": "all"}
+    assert len(kg.extract(out=tmp_path / "run", **asked).samples) == COUNT
+
+
+def test_a_folder_that_a_worker_does_not_see_is_refused(asked, on_other_nodes, tmp_path):
+    plan = Plan(asked["vlm"], asked["source"].choose(None), ("k_proj",), (0,), 4, 4)
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(UserError, match=r"does not see the folder .*theirs.* or with --mirror an"),
+    ):
         Work.of(plan, tmp_path / "run").begin()
 
 
@@ -128,12 +210,14 @@ def test_the_work_names_the_model_so_that_any_process_can_load_it(
 ):
     monkeypatch.chdir(folder.parent)
     near = kg.load("tiny", dtype="float32", device="cpu")
-    work = Work.of(Plan(near, bench.choose(None), ("k_proj",), (0,), 4, 4), tmp_path)
+    with locked(tmp_path / "run"):
+        work = Work.of(Plan(near, bench.choose(None), ("k_proj",), (0,), 4, 4), tmp_path / "run")
     assert work.load["model"] == str(folder)
     assert work.identity["model"] == "tiny"
     on_gpu = replace(near, loaded={**near.loaded, "device": "cuda:3"})
     plan = Plan(on_gpu, bench.choose(None), ("k_proj",), (0,), 4, 4)
-    assert Work.of(plan, tmp_path).load["device"] == "cuda"
+    with locked(tmp_path / "run"):
+        assert Work.of(plan, tmp_path / "run").load["device"] == "cuda"
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 A worker gets the arguments with which the model was loaded, the interventions on it, and the plan.
 It compares the identity of the extraction that it would make with the one that was asked for, so
 that another release of the weights or of transformers on one node is an error and not other rows.
-It writes the files of a part where it is, into the folder that it shares with the caller, who
-commits the part.
+It writes the files of a part where it is, into the folder that it shares with the caller. A worker
+that does not see the folder writes them to the address of the run's copy, and the caller fetches
+them from there. The caller alone commits the part.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +24,8 @@ from keygap.errors import UserError
 from keygap.models.interventions import Intervention
 from keygap.models.load import load
 from keygap.models.vlm import VLM
+from keygap.store.mirror import Mirror, send
+from keygap.store.objects import Objects
 from keygap.store.run import LOCK
 from keygap.workers import Workers
 
@@ -31,20 +35,28 @@ class DistributedEngine:
 
     Args:
         workers: who does it.
+        copy: of the run, where workers that do not see the folder write; None if there is none.
     """
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+    def __init__(self, workers: Workers, copy: Mirror | None = None) -> None:
+        self._workers, self._copy = workers, copy
 
     def run(self, plan: Plan, numbers: Sequence[int], root: Path) -> Generator[WrittenPart]:
         """See ``Engine.run``.
 
         Raises:
-            UserError: the model was not loaded by name, or its workers cannot do the work.
+            UserError: the model was not loaded by name, its workers cannot do the work, or what
+                they wrote to the copy cannot be fetched.
         """
         what = f"{plan.vlm.name} on {plan.samples.name}"
-        work = Work.of(plan, root.resolve())
-        return self._workers.map(work.begin, numbers, what, gpus=gpus_of(plan.vlm))
+        work = Work.of(plan, root.resolve(), self._copy)
+        parts = self._workers.map(work.begin, numbers, what, gpus=gpus_of(plan.vlm))
+        with closing(parts):
+            for part in parts:
+                if part.is_sent:
+                    assert self._copy is not None
+                    self._copy.fetch(part.number, part.checksums)
+                yield part
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ class Work:
         plan: the plan, without the model.
         identity: of the extraction.
         root: absolute path of the run folder.
+        holder: what its lock says, by which a worker knows the folder.
+        address: of the copy of the run; None if there is none.
     """
 
     load: dict[str, Any]
@@ -64,10 +78,12 @@ class Work:
     plan: Plan
     identity: dict[str, Any]
     root: Path
+    holder: str
+    address: str | None
 
     @classmethod
-    def of(cls, plan: Plan, root: Path) -> Work:
-        """The work of a plan.
+    def of(cls, plan: Plan, root: Path, copy: Mirror | None = None) -> Work:
+        """The work of a plan, for the process that holds the lock of the run folder.
 
         Raises:
             UserError: the model was not loaded by name.
@@ -88,19 +104,18 @@ class Work:
             replace(plan, vlm=cast(VLM, None)),
             identity_of(plan),
             root,
+            (root / LOCK).read_text(),
+            None if copy is None else copy.objects.address,
         )
 
     def begin(self) -> Callable[[int], WrittenPart]:
         """Load the model; returns the function that extracts a part by its number.
 
         Raises:
-            UserError: this worker does not see the run folder, or would extract something else.
+            UserError: this worker sees neither the run folder nor its copy, or would extract
+                something else.
         """
-        if not (self.root / LOCK).is_file():
-            raise UserError(
-                f"a worker on another node does not see the folder {self.root}: name one with "
-                "--out that all nodes share"
-            )
+        sent_to = self._sent_to()
         vlm = replace(load(**self.load), name=self.identity["model"])
         applied = ExitStack()  # as long as the function that is returned
         applied.enter_context(vlm.interventions.applied(*self.interventions))
@@ -116,9 +131,34 @@ class Work:
         engine = LocalEngine(plan.limit())  # what is known about memory holds for the next part
 
         def extract(number: int, applied: ExitStack = applied) -> WrittenPart:
-            return next(engine.run(plan, [number], self.root))
+            if sent_to is None:
+                return next(engine.run(plan, [number], self.root))
+            with tempfile.TemporaryDirectory(prefix="keygap-") as place:
+                part = next(engine.run(plan, [number], Path(place)))
+                send(sent_to, number, part.checksums, Path(place))
+            return replace(part, is_sent=True)
 
         return extract
+
+    def _sent_to(self) -> Objects | None:
+        """Where this worker sends parts; None if it sees the folder of the run.
+
+        Another node may have a folder of the same path, so it is the lock that counts.
+
+        Raises:
+            UserError: it has nowhere to write.
+        """
+        try:
+            if (self.root / LOCK).read_text() == self.holder:
+                return None
+        except FileNotFoundError:
+            pass
+        if self.address is None:
+            raise UserError(
+                f"a worker on another node does not see the folder {self.root}: name one with "
+                "--out that all nodes share, or with --mirror an address that all nodes can write"
+            )
+        return Objects.at(self.address, "mirror")
 
 
 def gpus_of(vlm: VLM) -> int:

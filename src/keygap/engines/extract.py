@@ -133,7 +133,7 @@ def extract(
         plan = replace(plan, alone=any(finding.result == ALONE for finding in findings))
         for line in filter(None, notes):
             logger.info("%s: %s", vlm.name, line)
-        chosen_engine = LocalEngine() if engine == LOCAL else DistributedEngine(processes)
+        chosen_engine = LocalEngine() if engine == LOCAL else DistributedEngine(processes, copy)
         _drive(plan, chosen_engine, writer, most, copy)
         facts = checked_facts(findings, notes)
         writer.write_manifest(manifest_of(plan, identity, writer) | facts)

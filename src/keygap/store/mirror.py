@@ -15,7 +15,7 @@ files of parts are copied beside the forward passes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -109,6 +109,7 @@ class Mirror:
         self.objects, self.root, self.identity = objects, root, identity
         self._claim: Claim | None = None
         self._copying: Future[None] | None = None
+        self._sent: set[int] = set()  # parts whose files were written at the address
         self._thread = ThreadPoolExecutor(1, "keygap-mirror")
 
     def refuse_other(self) -> None:
@@ -202,6 +203,26 @@ class Mirror:
         self._wait()
         self._copying = self._thread.submit(self._push, number, commit)
 
+    def fetch(self, number: int, checksums: Mapping[str, str]) -> None:
+        """Fetch the files of a part that another process sent (see ``send``) into the folder.
+
+        Args:
+            number: of the part.
+            checksums: the SHA-256 of each file.
+
+        Raises:
+            UserError: a file is not there or is another one, or the folder cannot be written.
+        """
+        found = self.objects.fetch(checksums, self.root)
+        for name, digest in checksums.items():
+            if found.get(name) != digest:
+                state = "another file" if name in found else "not there"
+                raise UserError(
+                    f"{self.objects.address}/{name} was written by a worker and is {state}: name "
+                    "an address with --mirror that all nodes share, and nobody else writes"
+                )
+        self._sent.add(number)
+
     def finish(self) -> None:
         """Copy the files that hold the whole run, the manifest last.
 
@@ -232,8 +253,8 @@ class Mirror:
     def _push(self, number: int, commit: Commit) -> None:
         self._refuse_lost()
         self._say_what_it_is()
-        self.objects.remove(_name(number))
-        self.objects.put_all(commit.checksums, self.root)
+        if number not in self._sent:
+            send(self.objects, number, commit.checksums, self.root)
         self._refuse_lost()
         self.objects.write(_name(number), line_of(commit))
 
@@ -252,6 +273,22 @@ class Mirror:
                 if line is None or commit is None:
                     return
                 yield line, commit
+
+
+def send(objects: Objects, number: int, names: Iterable[str], folder: Path) -> None:
+    """Copy the files of a part, which is not committed until the owner of the copy says so.
+
+    Args:
+        objects: those at the address of the copy.
+        number: of the part.
+        names: the paths of its files in the folder.
+        folder: where they are.
+
+    Raises:
+        UserError: the address cannot be written.
+    """
+    objects.remove(_name(number))
+    objects.put_all(names, folder)
 
 
 def _name(number: int) -> str:

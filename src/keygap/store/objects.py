@@ -18,7 +18,7 @@ import fsspec
 
 from keygap.arguments import address_of, followed
 from keygap.errors import CannotWrite, UserError
-from keygap.store.files import explained
+from keygap.store.files import write_bytes
 
 COPIES = 8  # objects that are copied at once
 WAITS = (0.2, 1.0, 5.0)  # seconds before another attempt
@@ -90,29 +90,25 @@ class Objects:
         """The contents of several objects, in order; see ``read``."""
         return self._at_once(self.read, names)
 
-    def fetch(self, names: Iterable[str], folder: Path) -> None:
-        """Copy objects into a folder. Those that do not exist are left out.
+    def fetch(self, names: Iterable[str], folder: Path) -> dict[str, str]:
+        """Copy objects into a folder, each whole or not at all.
 
         Args:
             names: the objects, and the paths in the folder.
             folder: the folder.
 
+        Returns:
+            The SHA-256 of each file; those that do not exist are left out.
+
         Raises:
             UserError: one cannot be read, or the folder cannot be written.
         """
 
-        def fetch(name: str) -> None:
+        def fetch(name: str) -> tuple[str, str] | None:
             data = self.read(name)
-            if data is None:
-                return
-            target = folder / name
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-            except OSError as error:
-                raise explained(error, target) from error
+            return None if data is None else (name, write_bytes(folder / name, data))
 
-        self._at_once(fetch, names)
+        return dict(filter(None, self._at_once(fetch, names)))
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object.
