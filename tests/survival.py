@@ -11,13 +11,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from PIL import Image
 
+from keygap.engines.distributed import Work
 from keygap.store.files import temporary_files
 from keygap.store.run import CHECKSUMS
 from made import files_of
@@ -69,12 +72,17 @@ class Command:
 
     What it says goes to a file: a pipe would stay open until the last process of its Ray ends, a
     minute after it was killed.
+
+    Args:
+        arguments: of the command.
+        theirs: the folder that its workers find in the place of the run folder, as if they were on
+            another node; None: they find the run folder.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], theirs: Path | None = None) -> None:
         descriptor, self._said = tempfile.mkstemp()
         os.close(descriptor)
-        self.process = FORKS.Process(target=_run, args=(list(arguments), self._said))
+        self.process = FORKS.Process(target=_run, args=(list(arguments), self._said, theirs))
         self.process.start()
 
     def ended(self, timeout: float) -> str:
@@ -89,7 +97,17 @@ class Command:
         return Path(self._said).read_text()
 
 
-def _run(arguments: list[str], said: str) -> None:
+def on_other_nodes(theirs: Path) -> Callable[..., Work]:
+    """What makes the work of workers that find another folder in the place of the run folder."""
+    of = Work.of
+
+    def elsewhere(*arguments: Any) -> Work:
+        return replace(of(*arguments), root=theirs)
+
+    return elsewhere
+
+
+def _run(arguments: list[str], said: str, theirs: Path | None) -> None:
     """Be the command ``keygap``, with one thread."""
     import torch
 
@@ -109,6 +127,8 @@ def _run(arguments: list[str], said: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.install()
     plan.PART_SAMPLES = PART
+    if theirs is not None:
+        Work.of = on_other_nodes(theirs)  # type: ignore[method-assign]
     sys.argv = ["keygap", *arguments]
     cli.main()
 

@@ -200,11 +200,16 @@ def workers_of_ray(process: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
-    """Two kills for each seed, so ten."""
-    out = tmp_path / "run"
-    command = Command([*arguments_of("extract", tiny, out), "--engine", "ray", "--workers", "2"])
+def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed, shared):
+    """Two kills for each seed, so ten of workers that see the run folder and ten of others."""
+    out, copy = tmp_path / "run", tmp_path / "copy"
+    arguments = [*arguments_of("extract", tiny, out), "--engine", "ray", "--workers", "2"]
+    if shared:
+        command = Command(arguments)
+    else:
+        command = Command([*arguments, "--mirror", f"file://{copy}"], theirs=tmp_path / "theirs")
     process = command.process
     moments = random.Random(seed)
     kills = KILLS
@@ -222,6 +227,9 @@ def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed):
     assert process.exitcode == 0, said
     assert said.count("died while it") == KILLS
     refuse_leftovers(out)
+    if not shared:
+        copied = {name: data for name, data in files_of(copy).items() if "commits/" not in name}
+        assert copied == files_of(out)
     measured(out)
     assert files_of(out) == files_of(whole)
 

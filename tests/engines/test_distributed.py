@@ -13,20 +13,20 @@ import torch
 from PIL import Image
 
 import keygap as kg
-from keygap.engines.distributed import DistributedEngine, Work, gpus_of
-from keygap.engines.manifest import identity_of
+from keygap.benchmarks import Sample
+from keygap.engines.distributed import Work, gpus_of
 from keygap.engines.plan import Plan
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.store import StoreWriter
-from keygap.store.journal import Commit
 from keygap.store.lock import locked
-from keygap.store.mirror import mirrored, send
+from keygap.store.mirror import SENT, send
 from keygap.store.objects import Objects
 from keygap.store.run import LOCK
+from keygap.workers import REGISTRY
 from keygap.workers.here import Here
 from made import bench_of, files_of, made_sample
 from models.zoo import BY_FAMILY
+from survival import on_other_nodes
 from workers.on_ray import ray_here
 
 COUNT = 24
@@ -47,15 +47,21 @@ def tiny(folder):
     return kg.load(folder, dtype="float32", device="cpu", system="Be brief.")
 
 
-@pytest.fixture(scope="module")
-def bench():
-    """Pictures of noise; one sample has none."""
+def pictures() -> list[Sample]:
+    """Samples with pictures of noise."""
     rng = np.random.default_rng(0)
     made = []
     for number in range(COUNT):
         pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         sample = made_sample(f"s{number:02}", f"is it number {number} of the pictures?")
         made.append(replace(sample, images=(Image.fromarray(pixels),)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """One sample has no picture."""
+    made = pictures()
     made[5] = replace(made[5], images=())
     return bench_of(made)
 
@@ -127,80 +133,98 @@ def test_a_model_without_a_name_is_refused(bench, tmp_path):
 
 
 @pytest.fixture
-def on_other_nodes(monkeypatch, tmp_path):
+def other_nodes(monkeypatch, tmp_path):
     """Workers have a folder at the path of the run, and its lock is that of another run."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / LOCK).write_text("process 1 on another since 2020-01-01")
-    of = Work.of
-
-    def elsewhere(*arguments: Any) -> Work:
-        return replace(of(*arguments), root=tmp_path / "theirs")
-
-    monkeypatch.setattr(Work, "of", elsewhere)
+    monkeypatch.setattr(Work, "of", on_other_nodes(tmp_path / "theirs"))
     yield
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == [LOCK]
 
 
+@pytest.fixture
+def in_turn():
+    """An engine whose only worker is this process."""
+    REGISTRY.register("in-turn", Here)
+    yield "in-turn"
+    REGISTRY.unregister("in-turn")
+
+
+def without_commits(copy: Path) -> dict[str, bytes]:
+    return {name: data for name, data in files_of(copy).items() if "commits/" not in name}
+
+
 @pytest.mark.slow
-def test_workers_without_the_folder_write_to_the_copy(ray, asked, on_other_nodes, tmp_path):
+def test_workers_without_the_folder_send_to_the_copy(ray, asked, other_nodes, tmp_path):
     here = kg.extract(out=tmp_path / "here", **asked)
     address = f"file://{tmp_path}/copy"
     there = kg.extract(out=tmp_path / "there", engine="ray", workers=2, mirror=address, **asked)
-    files = files_of(here.root)
-    assert files_of(there.root) == files
-    copy = files_of(tmp_path / "copy")
-    assert len([name for name in copy if name.startswith("commits/")]) == 6
-    assert {name: copy[name] for name in files} == files
+    assert files_of(there.root) == files_of(here.root)
+    assert without_commits(tmp_path / "copy") == files_of(here.root)
 
 
-def driven(asked, root: Path, address: str) -> None:
-    """What ``kg.extract`` does, with workers that are this process."""
-    plan = Plan(asked["vlm"], asked["source"].choose(None), ("k_proj",), (0, 1), 4, 4)
-    identity = identity_of(plan)
-    with mirrored(address, root, identity) as copy, StoreWriter(root, identity) as writer:
-        assert copy is not None
-        for part in DistributedEngine(Here(), copy).run(plan, range(len(plan)), root):
-            assert all((root / name).is_file() for name in part.checksums)
-            writer.commit(part.number, part.samples, part.checksums)
-            copy.push(part.number, Commit(part.samples, part.checksums))
-        writer.write_manifest({"model": "tiny"})
-        copy.finish()
+def test_what_workers_sent_is_received_and_committed(in_turn, asked, other_nodes, tmp_path):
+    here = kg.extract(out=tmp_path / "here", **asked)
+    run, copy = tmp_path / "there", tmp_path / "copy"
+    (copy / SENT / "of a killed worker").mkdir(parents=True)
+    asked |= {"out": run, "engine": in_turn, "mirror": f"file://{copy}"}
+    kg.extract(**asked)
+    assert files_of(run) == files_of(here.root)
+    assert without_commits(copy) == files_of(here.root)
+    assert len(list((copy / "commits").iterdir())) == 6
+    assert not (copy / SENT).exists()
+    (run / "tokens/part-00002.parquet").write_bytes(b"damaged")
+    kg.extract(**asked)
+    assert files_of(run) == files_of(here.root)
+    assert without_commits(copy) == files_of(here.root)
 
 
-def test_what_a_worker_sent_is_fetched_and_committed(asked, on_other_nodes, tmp_path):
-    driven(asked, tmp_path / "run", f"file://{tmp_path}/copy")
-    kg.Store(tmp_path / "run").verify()
-    files, copy = files_of(tmp_path / "run"), files_of(tmp_path / "copy")
-    assert len([name for name in files if name.startswith("tokens/")]) == 6
-    assert {name: copy[name] for name in files} == files
-
-
-@pytest.mark.parametrize(("data", "state"), [(None, "not there"), (b"other", "another file")])
-def test_a_file_that_is_not_what_a_worker_sent_is_refused(
-    asked, on_other_nodes, tmp_path, monkeypatch, data, state
+def test_nothing_is_left_at_the_address_if_nothing_is_committed(
+    in_turn, asked, other_nodes, tmp_path
 ):
-    def spoilt(objects: Objects, number: int, names: Iterable[str], folder: Path) -> None:
-        send(objects, number, names, folder)
-        last = tmp_path / "copy" / list(names)[-1]
-        if number == 2:
-            last.unlink() if data is None else last.write_bytes(data)
+    made = pictures()
+    asked["source"] = bench_of([*made[:2], *(replace(one, images=()) for one in made[2:])])
+    asked |= {"max_bad": None, "engine": in_turn, "mirror": f"file://{tmp_path}/copy"}
+    with pytest.raises(UserError, match="of 24 samples of made are bad, more than 5%"):
+        kg.extract(out=tmp_path / "run", **asked)
+    assert files_of(tmp_path / "copy") == {}
+    assert not (tmp_path / "run").exists()
 
-    refused = pytest.raises(
-        UserError, match=f"00002.parquet was written by a worker and is {state}"
-    )
+
+@pytest.mark.parametrize(
+    ("data", "state"), [(None, "it is not there"), (b"other", "it has other content")]
+)
+def test_what_a_worker_sent_and_did_not_arrive_is_refused(
+    in_turn, asked, other_nodes, tmp_path, monkeypatch, data, state
+):
+    here = kg.extract(out=tmp_path / "here", **asked)
+    sent = []
+
+    def spoilt(objects: Objects, names: Iterable[str], folder: Path) -> str:
+        sent.append(send(objects, names, folder))
+        if len(sent) == 3:
+            last = tmp_path / "copy" / sent[-1] / list(names)[-1]
+            last.unlink() if data is None else last.write_bytes(data)
+        return sent[-1]
+
+    asked |= {"out": tmp_path / "run", "engine": in_turn, "mirror": f"file://{tmp_path}/copy"}
     with monkeypatch.context() as spoiling:
         spoiling.setattr("keygap.engines.distributed.send", spoilt)
-        with refused:
-            driven(asked, tmp_path / "run", f"file://{tmp_path}/copy")
-    asked |= {"layers": [0, 1], "samples": None, "tokens": "all"}
-    assert len(kg.extract(out=tmp_path / "run", **asked).samples) == COUNT
+        with pytest.raises(UserError, match=rf"^a worker wrote .*00002.parquet, but {state}: with"):
+            kg.extract(**asked)
+    assert sorted(path.name for path in (tmp_path / "copy/commits").iterdir()) == [
+        "part-00000.json",
+        "part-00001.json",
+    ]
+    kg.extract(**asked)
+    assert files_of(tmp_path / "run") == files_of(here.root)
 
 
-def test_a_folder_that_a_worker_does_not_see_is_refused(asked, on_other_nodes, tmp_path):
+def test_a_folder_that_a_worker_does_not_see_is_refused(asked, other_nodes, tmp_path):
     plan = Plan(asked["vlm"], asked["source"].choose(None), ("k_proj",), (0,), 4, 4)
     with (
         locked(tmp_path / "run"),
-        pytest.raises(UserError, match=r"does not see the folder .*theirs.* or with --mirror an"),
+        pytest.raises(UserError, match=r"does not see the folder .*theirs: .* --mirror"),
     ):
         Work.of(plan, tmp_path / "run").begin()
 

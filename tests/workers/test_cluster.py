@@ -13,7 +13,7 @@ import pytest
 
 from keygap.errors import UserError
 from keygap.workers import REGISTRY, workers_of
-from keygap.workers.cluster import _folder_of_ray, _short_folder, imported, room
+from keygap.workers.cluster import _short_folder, imported, room
 
 from .on_ray import Task
 
@@ -51,18 +51,6 @@ def test_a_long_path_for_temporary_files_is_not_used(monkeypatch):
     assert _short_folder() == "/tmp"
     monkeypatch.setattr(tempfile, "tempdir", "/scratch/12345678")
     assert _short_folder() == "/scratch/12345678"
-
-
-def test_folders_that_killed_processes_have_left_are_removed(monkeypatch):
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:
-        monkeypatch.setattr(tempfile, "tempdir", short)
-        left, other = Path(short) / "keygap-left", Path(short) / "keygap-other"
-        for folder in (left, other):
-            (folder / "session").mkdir(parents=True)
-        (left / "in-use.lock").touch()
-        with _folder_of_ray() as mine, _folder_of_ray() as second:
-            assert sorted(Path(short).iterdir()) == sorted([Path(mine), Path(second), other])
-        assert list(Path(short).iterdir()) == [other]
 
 
 @pytest.mark.parametrize(

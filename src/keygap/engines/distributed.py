@@ -4,15 +4,15 @@ A worker gets the arguments with which the model was loaded, the interventions o
 It compares the identity of the extraction that it would make with the one that was asked for, so
 that another release of the weights or of transformers on one node is an error and not other rows.
 It writes the files of a part where it is, into the folder that it shares with the caller. A worker
-that does not see the folder writes them to the address of the run's copy, and the caller fetches
+that does not see the folder sends them to the address of the run's copy, and the caller receives
 them from there. The caller alone commits the part.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+import socket
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ from keygap.models.vlm import VLM
 from keygap.store.mirror import Mirror, send
 from keygap.store.objects import Objects
 from keygap.store.run import LOCK
+from keygap.temporary import temporary_folder
 from keygap.workers import Workers
 
 
@@ -35,7 +36,8 @@ class DistributedEngine:
 
     Args:
         workers: who does it.
-        copy: of the run, where workers that do not see the folder write; None if there is none.
+        copy: of the run. Workers that do not see the run folder send parts there. None if there is
+            none.
     """
 
     def __init__(self, workers: Workers, copy: Mirror | None = None) -> None:
@@ -46,16 +48,15 @@ class DistributedEngine:
 
         Raises:
             UserError: the model was not loaded by name, its workers cannot do the work, or what
-                they wrote to the copy cannot be fetched.
+                they sent cannot be received.
         """
         what = f"{plan.vlm.name} on {plan.samples.name}"
         work = Work.of(plan, root.resolve(), self._copy)
         parts = self._workers.map(work.begin, numbers, what, gpus=gpus_of(plan.vlm))
         with closing(parts):
-            for part in parts:
-                if part.is_sent:
-                    assert self._copy is not None
-                    self._copy.fetch(part.number, part.checksums)
+            for part, prefix in parts:
+                if self._copy is not None and prefix is not None:
+                    self._copy.receive(prefix, part.checksums)
                 yield part
 
 
@@ -104,18 +105,21 @@ class Work:
             replace(plan, vlm=cast(VLM, None)),
             identity_of(plan),
             root,
-            (root / LOCK).read_text(),
+            _holder(root) or "",
             None if copy is None else copy.objects.address,
         )
 
-    def begin(self) -> Callable[[int], WrittenPart]:
+    def begin(self) -> Callable[[int], tuple[WrittenPart, str | None]]:
         """Load the model; returns the function that extracts a part by its number.
 
+        With the part it returns where its files were sent (see ``keygap.store.mirror.send``), or
+        None if they are in the run folder.
+
         Raises:
-            UserError: this worker sees neither the run folder nor its copy, or would extract
+            UserError: this worker can reach neither the run folder nor its copy, or would extract
                 something else.
         """
-        sent_to = self._sent_to()
+        copy = None if _holder(self.root) == self.holder else self._copy()
         vlm = replace(load(**self.load), name=self.identity["model"])
         applied = ExitStack()  # as long as the function that is returned
         applied.enter_context(vlm.interventions.applied(*self.interventions))
@@ -130,35 +134,49 @@ class Work:
 
         engine = LocalEngine(plan.limit())  # what is known about memory holds for the next part
 
-        def extract(number: int, applied: ExitStack = applied) -> WrittenPart:
-            if sent_to is None:
-                return next(engine.run(plan, [number], self.root))
-            with tempfile.TemporaryDirectory(prefix="keygap-") as place:
-                part = next(engine.run(plan, [number], Path(place)))
-                send(sent_to, number, part.checksums, Path(place))
-            return replace(part, is_sent=True)
+        def extract(number: int, applied: ExitStack = applied) -> tuple[WrittenPart, str | None]:
+            if copy is None:
+                return next(engine.run(plan, [number], self.root)), None
+            with _said_by_this_worker(), temporary_folder() as folder:
+                part = next(engine.run(plan, [number], folder))
+                return part, send(copy, part.checksums, folder)
 
         return extract
 
-    def _sent_to(self) -> Objects | None:
-        """Where this worker sends parts; None if it sees the folder of the run.
-
-        Another node may have a folder of the same path, so it is the lock that counts.
+    def _copy(self) -> Objects:
+        """Where this worker, which does not see the run folder, sends parts.
 
         Raises:
-            UserError: it has nowhere to write.
+            UserError: there is no such place, or it cannot be reached.
         """
-        try:
-            if (self.root / LOCK).read_text() == self.holder:
-                return None
-        except FileNotFoundError:
-            pass
         if self.address is None:
             raise UserError(
                 f"a worker on another node does not see the folder {self.root}: name one with "
-                "--out that all nodes share, or with --mirror an address that all nodes can write"
+                "--out that all nodes share, or use keygap extract with --mirror and an address "
+                "that all nodes can write"
             )
-        return Objects.at(self.address, "mirror")
+        with _said_by_this_worker():
+            return Objects.at(self.address, "mirror")
+
+
+def _holder(root: Path) -> str | None:
+    """What the lock of a run folder says, by which the folder is known; None if there is none.
+
+    Another node may have a folder of the same path.
+    """
+    try:
+        return (root / LOCK).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # whatever keeps this process from reading it
+        return None
+
+
+@contextmanager
+def _said_by_this_worker() -> Iterator[None]:
+    """Say in a user error of the block on which machine it is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"a worker on {socket.gethostname()}: {error}") from error
 
 
 def gpus_of(vlm: VLM) -> int:

@@ -96,13 +96,11 @@ class WrittenPart:
         number: of the part.
         samples: the rows of its samples (``keygap.store.schema.SAMPLES_SCHEMA``).
         checksums: the SHA-256 of each file, by its path in the run folder.
-        is_sent: whether the files are at the address of the run's copy and not in the folder.
     """
 
     number: int
     samples: pa.Table
     checksums: Mapping[str, str]
-    is_sent: bool = False
 
 
 class Engine(Protocol):

@@ -2,7 +2,7 @@
 
 A machine may be taken away with its disk. So each part is copied as soon as it is committed, and
 another machine that is given an empty folder and the same address continues from the copy. What
-counts is the folder: a folder that holds samples is never changed by the copy.
+counts is the folder: what is committed in it is never changed by the copy.
 
 An object store writes objects whole and does not append. In the place of the journal, each commit
 is therefore an object of its own, in ``commits``. It is removed before the files of its part are
@@ -15,6 +15,7 @@ files of parts are copied beside the forward passes.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ from keygap.store.run import (
 from keygap.store.writer import StoreWriter, differing_key
 
 COMMITS = "commits"  # a folder with one object for each part that is committed
+SENT = "sent"  # a folder with what workers sent and nobody has received
 logger = logging.getLogger("keygap")
 
 
@@ -109,7 +111,6 @@ class Mirror:
         self.objects, self.root, self.identity = objects, root, identity
         self._claim: Claim | None = None
         self._copying: Future[None] | None = None
-        self._sent: set[int] = set()  # parts whose files were written at the address
         self._thread = ThreadPoolExecutor(1, "keygap-mirror")
 
     def refuse_other(self) -> None:
@@ -158,8 +159,15 @@ class Mirror:
 
     @contextmanager
     def following(self, claim: Claim) -> Iterator[None]:
-        """Let the block push parts; at its end, wait for what is being copied."""
+        """Let the block push parts; at its end, wait for what is being copied.
+
+        What workers sent and nobody received is removed before and after.
+
+        Raises:
+            UserError: the address cannot be written.
+        """
         self._claim = claim
+        self.objects.remove_below(SENT)
         with self._thread:
             try:
                 yield
@@ -168,6 +176,9 @@ class Mirror:
                 if error is not None and error is not raised:
                     logger.warning("%s", error)
                 raise
+            finally:
+                if claim.is_held():
+                    self._remove_sent()
 
     def follow(self, commits: Mapping[int, Commit], finished: bool) -> None:
         """Copy the parts that the folder has and the copy does not.
@@ -203,25 +214,26 @@ class Mirror:
         self._wait()
         self._copying = self._thread.submit(self._push, number, commit)
 
-    def fetch(self, number: int, checksums: Mapping[str, str]) -> None:
-        """Fetch the files of a part that another process sent (see ``send``) into the folder.
+    def receive(self, prefix: str, checksums: Mapping[str, str]) -> None:
+        """Move the files of a part that another process sent into the run folder.
 
         Args:
-            number: of the part.
+            prefix: what ``send`` returned.
             checksums: the SHA-256 of each file.
 
         Raises:
-            UserError: a file is not there or is another one, or the folder cannot be written.
+            UserError: a file is not there or has other content, or the folder cannot be written.
         """
-        found = self.objects.fetch(checksums, self.root)
+        sent = self.objects.below(prefix)
+        found = sent.fetch(checksums, self.root)
         for name, digest in checksums.items():
             if found.get(name) != digest:
-                state = "another file" if name in found else "not there"
+                state = "it has other content" if name in found else "it is not there"
                 raise UserError(
-                    f"{self.objects.address}/{name} was written by a worker and is {state}: name "
-                    "an address with --mirror that all nodes share, and nobody else writes"
+                    f"a worker wrote {sent.address}/{name}, but {state}: with --mirror, name an "
+                    "address that all nodes share; the command continues when it is repeated"
                 )
-        self._sent.add(number)
+        sent.remove_all(checksums)
 
     def finish(self) -> None:
         """Copy the files that hold the whole run, the manifest last.
@@ -241,6 +253,12 @@ class Mirror:
         for name, data in whole.items():
             self.objects.write(name, data)
 
+    def _remove_sent(self) -> None:
+        try:
+            self.objects.remove_below(SENT)
+        except UserError as error:  # the copy is whole, and the next command tries again
+            logger.warning("%s", error)
+
     def _say_what_it_is(self) -> None:
         """Write the identity of the copy, unless it is there."""
         if self.objects.read(EXTRACTION) != (self.root / EXTRACTION).read_bytes():
@@ -253,8 +271,8 @@ class Mirror:
     def _push(self, number: int, commit: Commit) -> None:
         self._refuse_lost()
         self._say_what_it_is()
-        if number not in self._sent:
-            send(self.objects, number, commit.checksums, self.root)
+        self.objects.remove(_name(number))
+        self.objects.put_all(commit.checksums, self.root)
         self._refuse_lost()
         self.objects.write(_name(number), line_of(commit))
 
@@ -275,20 +293,26 @@ class Mirror:
                 yield line, commit
 
 
-def send(objects: Objects, number: int, names: Iterable[str], folder: Path) -> None:
-    """Copy the files of a part, which is not committed until the owner of the copy says so.
+def send(objects: Objects, names: Iterable[str], folder: Path) -> str:
+    """Send the files of a part to the process that makes the copy.
+
+    They get a place of their own below ``SENT``, because only the holder of the claim may write
+    where the copy is.
 
     Args:
         objects: those at the address of the copy.
-        number: of the part.
-        names: the paths of its files in the folder.
+        names: the paths of the files in the folder.
         folder: where they are.
+
+    Returns:
+        The place, for ``Mirror.receive``.
 
     Raises:
         UserError: the address cannot be written.
     """
-    objects.remove(_name(number))
-    objects.put_all(names, folder)
+    prefix = f"{SENT}/{secrets.token_hex(8)}"
+    objects.below(prefix).put_all(names, folder)
+    return prefix
 
 
 def _name(number: int) -> str:

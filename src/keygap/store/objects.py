@@ -1,7 +1,7 @@
 """The objects at an address, in any file system of fsspec that several threads may use.
 
 Object stores fail now and then, so every read and write is repeated a few times. What keeps failing
-is one line that names the object. No folder is listed: a listing that fails may look empty.
+is one line that names the object. What counts is never listed: a listing that fails may look empty.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -60,6 +60,10 @@ class Objects:
         except Exception as error:  # each file system raises its own
             raise UserError(f"{what} {address} cannot be reached: {_line(error)}") from error
         return cls(address.rstrip("/"), system, base.rstrip("/"))
+
+    def below(self, prefix: str) -> Self:
+        """The objects whose names begin with a prefix and a slash."""
+        return replace(self, address=f"{self.address}/{prefix}", base=f"{self.base}/{prefix}")
 
     def refuse_inside(self, folder: Path) -> None:
         """Refuse an address that is a folder on this machine inside another one.
@@ -144,6 +148,26 @@ class Objects:
                 return
 
         self._repeated(remove, name, "removed")
+
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove several objects; see ``remove``."""
+        self._at_once(self.remove, names)
+
+    def remove_below(self, prefix: str) -> None:
+        """Remove all objects whose names begin with a prefix and a slash.
+
+        Raises:
+            UserError: they cannot be removed.
+        """
+
+        def remove() -> None:
+            self.system.invalidate_cache()  # other processes have written there
+            try:
+                self.system.rm(self._place(prefix), recursive=True)
+            except FileNotFoundError:
+                return
+
+        self._repeated(remove, prefix, "removed")
 
     def _place(self, name: str) -> str:
         return f"{self.base}/{name}"

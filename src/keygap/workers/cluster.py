@@ -8,28 +8,25 @@ killed.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
-import shutil
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from keygap import interrupts
 from keygap.errors import UserError
+from keygap.temporary import temporary_folder
 
 ADDRESS = "RAY_ADDRESS"
 NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
 REACHED_IN = 5.0  # seconds
-PREFIX, IN_USE = "keygap-", "in-use.lock"
 LONGEST_FOLDER = 28  # characters; Ray puts sockets below it, whose paths have at most 107
 # Of Ray's object store here. Results are small; Ray writes to disk what does not fit.
 STORE_BYTES = 200 * 2**20
@@ -83,13 +80,13 @@ def connected(workers: int | None) -> Iterator[None]:
             else:
                 stack.enter_context(interrupts.tidied())
                 stack.enter_context(_on_loopback())
-                folder = stack.enter_context(_folder_of_ray())
+                folder = stack.enter_context(temporary_folder(_short_folder()))  # sockets and logs
                 stack.callback(ray.shutdown)  # before its folder is removed
                 here = {
                     "address": "local",
                     "num_cpus": max(workers or 1, os.cpu_count() or 1),
                     "object_store_memory": STORE_BYTES,
-                    "_temp_dir": folder,
+                    "_temp_dir": str(folder),
                 }
                 _begin(here, "Ray cannot be started here", "use the engine local")
         yield
@@ -170,26 +167,6 @@ def _refuse_unreachable(address: str) -> None:
         raise UserError(
             f"the Ray cluster at {address} cannot be reached ({error}): {NAME_A_CLUSTER}"
         ) from error
-
-
-@contextmanager
-def _folder_of_ray() -> Iterator[str]:
-    """A temporary folder for the sockets and logs of a Ray; those of killed processes are removed.
-
-    A lock that the kernel releases says whether a folder is in use.
-    """
-    for lock in Path(_short_folder()).glob(f"{PREFIX}*/{IN_USE}"):
-        with suppress(OSError), lock.open() as file:  # of another user, or in use
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix=PREFIX, dir=_short_folder())
-    try:
-        with (Path(folder) / IN_USE).open("w") as file:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_folder() -> str:
