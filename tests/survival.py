@@ -102,7 +102,7 @@ def on_other_nodes(theirs: Path) -> Callable[..., Work]:
     of = Work.of
 
     def elsewhere(*arguments: Any) -> Work:
-        return replace(of(*arguments), root=theirs)
+        return replace(of(*arguments), root=theirs, mark=theirs / "mark")
 
     return elsewhere
 

@@ -1,4 +1,4 @@
-"""Temporary folders of which none is left behind, whatever ends the process.
+"""Temporary folders; those that killed processes leave are removed by the next one.
 
 A process that is killed cannot remove its folder. So a folder has a lock that the kernel releases,
 and whoever makes the next one removes those that are not in use.
@@ -37,9 +37,10 @@ def temporary_folder(place: str | None = None) -> Iterator[Path]:
         reason = os.strerror(error.errno) if error.errno else error
         raise UserError(f"no temporary folder can be made ({reason}): set TMPDIR") from error
     try:
-        with (folder / IN_USE).open("w") as file:
+        with (folder / "new.lock").open("w") as file:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
+            (folder / "new.lock").rename(folder / IN_USE)  # held before anyone looks for it
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

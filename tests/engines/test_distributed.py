@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from keygap.engines.distributed import Work, gpus_of
 from keygap.engines.plan import Plan
 from keygap.errors import UserError
 from keygap.models.load import wrap
-from keygap.store.lock import locked
 from keygap.store.mirror import SENT, send
 from keygap.store.objects import Objects
 from keygap.store.run import LOCK
@@ -129,7 +129,7 @@ def test_a_model_without_a_name_is_refused(bench, tmp_path):
     vlm = wrap(*BY_FAMILY["llava"].build(), name="mine")
     plan = Plan(vlm, bench.choose(None), ("k_proj",), (0,), 4, 4)
     with pytest.raises(UserError, match=r"mine was given to kg.load as an object.*engine local"):
-        Work.of(plan, tmp_path)
+        Work.of(plan, tmp_path, tmp_path / "mark")
 
 
 @pytest.fixture
@@ -163,20 +163,37 @@ def test_workers_without_the_folder_send_to_the_copy(ray, asked, other_nodes, tm
     assert without_commits(tmp_path / "copy") == files_of(here.root)
 
 
-def test_what_workers_sent_is_received_and_committed(in_turn, asked, other_nodes, tmp_path):
+def test_what_workers_sent_is_received_and_committed(
+    in_turn, asked, other_nodes, tmp_path, monkeypatch
+):
     here = kg.extract(out=tmp_path / "here", **asked)
     run, copy = tmp_path / "there", tmp_path / "copy"
-    (copy / SENT / "of a killed worker").mkdir(parents=True)
+    sent = copy / SENT
+    of_a_killed_worker = sent / "0123456789abcdef/tokens/part-00009.parquet"
+    of_the_user = sent / "letters/tokens/part-00000.parquet"
+    for path in (of_a_killed_worker, of_the_user):
+        path.parent.mkdir(parents=True)
+        path.write_text("before")
+    present: list[list[str]] = []
+
+    def noted(objects: Objects, names: Iterable[str], folder: Path) -> str:
+        present.append(list(files_of(sent)))
+        return send(objects, names, folder)
+
+    monkeypatch.setattr("keygap.engines.distributed.send", noted)
     asked |= {"out": run, "engine": in_turn, "mirror": f"file://{copy}"}
     kg.extract(**asked)
+    assert present == [["letters/tokens/part-00000.parquet"]] * 6
     assert files_of(run) == files_of(here.root)
+    assert of_the_user.read_text() == "before"
+    shutil.rmtree(of_the_user.parent)
     assert without_commits(copy) == files_of(here.root)
     assert len(list((copy / "commits").iterdir())) == 6
-    assert not (copy / SENT).exists()
     (run / "tokens/part-00002.parquet").write_bytes(b"damaged")
     kg.extract(**asked)
     assert files_of(run) == files_of(here.root)
     assert without_commits(copy) == files_of(here.root)
+    assert not sent.exists()
 
 
 def test_nothing_is_left_at_the_address_if_nothing_is_committed(
@@ -192,10 +209,14 @@ def test_nothing_is_left_at_the_address_if_nothing_is_committed(
 
 
 @pytest.mark.parametrize(
-    ("data", "state"), [(None, "it is not there"), (b"other", "it has other content")]
+    ("data", "said"),
+    [
+        (None, "^a worker wrote .*00002.parquet, which is not there: name an address"),
+        (b"other", "00002.parquet was damaged on its way from a worker: repeat"),
+    ],
 )
-def test_what_a_worker_sent_and_did_not_arrive_is_refused(
-    in_turn, asked, other_nodes, tmp_path, monkeypatch, data, state
+def test_a_part_that_did_not_arrive_as_sent_is_refused(
+    in_turn, asked, other_nodes, tmp_path, monkeypatch, data, said
 ):
     here = kg.extract(out=tmp_path / "here", **asked)
     sent = []
@@ -210,7 +231,7 @@ def test_what_a_worker_sent_and_did_not_arrive_is_refused(
     asked |= {"out": tmp_path / "run", "engine": in_turn, "mirror": f"file://{tmp_path}/copy"}
     with monkeypatch.context() as spoiling:
         spoiling.setattr("keygap.engines.distributed.send", spoilt)
-        with pytest.raises(UserError, match=rf"^a worker wrote .*00002.parquet, but {state}: with"):
+        with pytest.raises(UserError, match=said):
             kg.extract(**asked)
     assert sorted(path.name for path in (tmp_path / "copy/commits").iterdir()) == [
         "part-00000.json",
@@ -222,11 +243,18 @@ def test_what_a_worker_sent_and_did_not_arrive_is_refused(
 
 def test_a_folder_that_a_worker_does_not_see_is_refused(asked, other_nodes, tmp_path):
     plan = Plan(asked["vlm"], asked["source"].choose(None), ("k_proj",), (0,), 4, 4)
-    with (
-        locked(tmp_path / "run"),
-        pytest.raises(UserError, match=r"does not see the folder .*theirs: .* --mirror"),
-    ):
-        Work.of(plan, tmp_path / "run").begin()
+    with pytest.raises(UserError, match=r"does not see the folder .*theirs: .* --mirror"):
+        Work.of(plan, tmp_path, tmp_path / "mark").begin()
+    address = f"file://{tmp_path}/of-another-node"
+    with pytest.raises(UserError, match=r"^a worker on .*: there is no copy of the run at file://"):
+        Work.of(plan, tmp_path, tmp_path / "mark", address).begin()
+    assert not (tmp_path / "of-another-node").exists()
+
+
+def test_an_address_here_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Objects.at("file://copy", "mirror").anywhere == f"file://{tmp_path}/copy"
+    assert Objects.at("memory://copy", "mirror").anywhere == "memory://copy"
 
 
 def test_the_work_names_the_model_so_that_any_process_can_load_it(
@@ -234,14 +262,13 @@ def test_the_work_names_the_model_so_that_any_process_can_load_it(
 ):
     monkeypatch.chdir(folder.parent)
     near = kg.load("tiny", dtype="float32", device="cpu")
-    with locked(tmp_path / "run"):
-        work = Work.of(Plan(near, bench.choose(None), ("k_proj",), (0,), 4, 4), tmp_path / "run")
+    plan = Plan(near, bench.choose(None), ("k_proj",), (0,), 4, 4)
+    work = Work.of(plan, tmp_path, tmp_path / "mark")
     assert work.load["model"] == str(folder)
     assert work.identity["model"] == "tiny"
     on_gpu = replace(near, loaded={**near.loaded, "device": "cuda:3"})
     plan = Plan(on_gpu, bench.choose(None), ("k_proj",), (0,), 4, 4)
-    with locked(tmp_path / "run"):
-        assert Work.of(plan, tmp_path / "run").load["device"] == "cuda"
+    assert Work.of(plan, tmp_path, tmp_path / "mark").load["device"] == "cuda"
 
 
 @pytest.mark.parametrize(

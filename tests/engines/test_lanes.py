@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import keygap as kg
 from keygap.capture.hooks import Capture
@@ -154,11 +155,14 @@ def test_a_model_that_is_not_as_its_package_made_it_has_one_lane(vlm, monkeypatc
 
 
 @pytest.mark.usefixtures("processors")
-def test_what_the_caller_has_set_for_its_own_thread_keeps_one_lane(vlm):
+def test_what_the_caller_has_set_beside_the_model_keeps_one_lane(vlm):
     with torch.autocast("cpu", torch.bfloat16):
         assert lanes_of(vlm) == [vlm]
     with Capture(vlm, ["query"], [0]):
         assert lanes_of(vlm) == [vlm]
+    handle = register_module_forward_hook(lambda *arguments: None)
+    assert lanes_of(vlm) == [vlm]
+    handle.remove()
     assert len(lanes_of(vlm)) == 3
 
 

@@ -17,12 +17,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import keygap as kg
+from keygap.engines.distributed import Work
 from keygap.errors import UserError
 from keygap.store import claim, objects
 from keygap.store.files import write_bytes
-from keygap.store.mirror import COMMITS, Mirror
+from keygap.store.mirror import COMMITS, SENT, Mirror
 from keygap.store.results import save_results
+from keygap.workers import REGISTRY
+from keygap.workers.here import Here
 from made import bench_of, files_of
+from survival import on_other_nodes
 
 ADDRESS = "unsteady://bucket/run"
 
@@ -341,11 +345,13 @@ def test_folders_of_a_file_system_are_made_but_no_bucket(tmp_path):
 
 def test_a_writer_whose_address_was_taken_over_says_so(vlm, asked, tmp_path, monkeypatch):
     real = Mirror.push
+    theirs = f"/bucket/run/{SENT}/0123456789abcdef/tokens/part-00000.parquet"
 
     def push(self, number, commit):
         if number == 1:
             self._wait()
             Unsteady().pipe_file("/bucket/run/.lock", claim_of())
+            Unsteady().pipe_file(theirs, b"of their workers")
         real(self, number, commit)
 
     monkeypatch.setattr(Mirror, "push", push)
@@ -353,6 +359,39 @@ def test_a_writer_whose_address_was_taken_over_says_so(vlm, asked, tmp_path, mon
         kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     assert json.loads(copied()[".lock"])["host"] == "elsewhere"  # it is the other's
     assert "part-00002.parquet" not in "".join(Unsteady.store)
+    assert theirs in Unsteady.store
+
+
+def test_an_address_that_cannot_be_tidied_does_not_hide_how_the_run_ended(
+    vlm, asked, tmp_path, monkeypatch, caplog
+):
+    real = Mirror.finish
+
+    def finish(self):
+        real(self)
+        monkeypatch.setattr(Unsteady, "cat_file", fails)
+
+    def fails(self, path, **options):
+        raise OSError("503 slow down")
+
+    monkeypatch.setattr(Mirror, "finish", finish)
+    store = kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert not store.manifest["failures"]
+    assert "/.lock cannot be read (503 slow down)" in caplog.text
+
+
+def test_workers_send_to_a_store_of_which_every_tenth_write_fails(
+    vlm, asked, tmp_path, monkeypatch, unsteady
+):
+    monkeypatch.setattr(Work, "of", on_other_nodes(tmp_path / "theirs"))
+    monkeypatch.setattr(unsteady, "fails", 10)
+    REGISTRY.register("in-turn", Here)
+    kg.extract(vlm, out=tmp_path / "run", engine="in-turn", mirror=ADDRESS, **asked)
+    REGISTRY.unregister("in-turn")
+    assert len(unsteady.writes) > 20
+    assert copied() == files_of(tmp_path / "run")
+    kg.extract(vlm, out=tmp_path / "here", **asked)
+    assert copied() == files_of(tmp_path / "here")
 
 
 def test_a_part_that_was_damaged_here_is_copied_again(vlm, asked, tmp_path):

@@ -10,6 +10,7 @@ them from there. The caller alone commits the part.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -24,9 +25,10 @@ from keygap.errors import UserError
 from keygap.models.interventions import Intervention
 from keygap.models.load import load
 from keygap.models.vlm import VLM
+from keygap.store.files import marked
 from keygap.store.mirror import Mirror, send
 from keygap.store.objects import Objects
-from keygap.store.run import LOCK
+from keygap.store.run import EXTRACTION, LOCK
 from keygap.temporary import temporary_folder
 from keygap.workers import Workers
 
@@ -51,8 +53,15 @@ class DistributedEngine:
                 they sent cannot be received.
         """
         what = f"{plan.vlm.name} on {plan.samples.name}"
-        work = Work.of(plan, root.resolve(), self._copy)
-        parts = self._workers.map(work.begin, numbers, what, gpus=gpus_of(plan.vlm))
+        root = root.resolve()
+        address = None if self._copy is None else self._copy.objects.anywhere
+        with marked(root / EXTRACTION) as mark:
+            work = Work.of(plan, root, mark, address)
+            parts = self._workers.map(work.begin, numbers, what, gpus=gpus_of(plan.vlm))
+            yield from self._received(parts)
+
+    def _received(self, parts: Generator[tuple[WrittenPart, str | None]]) -> Generator[WrittenPart]:
+        """The parts, once all of their files are in the run folder."""
         with closing(parts):
             for part, prefix in parts:
                 if self._copy is not None and prefix is not None:
@@ -70,7 +79,8 @@ class Work:
         plan: the plan, without the model.
         identity: of the extraction.
         root: absolute path of the run folder.
-        holder: what its lock says, by which a worker knows the folder.
+        mark: a file that is in the run folder while this work is done. Another node may have a
+            folder of the same path.
         address: of the copy of the run; None if there is none.
     """
 
@@ -79,12 +89,12 @@ class Work:
     plan: Plan
     identity: dict[str, Any]
     root: Path
-    holder: str
+    mark: Path
     address: str | None
 
     @classmethod
-    def of(cls, plan: Plan, root: Path, copy: Mirror | None = None) -> Work:
-        """The work of a plan, for the process that holds the lock of the run folder.
+    def of(cls, plan: Plan, root: Path, mark: Path, address: str | None = None) -> Work:
+        """The work of a plan.
 
         Raises:
             UserError: the model was not loaded by name.
@@ -105,8 +115,8 @@ class Work:
             replace(plan, vlm=cast(VLM, None)),
             identity_of(plan),
             root,
-            _holder(root) or "",
-            None if copy is None else copy.objects.address,
+            mark,
+            address,
         )
 
     def begin(self) -> Callable[[int], tuple[WrittenPart, str | None]]:
@@ -119,7 +129,7 @@ class Work:
             UserError: this worker can reach neither the run folder nor its copy, or would extract
                 something else.
         """
-        copy = None if _holder(self.root) == self.holder else self._copy()
+        copy = None if os.path.isfile(self.mark) else self._copy()
         vlm = replace(load(**self.load), name=self.identity["model"])
         applied = ExitStack()  # as long as the function that is returned
         applied.enter_context(vlm.interventions.applied(*self.interventions))
@@ -156,18 +166,13 @@ class Work:
                 "that all nodes can write"
             )
         with _said_by_this_worker():
-            return Objects.at(self.address, "mirror")
-
-
-def _holder(root: Path) -> str | None:
-    """What the lock of a run folder says, by which the folder is known; None if there is none.
-
-    Another node may have a folder of the same path.
-    """
-    try:
-        return (root / LOCK).read_text(encoding="utf-8", errors="replace")
-    except OSError:  # whatever keeps this process from reading it
-        return None
+            objects = Objects.at(self.address, "mirror")
+            if objects.read(LOCK) is None:  # the claim of the caller
+                raise UserError(
+                    f"there is no copy of the run at {self.address}: name an address with --mirror "
+                    "that all nodes share"
+                )
+        return objects
 
 
 @contextmanager

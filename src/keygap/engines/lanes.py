@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from keygap.models.attention_tap import implementation_of, is_tapped
 from keygap.models.vlm import VLM
@@ -44,7 +45,7 @@ def lanes_of(vlm: VLM) -> list[VLM]:
         vlm: the model. It has one lane if it is not on a CPU, if an intervention acts on it, if its
             modules are hooked, patched, tapped or compiled, if one of them is of a package that is
             not in ``KNOWN``, has attention that is not in ``IMPLEMENTATIONS`` or a dynamic rotary
-            embedding, or if the caller has turned autocast on.
+            embedding, or if the caller has turned autocast on or hooked all modules of torch.
     """
     threads = torch.get_num_threads()
     # of 5 threads one is idle rather than all in one lane
@@ -141,6 +142,7 @@ def _is_copied_whole(vlm: VLM) -> bool:
     """Whether a copy of the modules computes the same in another thread, and shares no state."""
     on_cpu = all(parameter.device.type == "cpu" for parameter in vlm.model.parameters())
     changed = vlm.interventions.active or is_tapped() or torch.is_autocast_enabled("cpu")
+    changed = changed or _has_any_global_hook()  # called from every thread
     return on_cpu and not changed and all(map(_is_plain, vlm.model.modules()))
 
 

@@ -61,7 +61,7 @@ def staged(path: Path, content: Content) -> Iterator[Staged]:
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _temporary_name(path)
     with interrupts.tidied():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,23 @@ def staged(path: Path, content: Content) -> Iterator[Staged]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def marked(path: Path) -> Iterator[Path]:
+    """Have an empty file with a new temporary name of a path in a block.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    mark = _temporary_name(path)
+    with interrupts.tidied():
+        write_bytes(mark, b"")
+        try:
+            yield mark
+        finally:
+            with suppress(OSError):
+                mark.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -143,6 +160,10 @@ def explained(error: OSError, path: Path) -> CannotWrite:
         return CannotWrite(f"{path} cannot be written, {below} is a file: name another folder")
     reason = os.strerror(error.errno) if error.errno else error  # pyarrow's are long
     return CannotWrite(f"{path} cannot be written ({reason}): name another folder")
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def _written(path: Path, content: Content) -> str:

@@ -164,7 +164,6 @@ def _sign(file: IO[str], path: Path) -> None:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
         file.flush()
-        os.fsync(file.fileno())  # other machines read it, too
     except OSError as error:  # a full disk
         with suppress(OSError):
             file.close()

@@ -15,6 +15,7 @@ files of parts are copied beside the forward passes.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,7 +50,7 @@ from keygap.store.run import (
 from keygap.store.writer import StoreWriter, differing_key
 
 COMMITS = "commits"  # a folder with one object for each part that is committed
-SENT = "sent"  # a folder with what workers sent and nobody has received
+SENT = ".keygap-sent"  # a folder with what workers sent and nobody has received
 logger = logging.getLogger("keygap")
 
 
@@ -162,12 +163,9 @@ class Mirror:
         """Let the block push parts; at its end, wait for what is being copied.
 
         What workers sent and nobody received is removed before and after.
-
-        Raises:
-            UserError: the address cannot be written.
         """
         self._claim = claim
-        self.objects.remove_below(SENT)
+        self._remove_sent(claim)
         with self._thread:
             try:
                 yield
@@ -177,8 +175,7 @@ class Mirror:
                     logger.warning("%s", error)
                 raise
             finally:
-                if claim.is_held():
-                    self._remove_sent()
+                self._remove_sent(claim)
 
     def follow(self, commits: Mapping[int, Commit], finished: bool) -> None:
         """Copy the parts that the folder has and the copy does not.
@@ -222,18 +219,26 @@ class Mirror:
             checksums: the SHA-256 of each file.
 
         Raises:
-            UserError: a file is not there or has other content, or the folder cannot be written.
+            UserError: a file is not there or was damaged, the folder cannot be written, or another
+                process took the address over.
         """
         sent = self.objects.below(prefix)
         found = sent.fetch(checksums, self.root)
         for name, digest in checksums.items():
-            if found.get(name) != digest:
-                state = "it has other content" if name in found else "it is not there"
+            if found.get(name) == digest:
+                continue
+            self._refuse_lost()
+            if name not in found:
                 raise UserError(
-                    f"a worker wrote {sent.address}/{name}, but {state}: with --mirror, name an "
-                    "address that all nodes share; the command continues when it is repeated"
+                    f"a worker wrote {sent.address}/{name}, which is not there: name an address "
+                    "with --mirror that all nodes share"
                 )
+            raise UserError(
+                f"{sent.address}/{name} was damaged on its way from a worker: repeat the command, "
+                "it continues"
+            )
         sent.remove_all(checksums)
+        sent.remove_empty("")
 
     def finish(self) -> None:
         """Copy the files that hold the whole run, the manifest last.
@@ -253,10 +258,13 @@ class Mirror:
         for name, data in whole.items():
             self.objects.write(name, data)
 
-    def _remove_sent(self) -> None:
+    def _remove_sent(self, claim: Claim) -> None:
+        """Remove what nobody will receive. Where that fails, the next command tries again."""
         try:
-            self.objects.remove_below(SENT)
-        except UserError as error:  # the copy is whole, and the next command tries again
+            if claim.is_held():
+                self.objects.remove_all(filter(_was_sent, self.objects.listed(SENT)))
+                self.objects.remove_empty(SENT)
+        except UserError as error:
             logger.warning("%s", error)
 
     def _say_what_it_is(self) -> None:
@@ -318,6 +326,12 @@ def send(objects: Objects, names: Iterable[str], folder: Path) -> str:
 def _name(number: int) -> str:
     """The object that commits a part."""
     return f"{COMMITS}/{part_name(number)}".replace(".parquet", ".json")
+
+
+def _was_sent(name: str) -> bool:
+    """Whether ``send`` made an object, and not the user."""
+    _, place, *below = name.split("/")
+    return re.fullmatch(r"[0-9a-f]{16}", place) is not None and _is_of_part("/".join(below))
 
 
 def _is_of_part(name: str) -> bool:

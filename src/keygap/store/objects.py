@@ -1,15 +1,17 @@
 """The objects at an address, in any file system of fsspec that several threads may use.
 
 Object stores fail now and then, so every read and write is repeated a few times. What keeps failing
-is one line that names the object. What counts is never listed: a listing that fails may look empty.
+is one line that names the object. A listing may lack some objects, so it serves to tidy up alone.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -64,6 +66,12 @@ class Objects:
     def below(self, prefix: str) -> Self:
         """The objects whose names begin with a prefix and a slash."""
         return replace(self, address=f"{self.address}/{prefix}", base=f"{self.base}/{prefix}")
+
+    @property
+    def anywhere(self) -> str:
+        """The address in a form that does not depend on the working folder of a process."""
+        here = "file" in self.system.protocol
+        return str(self.system.unstrip_protocol(self.base)) if here else self.address
 
     def refuse_inside(self, folder: Path) -> None:
         """Refuse an address that is a folder on this machine inside another one.
@@ -153,21 +161,26 @@ class Objects:
         """Remove several objects; see ``remove``."""
         self._at_once(self.remove, names)
 
-    def remove_below(self, prefix: str) -> None:
-        """Remove all objects whose names begin with a prefix and a slash.
+    def listed(self, prefix: str) -> list[str]:
+        """The names that begin with a prefix and a slash, as far as a listing shows them.
 
         Raises:
-            UserError: they cannot be removed.
+            UserError: they cannot be listed.
         """
 
-        def remove() -> None:
-            self.system.invalidate_cache()  # other processes have written there
-            try:
-                self.system.rm(self._place(prefix), recursive=True)
-            except FileNotFoundError:
-                return
+        def find() -> list[str]:
+            self.system.invalidate_cache()  # other processes write there
+            return list(self.system.find(self._place(prefix)))
 
-        self._repeated(remove, prefix, "removed")
+        found = self._repeated(find, prefix, "listed")
+        return [path.removeprefix(f"{self.base}/") for path in found]
+
+    def remove_empty(self, prefix: str) -> None:
+        """Remove a folder and those in it if they are empty; an object store has none."""
+        if "file" in self.system.protocol:
+            for folder, _, _ in os.walk(self._place(prefix), topdown=False):
+                with suppress(OSError):  # it is not empty
+                    os.rmdir(folder)
 
     def _place(self, name: str) -> str:
         return f"{self.base}/{name}"
