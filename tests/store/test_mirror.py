@@ -10,11 +10,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
-import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 import keygap as kg
 from keygap.engines.distributed import Work
@@ -26,40 +24,8 @@ from keygap.store.results import save_results
 from keygap.workers import REGISTRY
 from keygap.workers.here import Here
 from made import bench_of, files_of
+from store.unsteady import ADDRESS, Unsteady, copied
 from survival import on_other_nodes
-
-ADDRESS = "unsteady://bucket/run"
-
-
-class Unsteady(MemoryFileSystem):
-    """A file system in memory, of which every so many writes fail."""
-
-    protocol = "unsteady"
-    store: ClassVar[dict[str, Any]] = {}
-    pseudo_dirs: ClassVar[list[str]] = [""]
-    fails: ClassVar[int] = 0  # every so many writes; 0: none
-    error: ClassVar[Exception] = OSError("503 slow down")
-    writes: ClassVar[list[str]] = []
-
-    @classmethod
-    def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.replace("unsteady://", "memory://"))
-
-    def _written(self, path: str) -> None:
-        self.writes.append(path)
-        if self.fails and len(self.writes) % self.fails == 0:
-            raise self.error
-
-    def put_file(self, lpath, rpath, **options):
-        self._written(rpath)
-        return super().put_file(lpath, rpath, **options)
-
-    def pipe_file(self, path, value, **options):
-        self._written(path)
-        return super().pipe_file(path, value, **options)
-
-
-fsspec.register_implementation("unsteady", Unsteady, clobber=True)
 
 
 @pytest.fixture(autouse=True)
@@ -76,13 +42,6 @@ def unsteady(monkeypatch) -> Iterator[type[Unsteady]]:
 @pytest.fixture
 def asked(good_samples) -> dict[str, Any]:
     return {"source": bench_of(good_samples), "layers": [0, 1], "batch_size": 2}
-
-
-def copied() -> dict[str, bytes]:
-    """The objects of the copy by name, without what only the copy has."""
-    start = len("/bucket/run/")
-    found = {name[start:]: file.getvalue() for name, file in Unsteady.store.items()}
-    return {name: data for name, data in found.items() if not name.startswith(COMMITS)}
 
 
 def stop_at(vlm, monkeypatch, count: int) -> None:
