@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from keygap.errors import UserError
-from keygap.store.files import temporary_files, write_table, write_text
+from keygap.store.files import marked, temporary_files, write_table, write_text
 from made import files_of
 
 TABLE = pa.table({"x": list(range(100_000))})
@@ -91,3 +91,11 @@ def test_only_our_temporary_files_are_recognised(tmp_path):
     assert temporary_files(tmp_path, "gap.*") == [ours]
     assert temporary_files(tmp_path, "jsd.csv") == []
     assert temporary_files(tmp_path / "none") == []
+
+
+def test_a_mark_is_there_in_its_block_alone(tmp_path):
+    path = tmp_path / "run/extraction.yaml"
+    with marked(path) as mark:
+        assert temporary_files(path.parent, path.name) == [mark]
+        assert mark.read_bytes() == b""
+    assert list(path.parent.iterdir()) == []

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from keygap.models.attention_tap import implementation_of, is_tapped
 from keygap.models.vlm import VLM
@@ -142,8 +142,8 @@ def _is_copied_whole(vlm: VLM) -> bool:
     """Whether a copy of the modules computes the same in another thread, and shares no state."""
     on_cpu = all(parameter.device.type == "cpu" for parameter in vlm.model.parameters())
     changed = vlm.interventions.active or is_tapped() or torch.is_autocast_enabled("cpu")
-    changed = changed or _has_any_global_hook()  # called from every thread
-    return on_cpu and not changed and all(map(_is_plain, vlm.model.modules()))
+    hooked = _global_forward_hooks or _global_forward_pre_hooks  # of every module of torch
+    return on_cpu and not (changed or hooked) and all(map(_is_plain, vlm.model.modules()))
 
 
 def _is_plain(module: nn.Module) -> bool:
