@@ -336,7 +336,14 @@ def test_an_address_that_cannot_be_tidied_does_not_hide_how_the_run_ended(
     monkeypatch.setattr(Mirror, "finish", finish)
     store = kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     assert not store.manifest["failures"]
-    assert "/.lock cannot be read (503 slow down)" in caplog.text
+    assert f"{SENT} may hold parts that nobody needs" in caplog.text
+    assert "(503 slow down)" in caplog.text
+
+
+def test_an_object_of_the_user_is_no_part_that_a_worker_sent(vlm, asked, tmp_path):
+    Unsteady().pipe_file(f"/bucket/run/{SENT}", b"mine")
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    assert copied() == {SENT: b"mine", **files_of(tmp_path / "run")}
 
 
 def test_workers_send_to_a_store_of_which_every_tenth_write_fails(

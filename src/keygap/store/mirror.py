@@ -259,13 +259,17 @@ class Mirror:
             self.objects.write(name, data)
 
     def _remove_sent(self, claim: Claim) -> None:
-        """Remove what nobody will receive. Where that fails, the next command tries again."""
+        """Remove what nobody will receive. If that fails, the next command tries again."""
         try:
             if claim.is_held():
                 self.objects.remove_all(filter(_was_sent, self.objects.listed(SENT)))
                 self.objects.remove_empty(SENT)
         except UserError as error:
-            logger.warning("%s", error)
+            logger.warning(
+                "%s/%s may hold parts that nobody needs, which the next command with this mirror "
+                "removes (%s)",
+                *(self.objects.address, SENT, error.__cause__ or error),
+            )
 
     def _say_what_it_is(self) -> None:
         """Write the identity of the copy, unless it is there."""
@@ -330,8 +334,8 @@ def _name(number: int) -> str:
 
 def _was_sent(name: str) -> bool:
     """Whether ``send`` made an object, and not the user."""
-    _, place, *below = name.split("/")
-    return re.fullmatch(r"[0-9a-f]{16}", place) is not None and _is_of_part("/".join(below))
+    found = re.fullmatch(rf"{re.escape(SENT)}/[0-9a-f]{{16}}/(.+)", name)
+    return found is not None and _is_of_part(found[1])
 
 
 def _is_of_part(name: str) -> bool:

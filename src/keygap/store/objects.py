@@ -1,7 +1,7 @@
 """The objects at an address, in any file system of fsspec that several threads may use.
 
 Object stores fail now and then, so every read and write is repeated a few times. What keeps failing
-is one line that names the object. A listing may lack some objects, so it serves to tidy up alone.
+is one line that names the object. A listing may lack some objects, so it is only used to tidy up.
 """
 
 from __future__ import annotations
@@ -176,7 +176,10 @@ class Objects:
         return [path.removeprefix(f"{self.base}/") for path in found]
 
     def remove_empty(self, prefix: str) -> None:
-        """Remove a folder and those in it if they are empty; an object store has none."""
+        """Remove a folder on this machine and those in it, if they are empty.
+
+        Object stores have none; those of other file systems stay.
+        """
         if "file" in self.system.protocol:
             for folder, _, _ in os.walk(self._place(prefix), topdown=False):
                 with suppress(OSError):  # it is not empty

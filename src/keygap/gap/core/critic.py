@@ -18,7 +18,7 @@ Labels = Bool[np.ndarray, " n"]
 Weights = Float[np.ndarray, " n"]
 Train = Bool[np.ndarray, " n"]
 Trains = Bool[np.ndarray, "sets n"]
-LogOdds = Float32[np.ndarray, "*heads sets n variants"]  # many of them; sums are float64
+LogOdds = Float32[np.ndarray, "*heads sets n variants"]  # float32, because there are many
 
 
 @dataclass(frozen=True)
