@@ -31,7 +31,10 @@ BAD = {
 
 
 def small(experiment: Experiment) -> Experiment:
-    """The same study with a model, two benchmarks, the first layer and the paper's contrasts."""
+    """The same study with a model, two benchmarks, the first layer and the paper's contrasts.
+
+    It is without ``choices``, which tests/choices looks at.
+    """
     return experiment.model_copy(
         update={
             "models": experiment.models[:1],
@@ -46,6 +49,7 @@ def small(experiment: Experiment) -> Experiment:
                 }
             ),
             "projection": experiment.projection.model_copy(update={"tokens": 60}),
+            "choices": None,
         }
     )
 
