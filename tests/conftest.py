@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 import keygap as kg
 from keygap.benchmarks import Sample
+from keygap.workers import REGISTRY
+from keygap.workers.here import Here
 from made import SAMPLES, made_sample
 
 # A shared machine may pause any test; what hypothesis calls slow then says nothing about the test.
@@ -66,3 +68,11 @@ def table(store) -> kg.GapTable:
 def good_samples() -> list[Sample]:
     colours = ("red", "blue", "green", "black", "yellow", "gray", "teal", "brown")
     return [made_sample(f"s{n}", f"is it {c}?", c) for n, c in enumerate(colours)]
+
+
+@pytest.fixture
+def in_turn() -> Iterator[str]:
+    """An engine whose only worker is this process."""
+    REGISTRY.register("in-turn", Here)
+    yield "in-turn"
+    REGISTRY.unregister("in-turn")

@@ -51,6 +51,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+def without_commits(copy: Path) -> dict[str, bytes]:
+    """Every file of a run's copy that the run folder has, too."""
+    return {name: data for name, data in files_of(copy).items() if "commits/" not in name}
+
+
 def as_of_keygap_0_1(folder: Path) -> None:
     """Make a run like one of keygap 0.1, which recorded no checksums."""
     (folder / "checksums.sha256").unlink()

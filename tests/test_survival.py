@@ -15,7 +15,7 @@ import pytest
 
 import keygap as kg
 from keygap import cli
-from made import files_of
+from made import files_of, without_commits
 from store.test_faults import fill
 from store.test_files import mounted
 from survival import (
@@ -164,8 +164,7 @@ def test_an_extraction_whose_disk_is_lost_continues_from_its_copy(tiny, whole, t
     killed_and_continued(arguments, copy, KILLS, 60, seed, lost=run)
     refuse_leftovers(run)
     assert not (copy / ".lock").exists()
-    copied = {name: data for name, data in files_of(copy).items() if "commits/" not in name}
-    assert copied == files_of(run)
+    assert without_commits(copy) == files_of(run)
     measured(run)
     assert files_of(run) == files_of(whole)
 
@@ -228,8 +227,7 @@ def test_workers_of_ray_killed_at_random_moments(tiny, whole, tmp_path, seed, sh
     assert said.count("died while it") == KILLS
     refuse_leftovers(out)
     if not shared:
-        copied = {name: data for name, data in files_of(copy).items() if "commits/" not in name}
-        assert copied == files_of(out)
+        assert without_commits(copy) == files_of(out)
     measured(out)
     assert files_of(out) == files_of(whole)
 

@@ -22,9 +22,7 @@ from keygap.models.load import wrap
 from keygap.store.mirror import SENT, send
 from keygap.store.objects import Objects
 from keygap.store.run import LOCK
-from keygap.workers import REGISTRY
-from keygap.workers.here import Here
-from made import bench_of, files_of, made_sample
+from made import bench_of, files_of, made_sample, without_commits
 from models.zoo import BY_FAMILY
 from survival import on_other_nodes
 from workers.on_ray import ray_here
@@ -140,18 +138,6 @@ def other_nodes(monkeypatch, tmp_path):
     monkeypatch.setattr(Work, "of", on_other_nodes(tmp_path / "theirs"))
     yield
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == [LOCK]
-
-
-@pytest.fixture
-def in_turn():
-    """An engine whose only worker is this process."""
-    REGISTRY.register("in-turn", Here)
-    yield "in-turn"
-    REGISTRY.unregister("in-turn")
-
-
-def without_commits(copy: Path) -> dict[str, bytes]:
-    return {name: data for name, data in files_of(copy).items() if "commits/" not in name}
 
 
 @pytest.mark.slow

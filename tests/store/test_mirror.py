@@ -21,8 +21,6 @@ from keygap.store import claim, objects
 from keygap.store.files import write_bytes
 from keygap.store.mirror import COMMITS, SENT, Mirror
 from keygap.store.results import save_results
-from keygap.workers import REGISTRY
-from keygap.workers.here import Here
 from made import bench_of, files_of
 from store.unsteady import ADDRESS, Unsteady, copied
 from survival import on_other_nodes
@@ -347,13 +345,11 @@ def test_an_object_of_the_user_is_no_part_that_a_worker_sent(vlm, asked, tmp_pat
 
 
 def test_workers_send_to_a_store_of_which_every_tenth_write_fails(
-    vlm, asked, tmp_path, monkeypatch, unsteady
+    vlm, asked, tmp_path, monkeypatch, unsteady, in_turn
 ):
     monkeypatch.setattr(Work, "of", on_other_nodes(tmp_path / "theirs"))
     monkeypatch.setattr(unsteady, "fails", 10)
-    REGISTRY.register("in-turn", Here)
-    kg.extract(vlm, out=tmp_path / "run", engine="in-turn", mirror=ADDRESS, **asked)
-    REGISTRY.unregister("in-turn")
+    kg.extract(vlm, out=tmp_path / "run", engine=in_turn, mirror=ADDRESS, **asked)
     assert len(unsteady.writes) > 20
     assert copied() == files_of(tmp_path / "run")
     kg.extract(vlm, out=tmp_path / "here", **asked)

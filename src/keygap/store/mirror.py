@@ -165,7 +165,7 @@ class Mirror:
         What workers sent and nobody received is removed before and after.
         """
         self._claim = claim
-        self._remove_sent(claim)
+        self._remove_sent()
         with self._thread:
             try:
                 yield
@@ -175,7 +175,7 @@ class Mirror:
                     logger.warning("%s", error)
                 raise
             finally:
-                self._remove_sent(claim)
+                self._remove_sent()
 
     def follow(self, commits: Mapping[int, Commit], finished: bool) -> None:
         """Copy the parts that the folder has and the copy does not.
@@ -258,10 +258,10 @@ class Mirror:
         for name, data in whole.items():
             self.objects.write(name, data)
 
-    def _remove_sent(self, claim: Claim) -> None:
+    def _remove_sent(self) -> None:
         """Remove what nobody will receive. If that fails, the next command tries again."""
         try:
-            if claim.is_held():
+            if self._holds():
                 self.objects.remove_all(filter(_was_sent, self.objects.listed(SENT)))
                 self.objects.remove_empty(SENT)
         except UserError as error:
@@ -288,8 +288,12 @@ class Mirror:
         self._refuse_lost()
         self.objects.write(_name(number), line_of(commit))
 
+    def _holds(self) -> bool:
+        """Whether the address is this process's to write."""
+        return self._claim is not None and self._claim.is_held()
+
     def _refuse_lost(self) -> None:
-        if self._claim is None or not self._claim.is_held():
+        if not self._holds():
             raise CannotWrite(
                 f"{self.objects.address} was taken over by another process: see {LOCK} there"
             )
