@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from keygap.benchmarks import BadSample, InMemory
 from keygap.capture.batches import first_usable, labelled, opened
+from keygap.errors import UserError
 from made import bench_of, made_sample
 
 
@@ -56,3 +58,16 @@ def test_the_first_usable_sample_is_found_behind_bad_ones(vlm):
     expected = vlm.prompter([samples[2]])
     assert batch.inputs["input_ids"].tolist() == expected.inputs["input_ids"].tolist()
     assert first_usable(vlm, bench_of(samples[:2]).choose(None)) is None
+
+
+def test_samples_that_are_refused_only_together_are_one_line(vlm, good_samples, monkeypatch):
+    real = type(vlm.prompter).__call__
+
+    def alone(self, samples, **options):
+        if len(samples) > 1:
+            raise BadSample("pixels of different sizes")
+        return real(self, samples, **options)
+
+    monkeypatch.setattr(type(vlm.prompter), "__call__", alone)
+    with pytest.raises(UserError, match=r"takes samples such as 's0' alone .* batch size of 1"):
+        labelled(vlm, good_samples)

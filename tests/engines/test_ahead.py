@@ -117,6 +117,20 @@ def test_a_sample_that_does_not_fit_alone_is_a_bad_one(vlm, chosen, monkeypatch)
     assert bad == dict.fromkeys([sample.id for sample in ready.samples], reason)
 
 
+def test_a_sample_that_fits_the_second_time_is_read(vlm, chosen):
+    (ready,) = prepared(vlm, [chosen[:1]], BatchLimit(1))
+    calls: list[int] = []
+
+    def run(ready):
+        calls.append(len(ready.samples))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("out of memory: another process has it")
+        return ready.samples[0].id
+
+    assert run_within_memory(vlm, ready, BatchLimit(1), run) == ([ready.samples[0].id], {})
+    assert calls == [1, 1]
+
+
 def test_another_error_is_not_taken_for_it(vlm, chosen, monkeypatch):
     def forward(self, batch, **keywords):
         raise RuntimeError("something else")

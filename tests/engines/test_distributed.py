@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 import keygap as kg
+from benchmarks import fixtures
 from keygap.benchmarks import Sample
 from keygap.engines.distributed import Work, gpus_of
 from keygap.engines.plan import Plan
@@ -255,6 +257,36 @@ def test_the_work_names_the_model_so_that_any_process_can_load_it(
     on_gpu = replace(near, loaded={**near.loaded, "device": "cuda:3"})
     plan = Plan(on_gpu, bench.choose(None), ("k_proj",), (0,), 4, 4)
     assert Work.of(plan, tmp_path, tmp_path / "mark").load["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("placed", "seen"),
+    [
+        ("auto", "auto"),
+        ("cpu", "cpu"),
+        ("cuda:1", "cuda"),
+        ({"": 1}, {"": 0}),
+        ({"a": "cuda:2", "b": "cuda:5", "c": "cpu"}, {"a": 0, "b": 1, "c": "cpu"}),
+    ],
+)
+def test_a_worker_counts_its_gpus_from_0(tiny, bench, tmp_path, placed, seen):
+    given = {**tiny.loaded, "device_map": placed}
+    given.pop("device", None)
+    plan = Plan(replace(tiny, loaded=given), bench.choose(None), ("k_proj",), (0,), 4, 4)
+    assert Work.of(plan, tmp_path, tmp_path / "mark").load["device_map"] == seen
+
+
+def test_a_worker_in_another_folder_finds_the_samples(tiny, tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(fixtures.picture())
+    (tmp_path / "a.txt").write_text("is it red?")
+    (tmp_path / "q.jsonl").write_text('{"image": "a.png", "question": "is it red?"}\n')
+    monkeypatch.chdir(tmp_path)
+    benches = [kg.benchmark("jsonl:q.jsonl"), kg.benchmark("folder:.")]
+    names = [one.data for one in benches]
+    sent = pickle.dumps([one.choose(None) for one in benches])
+    monkeypatch.chdir("/")
+    assert [len(one.sample(0).images) for one in pickle.loads(sent)] == [1, 1]  # noqa: S301
+    assert names == [one.data for one in benches]
 
 
 @pytest.mark.parametrize(

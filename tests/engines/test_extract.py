@@ -240,7 +240,7 @@ def test_only_what_is_damaged_is_extracted_again(
     monkeypatch.setattr("keygap.engines.local.read_parts", counted)
     with caplog.at_level(logging.WARNING, "keygap"):
         kg.extract(vlm, out=tmp_path, **same)
-    assert f"mended now: {name}" in caplog.text
+    assert f"unexpected files: {name}" in caplog.text
     assert len(read) == batches
     assert files_of(tmp_path) == before
 

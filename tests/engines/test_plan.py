@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 
-from keygap.capture.batches import first_usable
 from keygap.engines import plan as planning
 from keygap.engines.plan import Plan, part_size
 from made import bench_of, made_sample
@@ -42,18 +41,17 @@ def test_a_part_is_missing_until_every_sample_of_it_is_done(plan, chosen):
     assert plan.missing(names[:8], {0, 7}) == [0, 1, 2]  # there is no part 7
 
 
-def test_a_part_holds_whole_batches_within_its_limits(vlm, chosen, monkeypatch):
-    first = first_usable(vlm, chosen)
-    heads, head_dim, tokens = 3, 64, len(first.labels[0])
-    assert part_size(vlm, ["k_proj"], [0], 8, first) == 64
-    assert part_size(vlm, ["k_proj"], [0], 7, first) == 63
-    assert part_size(vlm, ["k_proj"], [0], 100, first) == 100
-    assert part_size(vlm, ["k_proj"], [0], 8, None) == 64
+def test_a_part_holds_whole_batches_within_its_limits(vlm, monkeypatch):
+    heads, head_dim, tokens = 3, 64, 64 + planning.TEXT_TOKENS
+    assert part_size(vlm, ["k_proj"], [0], 8, 64) == 64
+    assert part_size(vlm, ["k_proj"], [0], 7, 64) == 63
+    assert part_size(vlm, ["k_proj"], [0], 100, 64) == 100
 
     of_a_batch = 4 * heads * head_dim * tokens * 8
     for batches, limit in ((1, of_a_batch - 1), (1, of_a_batch), (3, 3.5 * of_a_batch)):
         monkeypatch.setattr(planning, "PART_BYTES", int(limit))
-        assert part_size(vlm, ["k_proj"], [0], 8, first) == 8 * batches
+        assert part_size(vlm, ["k_proj"], [0], 8, 64) == 8 * batches
     monkeypatch.setattr(planning, "PART_BYTES", 8 * of_a_batch)
-    assert part_size(vlm, ["k_proj"], [0, 1], 8, first) == 8 * 4  # two layers take twice as much
-    assert part_size(vlm, ["query"], [0], 8, first) == 8 * 2  # 9 heads of queries, 3 of keys
+    assert part_size(vlm, ["k_proj"], [0, 1], 8, 64) == 8 * 4  # two layers take twice as much
+    assert part_size(vlm, ["query"], [0], 8, 64) == 8 * 2  # 9 heads of queries, 3 of keys
+    assert part_size(vlm, ["k_proj"], [0], 8) < 8 * 8  # all image tokens

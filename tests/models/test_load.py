@@ -80,6 +80,23 @@ def test_weights_offloaded_to_disk_are_read_like_others(tmp_path):
         torch.testing.assert_close(vectors, there[key])
 
 
+@pytest.mark.parametrize(
+    "placed", [{"device": "cpu"}, {"device_map": "cpu"}, {"device_map": {"": "cpu"}}]
+)
+def test_a_checkpoint_on_a_cpu_is_read_in_float32(tmp_path, placed):
+    model, processor = BY_FAMILY["llava"].build()
+    model.bfloat16().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert kg.load(str(tmp_path), **placed).dtype == torch.float32
+
+
+def test_the_dtype_is_that_of_the_text_layers():
+    model, processor = BY_FAMILY["blip-2"].build()
+    model.bfloat16().query_tokens.data = model.query_tokens.data.float()
+    assert model.dtype == torch.float32
+    assert kg.load(model, processor).dtype == torch.bfloat16
+
+
 def test_a_device_map_places_the_model(tmp_path):
     model, processor = BY_FAMILY["llava"].build()
     model.save_pretrained(tmp_path)

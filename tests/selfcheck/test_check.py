@@ -98,3 +98,29 @@ def test_an_error_that_is_not_a_number_is_infinite():
     assert relative_error(one, one) == 0
     assert relative_error(one * 1.5, one) == 0.5
     assert relative_error(one / 0 * 0, one) == float("inf")
+
+
+@pytest.mark.parametrize("passes", [2, 6, 9])
+def test_no_memory_in_any_step_is_one_line(llava, passes):
+    """The labels, recomputed attention and the changed key have no line of their own for it."""
+    begun = []
+
+    def hook(module, arguments, keywords):
+        begun.append(module)
+        if len(begun) == passes:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+    llava.decoder.register_forward_pre_hook(hook, with_kwargs=True)
+    with pytest.raises(UserError, match="out of memory on cpu during the self-check"):
+        check(llava)
+
+
+def test_no_memory_in_the_check_of_an_extraction_is_one_line(llava):
+    batch = llava.prompter(check_samples())
+
+    def hook(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    llava.decoder.register_forward_pre_hook(hook)
+    with pytest.raises(UserError, match="out of memory on cpu during the self-check"):
+        cheap_check(llava, batch)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keygap.errors import UserError
-from keygap.store import Store, StoreWriter, write_part
+from keygap.store import Store, StoreWriter, recovery, write_part
 from keygap.store.journal import Commit, append, read_journal
 from made import files_of
 from store.test_files import mounted
@@ -136,3 +136,34 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_those_before(tmp_path):
             append(root, many)
         assert (root / "journal.jsonl").read_bytes() == before
         assert [commit.samples for commit in read_journal(root)] == [few.samples]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError])
+def test_an_interrupt_while_a_killed_run_is_verified_changes_nothing(killed, monkeypatch, error):
+    before = files_of(killed)
+
+    def interrupted(*arguments: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "verify", interrupted)
+        with pytest.raises(error):
+            StoreWriter(killed, IDENTITY).__enter__()
+    assert files_of(killed) == before
+    written(killed, [3])
+    assert len(Store(killed).samples) == 8
+
+
+def test_a_run_whose_journal_cannot_be_emptied_keeps_it(tmp_path, monkeypatch):
+    """The disk may be full, or a second interrupt may come, before anything is in another file."""
+    root = tmp_path / "run"
+
+    def full(*arguments: object) -> None:
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoreWriter, "_write_whole", full)
+        written(root, range(2))
+    assert not (root / "samples.parquet").exists()
+    written(root, [2])
+    assert list(Store(root).samples["sample_id"]) == [f"s{n}" for n in range(6)]

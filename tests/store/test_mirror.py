@@ -19,6 +19,7 @@ from keygap.engines.distributed import Work
 from keygap.errors import UserError
 from keygap.store import claim, objects
 from keygap.store.files import write_bytes
+from keygap.store.journal import Commit, commit_of, line_of
 from keygap.store.mirror import COMMITS, SENT, Mirror
 from keygap.store.results import save_results
 from made import bench_of, files_of
@@ -97,7 +98,7 @@ def test_a_restored_run_begins_at_the_first_part_that_the_copy_does_not_have_who
     found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
     assert files_of(found.root) == files_of(whole.root) == copied()
     assert found.samples["sample_id"].to_list() == whole.samples["sample_id"].to_list()
-    assert "mended now" not in caplog.text
+    assert "repairing" not in caplog.text
 
 
 def killed_at_the_journal(path, data):
@@ -128,13 +129,26 @@ def test_a_restore_that_was_killed_is_done_again(vlm, asked, tmp_path, monkeypat
     assert files_of(found.root) == files_of(whole.root)
 
 
+def test_a_copy_that_names_other_files_is_refused(vlm, asked, tmp_path):
+    kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    name = f"/bucket/run/{COMMITS}/part-00000.json"
+    commit = commit_of(Unsteady.store[name].getvalue().decode())
+    other = Commit(commit.samples, {**commit.checksums, "../part-00001.parquet": "0" * 64})
+    Unsteady.store[name].seek(0)
+    Unsteady.store[name].write(line_of(other))
+    (tmp_path / "part-00001.parquet").write_text("mine")
+    with pytest.raises(UserError, match=r"lists '../part-00001.parquet', which is no file of a"):
+        kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
+    assert (tmp_path / "part-00001.parquet").read_text() == "mine"
+
+
 def test_a_damaged_object_is_noticed_and_its_part_extracted_again(vlm, asked, tmp_path, caplog):
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     name = "/bucket/run/tokens/part-00001.parquet"
     Unsteady.store[name].seek(40)
     Unsteady.store[name].write(b"\0\0\0\0")
     found = kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
-    assert "mended now: tokens/part-00001.parquet" in caplog.text
+    assert "unexpected files: tokens/part-00001.parquet" in caplog.text
     assert files_of(found.root) == files_of(tmp_path / "run") == copied()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keygap.benchmarks import BadSample, Sample, SampleSet
+from keygap.errors import UserError
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 from keygap.tokens import Pictures
@@ -46,6 +47,9 @@ def labelled(
     Returns:
         The samples in the batch, the batch (None if there are none), and the reason for each sample
         left out.
+
+    Raises:
+        UserError: the model accepts samples alone and not together.
     """
     if not samples:
         return [], None, {}
@@ -59,7 +63,13 @@ def labelled(
             except BadSample as reason:
                 bad[sample.id] = str(reason)
     good = [sample for sample in samples if sample.id not in bad]
-    return good, vlm.prompter(good, pictures=pictures) if good else None, bad
+    try:
+        return good, vlm.prompter(good, pictures=pictures) if good else None, bad
+    except BadSample as reason:
+        raise UserError(
+            f"{vlm.name}: its processor takes samples such as {good[0].id!r} alone and not in a "
+            f"batch ({reason}): use a batch size of 1"
+        ) from reason
 
 
 def first_usable(vlm: VLM, sample_set: SampleSet) -> Batch | None:

@@ -127,6 +127,7 @@ class Keeper:
         self._choices: dict[bool, _Choice] = {}
         self._pending: dict[Key, _Copy] = {}
         self._bad: dict[Key, Bool[Tensor, " b"]] = {}
+        self._gpus: set[torch.device] = set()
 
     def __call__(self, layer: int, read: Mapping[str, Tensor]) -> None:
         """Take what was read at a layer.
@@ -138,17 +139,22 @@ class Keeper:
         """
         across = self.vlm.layers[layer].attends == "cross"
         shares = read.get(ATTENTION)
-        rows: dict[bool, _Rows] = {}  # sites of one kind keep the same
+        # Sites of one kind keep the same rows. The residual stream that enters the first layer on a
+        # GPU is still on the one before.
+        rows: dict[tuple[bool, torch.device], _Rows] = {}
         for name, tensor in read.items():
             of_features = across and (name == ATTENTION or SITES[name].of_keys)
             choice = self._choice(of_features, tensor.shape[1])
             self._bad[name, layer] = choice.not_finite(tensor)
             if name == ATTENTION:
                 continue
-            if of_features not in rows:
+            place = (of_features, tensor.device)
+            if place not in rows:
                 received = shares if of_features or not across else None  # queries receive none
-                rows[of_features] = choice.rows(tensor.device, received)
-            self._pending[name, layer] = rows[of_features].copy(tensor)
+                rows[place] = choice.rows(tensor.device, received)
+            self._pending[name, layer] = rows[place].copy(tensor)
+            if tensor.is_cuda:
+                self._gpus.add(tensor.device)
 
     @cached_property
     def failures(self) -> dict[int, str]:
@@ -165,8 +171,8 @@ class Keeper:
 
     def vectors(self) -> dict[Key, KeptVectors]:
         """What is kept of the good samples, by site and layer."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # copies to pinned memory do not wait
+        for gpu in self._gpus:
+            torch.cuda.synchronize(gpu)  # copies to pinned memory do not wait
         good = np.ones(len(self.ids), dtype=bool)
         good[list(self.failures)] = False
         found = {}
@@ -189,7 +195,7 @@ class Keeper:
                 real[row, places] = True
                 kept[row, places] = self.draw.mask(own, name)
                 image[row, places] = own.modality != "text"
-            # the padding of image features is counted: their number is not that of tokens
+            # attention sees the padding of image features, so that it must be finite, too
             checked = np.ones_like(real) if of_features else real
             self._choices[of_features] = _Choice(checked, kept, image & ~kept, of_features)
         return self._choices[of_features]
@@ -237,6 +243,7 @@ class _Choice:
         index = self._on(device, "index")
         if received is None:
             return _Rows(self, index, _to_cpu(index), None)
+        received = received.to(device)
         if self.spare.any():
             index = torch.cat([index, self._sinks(received)])
         shares = received.flatten().index_select(0, index)
@@ -300,7 +307,8 @@ class _Copy:
         )
         drawn = choice.kept.ravel()[index]
         wanted = np.ones(len(index), dtype=bool)
-        spare = choice.spare.ravel()[index[count:]]  # a row with few of them offers other tokens
+        # topk also returned tokens that are not spare, in rows with few of them
+        spare = choice.spare.ravel()[index[count:]]
         wanted[count:] = spare & (attention[count:] >= SINK_SHARE)
         found = KeptVectors(
             index // width, index % width, drawn, attention, self.vectors, choice.of_features

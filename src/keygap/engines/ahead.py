@@ -1,4 +1,4 @@
-"""Batches that are made while the model computes, no larger than memory allows.
+"""Prepare batches while the model computes, and fit their size to memory.
 
 Decoding images and making model inputs is work of the CPU that a GPU would wait for. It is done in
 threads, a few batches ahead and across the border between two parts. Images are opened by one
@@ -7,8 +7,9 @@ a part are opened together, which decodes none, so that batches can be made of t
 length (see ``lengths``).
 
 A batch that does not fit into memory is divided in two, and later batches are no larger than what
-did fit. A single sample that does not fit is a bad sample, as one whose image cannot be read; the
-batches after it are as large as before. A limit that may grow is doubled while memory is left.
+did fit. A single sample that does not fit is tried twice and then recorded as bad, like one with an
+unreadable image; the batches after it are as large as before. A limit that may grow is doubled as
+long as enough memory is free.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from keygap.models.vlm import VLM
 from keygap.selfcheck.finding import is_out_of_memory
 
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
-USABLE = 0.8  # of a GPU's memory, by what is expected of a batch of twice the size
+USABLE = 0.8  # share of free GPU memory that a batch of twice the size may be expected to take
 Result = TypeVar("Result")
 
 
@@ -59,7 +60,7 @@ class BatchLimit:
     Attributes:
         samples: in one batch.
         most: what ``samples`` may grow to.
-        share: of a GPU's free memory that a sample took, in the batch where it took most.
+        share: the largest share of a GPU's free memory for each sample, in any batch so far.
     """
 
     samples: int
@@ -139,11 +140,11 @@ class _Ahead:
 
     @property
     def _is_next_part_ready(self) -> bool:
-        """Whether the next part is open. What is made neither waits for it nor fails with it."""
+        """Whether the next part is open. Batches neither wait for it nor fail because of it."""
         return bool(self.next_part and self.next_part.done() and not self.next_part.exception())
 
     def cancel(self) -> None:
-        """Do not begin what nobody will use."""
+        """Cancel what has not begun."""
         for future in self.batches:
             future.cancel()
         if self.next_part is not None:
@@ -175,25 +176,27 @@ def run_within_memory(
         run: a forward pass.
 
     Returns:
-        The result of each batch that was run, and why the samples of no batch were left out.
+        One result for each batch that was run, and the reason for each sample that was left out.
     """
     if len(ready.samples) > limit.samples:
         return _in_two(vlm, ready, limit, run)
-    try:
-        if not limit.grows:
-            return [run(ready)], {}
-        peak_share(vlm.model)  # forgets the peaks of the batches before
-        result = run(ready)
-        limit.fitted(len(ready.samples), peak_share(vlm.model))
-        return [result], {}
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        said = (str(error).splitlines() or [""])[0][:200]
-    # outside the handler, whose exception keeps the tensors of the pass alive
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if len(ready.samples) == 1:
+    alone = len(ready.samples) == 1
+    for _ in range(2 if alone else 1):  # others may have taken the memory for a moment
+        try:
+            if not limit.grows:
+                return [run(ready)], {}
+            peak_share(vlm.model)  # forgets the peaks of the batches before
+            result = run(ready)
+            limit.fitted(len(ready.samples), peak_share(vlm.model))
+            return [result], {}
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = (str(error).splitlines() or [""])[0][:200]
+        # outside the handler, whose exception keeps the tensors of the pass alive
+        if vlm.device.type == "cuda":
+            torch.cuda.empty_cache()
+    if alone:
         return [], {ready.samples[0].id: f"it does not fit into memory alone: {said}"}
     before = replace(limit)
     limit.samples = limit.most = max(1, len(ready.samples) // 2)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,8 +79,8 @@ class Work:
         plan: the plan, without the model.
         identity: of the extraction.
         root: absolute path of the run folder.
-        mark: a file that is in the run folder while this work is done. Another node may have a
-            folder of the same path.
+        mark: a temporary file in the run folder. A worker that sees it shares the folder; another
+            node may have another folder at the same path.
         address: of the copy of the run; None if there is none.
     """
 
@@ -107,8 +107,9 @@ class Work:
             )
         place = Path(vlm.loaded["model"])
         arguments = {**vlm.loaded, "model": str(place.resolve() if place.is_dir() else place)}
-        if str(arguments.get("device")).startswith("cuda"):
-            arguments["device"] = "cuda"  # a worker sees its own GPUs alone
+        for key in ("device", "device_map"):
+            if key in arguments:
+                arguments[key] = _as_a_worker_sees_it(arguments[key])
         return cls(
             arguments,
             vlm.interventions.active,
@@ -177,11 +178,20 @@ class Work:
 
 @contextmanager
 def _said_by_this_worker() -> Iterator[None]:
-    """Say in a user error of the block on which machine it is."""
+    """Add the name of this machine to user errors of the block."""
     try:
         yield
     except UserError as error:
         raise UserError(f"a worker on {socket.gethostname()}: {error}") from error
+
+
+def _as_a_worker_sees_it(placed: Any) -> Any:
+    """A device or a device map for a process that sees its own GPUs alone, counted from 0."""
+    if isinstance(placed, Mapping):
+        gpus = sorted({str(place) for place in placed.values()} - {"cpu", "disk"})
+        number = {gpu: place for place, gpu in enumerate(gpus)}
+        return {part: number.get(str(place), place) for part, place in placed.items()}
+    return "cuda" if str(placed).startswith("cuda") else placed
 
 
 def gpus_of(vlm: VLM) -> int:

@@ -74,13 +74,13 @@ def extract(
             200.
         batch_size: samples in one forward pass. ``auto``: 8, and on a GPU up to 32, as long as
             memory is left. It changes vectors by rounding only.
-        tokens: most image tokens of a sample whose vectors are kept, drawn by the seed. Text tokens
+        tokens: most image tokens of a sample whose vectors are kept, drawn at random. Text tokens
             are all kept, and a few image tokens that are attention sinks. ``all``: every token.
         thumbnails: whether to keep a copy of each image of at most 96 pixels, which the report's
             explorer shows. False for images that may not be shown.
         max_bad: how many samples may be bad. If there are more, what was read is kept, and the run
-            continues with a larger limit. By default 5 % of the samples; the part of the run with
-            the one too many is then not kept.
+            continues with a larger limit. By default 5 % of the samples; the part that exceeds the
+            limit is then not kept.
         seed: of the choice of samples. By default 0.
         engine: where it is done: ``local``, in this process, or ``ray``, in worker processes here
             or on a cluster (see docs/cluster.md). The rows are the same.
@@ -114,7 +114,7 @@ def extract(
         tuple(names),
         tuple(indices),
         size,
-        part_size(vlm, names, indices, size, first, image_tokens),
+        part_size(vlm, names, indices, size, image_tokens),
         thumbnails=thumbnails,
         image_tokens=image_tokens,
         largest_batch=largest_batch(vlm, batch_size),
@@ -164,7 +164,7 @@ def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet, most: int | None
     """Stop a run in which more samples failed than a limit, by default a share of them.
 
     Raises:
-        UserError: it is so.
+        UserError: more samples failed than the limit allows.
     """
     if len(failures) <= (BAD_SHARE * len(chosen) if most is None else most):
         return

@@ -48,7 +48,7 @@ def lanes_of(vlm: VLM) -> list[VLM]:
             embedding, or if the caller has turned autocast on or hooked all modules of torch.
     """
     threads = torch.get_num_threads()
-    # of 5 threads one is idle rather than all in one lane
+    # prefer more lanes: with 5 threads, four lanes of one thread and one idle thread
     counts = range(2, min(MOST, threads) + 1)
     count = max(counts, key=lambda lanes: (threads // lanes * lanes, lanes), default=1)
     if count == 1 or not _is_copied_whole(vlm):
@@ -71,7 +71,7 @@ def side_by_side(
     Args:
         run: is given a lane that nobody else uses meanwhile.
         lanes: what the items are run in. A single lane is used in the calling thread.
-        items: the items. As many as there are lanes are taken ahead.
+        items: the items. One more than there are lanes is taken in advance.
         stop: lets what runs in a lane end soon, because nobody will use its result.
 
     Yields:

@@ -34,7 +34,7 @@ class LocalEngine:
             for _ in numbers:
                 try:
                     part = next(parts)
-                except BaseException:  # the part before is whole, whatever stopped this one
+                except BaseException:  # the files of the part before are complete, whatever failed
                     if before is not None:
                         yield before.result()
                     raise

@@ -41,6 +41,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "sites": list(plan.sites),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "batch_size": plan.batch_size,
+        "part_size": plan.part_size,
         "tokens": "all" if plan.image_tokens is None else plan.image_tokens,
         "thumbnails": plan.thumbnails,
         "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
@@ -48,7 +49,7 @@ def identity_of(plan: Plan) -> dict[str, Any]:
 
 
 def _digest(ids: Sequence[str]) -> str:
-    """Which samples, in which order: part of a sample set has the number and seed of the whole."""
+    """A digest of ids in order: a slice of a sample set has the count and seed of the whole set."""
     return hashlib.sha256("\x1f".join(ids).encode()).hexdigest()[:16]
 
 

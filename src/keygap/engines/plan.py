@@ -19,15 +19,15 @@ from keygap.capture.keeping import Draw
 from keygap.capture.sites import SITES
 from keygap.defaults import AUTO
 from keygap.engines.ahead import BatchLimit
-from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 from keygap.store import StoreWriter
 from keygap.store.journal import Commit
 from keygap.store.run import part_number
 
 PART_SAMPLES = 64  # the most samples of a part, and so the most that a killed run loses
-LARGEST_BATCH = 32  # of a batch size that is found: a few batches are in memory at once
+LARGEST_BATCH = 32  # of an automatic batch size: several batches are in memory at once
 PART_BYTES = 2**30  # what a part of several batches may hold in memory, roughly
+TEXT_TOKENS, IMAGE_TOKENS = 64, 1024  # of a prompt, roughly
 
 
 @dataclass(frozen=True)
@@ -162,19 +162,18 @@ def part_size(
     sites: Sequence[str],
     layers: Sequence[int],
     batch_size: int,
-    first: Batch | None,
     image_tokens: int | None = None,
 ) -> int:
     """How many samples a part has: whole batches, within ``PART_SAMPLES`` and ``PART_BYTES``.
 
-    At least one batch. It depends on nothing that differs between a run and its continuation.
+    At least one batch. It depends on no sample, because one that can be read now may not be
+    readable when the run continues, and the parts of a run must all have one size.
 
     Args:
         vlm: the model.
         sites: names of sites.
         layers: absolute indices.
         batch_size: samples in one forward pass.
-        first: the first usable sample, whose length is taken for all; None if there is none.
         image_tokens: most image tokens of a sample that are kept; None keeps all.
     """
     numbers = sum(
@@ -182,6 +181,6 @@ def part_size(
         for site in sites
         for layer in (vlm.layers[index] for index in layers)
     )
-    tokens = int(Draw(image_tokens).mask(first.labels[0], "").sum()) if first is not None else 1
+    tokens = TEXT_TOKENS + (IMAGE_TOKENS if image_tokens is None else image_tokens)
     batch_bytes = max(1, 4 * numbers * tokens * batch_size)
     return batch_size * max(1, min(PART_BYTES // batch_bytes, PART_SAMPLES // batch_size))

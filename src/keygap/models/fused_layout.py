@@ -17,9 +17,7 @@ from keygap.errors import UserError
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.projections import Layout, width_of
-from keygap.models.running import as_it_is_read
-
-_COMPUTES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from keygap.models.running import as_it_is_read, computes_in
 
 
 def with_layouts(decoder: nn.Module, layers: tuple[DecoderLayer, ...]) -> tuple[DecoderLayer, ...]:
@@ -88,15 +86,10 @@ def _output_and_value(decoder: nn.Module, layer: DecoderLayer) -> tuple[Tensor, 
             torch.no_grad(),
             suppress(_Seen),
         ):
-            decoder(inputs_embeds=random.to(place, _float_dtype(decoder)), use_cache=False)
+            decoder(inputs_embeds=random.to(place, computes_in(decoder)), use_cache=False)
     finally:
         handle.remove()
     return seen["output"], seen["value"]
-
-
-def _float_dtype(module: nn.Module) -> torch.dtype:
-    """What a module computes in: quantised weights are of other types."""
-    return next(p.dtype for p in module.parameters() if p.dtype in _COMPUTES)
 
 
 class _Seen(Exception):

@@ -27,7 +27,7 @@ from transformers import (
 from keygap.errors import UserError
 from keygap.models.connector import Connector, describe
 from keygap.models.loading import shown_loading
-from keygap.models.location import check_placement, source_of
+from keygap.models.location import check_placement, is_on_cpu, source_of
 from keygap.models.parts import named_parts, refuse_unusable, unwrapped
 from keygap.models.prompting.image_inputs import POSITION_MASK
 from keygap.models.prompting.prompter import ImageTokens, Prompter
@@ -94,8 +94,7 @@ def load(
         raise UserError(f"unknown dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
     check_placement(device, device_map)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    on_cpu = device == "cpu" and device_map is None
-    torch_dtype = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
+    torch_dtype = DTYPES.get(dtype, torch.float32 if is_on_cpu(device_map or device) else "auto")
 
     with shown_loading(model):
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}

@@ -6,6 +6,7 @@ name is a repository of the Hub, which is asked once whether it has the model an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def _folder(model: str) -> Path | None:
     if is_file or model.startswith((".", "/", "~")):
         raise UserError(f"no model folder at {model}")
     return None
+
+
+def is_on_cpu(placed: str | Mapping[str, Any]) -> bool:
+    """Whether a device or a device map puts every part of a model on the CPU."""
+    if isinstance(placed, Mapping):
+        return all(str(place) == "cpu" for place in placed.values())
+    if placed in MAPS:
+        return not torch.cuda.is_available()
+    return torch.device(placed).type == "cpu"
 
 
 def check_placement(device: str | None, device_map: str | None) -> None:

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
+_COMPUTES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
 
 @contextmanager
 def as_it_is_read(model: nn.Module) -> Iterator[None]:
@@ -33,6 +35,11 @@ def as_it_is_read(model: nn.Module) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
+
+
+def computes_in(module: nn.Module) -> torch.dtype:
+    """What a module computes in, by its first weight that is not quantised."""
+    return next(p.dtype for p in module.parameters() if p.dtype in _COMPUTES)
 
 
 def _is_compiled(module: nn.Module) -> bool:

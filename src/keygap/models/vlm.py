@@ -26,7 +26,7 @@ from keygap.models.connector import Connector
 from keygap.models.decoder_layer import Attends, DecoderLayer
 from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
-from keygap.models.running import as_it_is_read
+from keygap.models.running import as_it_is_read, computes_in
 
 # what a model raises for inputs that it cannot use
 _REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
@@ -104,8 +104,8 @@ class VLM:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
-        return self.model.dtype
+        """What the text layers compute in. Other parts may be kept in another precision."""
+        return computes_in(self.decoder)
 
     @cached_property
     def interventions(self) -> InterventionStack:
@@ -214,6 +214,8 @@ class VLM:
         if reason := self.interventions.undecided:
             raise UserError(reason)
         self.interventions.prepare(self, batch)
+        if self.device.type == "cuda":  # compiled code calls no hooks that are set later
+            keywords = {"disable_compile": True, **keywords}
         generate: Any = self.model.generate
         with (
             self.interventions.labels_of(batch),

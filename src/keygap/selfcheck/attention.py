@@ -64,7 +64,9 @@ def _unnamed_sharing(vlm: VLM, keys: dict[int, Tensor]) -> str:
         same = [
             other
             for other, theirs in keys.items()
-            if other < layer and theirs.shape == own.shape and torch.equal(theirs, own)
+            if other < layer
+            and theirs.shape == own.shape
+            and torch.equal(theirs.to(own.device), own)  # layers may be on several GPUs
         ]
         source = vlm.shared.get(layer)
         if source is None and same:
@@ -118,6 +120,7 @@ def changed_key(vlm: VLM, batch: Batch) -> Outcome:
 @torch.no_grad()
 def _logits(vlm: VLM, batch: Batch) -> Tensor:
     """Logits from one seed: a model may draw random numbers (a diffusion model its canvas)."""
-    with torch.random.fork_rng():
+    devices = {p.device for p in vlm.model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
         torch.manual_seed(0)
         return vlm.forward(batch).logits.float()

@@ -41,6 +41,7 @@ from keygap.selfcheck.finding import (
     Outcome,
     outcome,
     refusal,
+    within_memory,
 )
 from keygap.selfcheck.labels import labels_are_what_pixels_change, several_images, video
 from keygap.selfcheck.samples import check_samples
@@ -85,7 +86,8 @@ def check(vlm: VLM) -> list[Finding]:
             )
         before = _footprint(vlm)
         steps = track(STEPS, len(STEPS), f"self-check of {vlm.name}")
-        findings = [Finding(name, *run(vlm, batch)) for name, run in steps]
+        with within_memory(vlm):
+            findings = [Finding(name, *run(vlm, batch)) for name, run in steps]
         same = _footprint(vlm) == before
     detail = "" if same else "hooks or taps were left behind"
     return [*findings, Finding("no hook left", *outcome(same, detail))]
@@ -104,7 +106,7 @@ def cheap_check(vlm: VLM, batch: Batch) -> Finding:
     Raises:
         UserError: the labels do not fit what the pixels change.
     """
-    with vlm.interventions.suspended():
+    with vlm.interventions.suspended(), within_memory(vlm):
         result, detail = labels_are_what_pixels_change(vlm, batch)
     if result == FAIL:
         raise UserError(f"{vlm.name}: image positions are labelled wrongly: {detail}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +30,9 @@ Outcome = tuple[Result, str]  # what a step finds, and details
 NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 _REFUSALS = (BadSample, TypeError, ValueError, RuntimeError, LookupError, AttributeError)
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,38 @@ def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
     try:
         run()
     except (MemoryError, *_REFUSALS) as error:
-        line = (str(error).strip().splitlines() or [""])[0][:200]
+        line = _line_of(error)
         if is_out_of_memory(error):
-            raise UserError(
-                f"{vlm.name}: out of memory on {vlm.device} during the self-check: free some, load "
-                f"the model with a smaller dtype, or spread it with device_map ({line})"
-            ) from error
+            raise _too_little_memory(vlm, error) from error
         known = isinstance(error, (BadSample, UserError))
         return line if known else f"{type(error).__name__}: {line}"
     return None
+
+
+@contextmanager
+def within_memory(vlm: VLM) -> Iterator[None]:
+    """Say in one line if the block runs out of memory, which is not the model's fault.
+
+    Raises:
+        UserError: there is not enough memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _too_little_memory(vlm, error) from error
+
+
+def _too_little_memory(vlm: VLM, error: Exception) -> UserError:
+    return UserError(
+        f"{vlm.name}: out of memory on {vlm.device} during the self-check: free some, load the "
+        f"model with a smaller dtype, or spread it with device_map ({_line_of(error)})"
+    )
+
+
+def _line_of(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def outcome(passed: bool, detail: str) -> Outcome:

@@ -155,7 +155,9 @@ class Mirror:
         logger.info("%s: continues from the copy at %s", self.root, self.objects.address)
         write_bytes(self.root / EXTRACTION, text)  # from here on the folder is a run
         names = [name for _, commit in lines for name in commit.checksums]
-        self.objects.fetch([name for name in names if _is_of_part(name)], self.root)
+        if other := next((name for name in names if not _is_of_part(name)), None):
+            raise UserError(f"{self.objects.address} lists {other!r}, which is no file of a part")
+        self.objects.fetch(names, self.root)
         write_bytes(self.root / JOURNAL, b"".join(line for line, _ in lines))
 
     @contextmanager

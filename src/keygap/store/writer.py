@@ -5,7 +5,7 @@ each is whole or missing; they may be written by any process. Then the one write
 folder's lock commits the part: it appends the rows of its samples and the checksums of its files to
 ``journal.jsonl``. When the writer leaves, they are moved into ``samples.parquet`` and
 ``checksums.sha256``. A sample is done if and only if it has a row. A run that continues after a
-kill writes the files of uncommitted parts again, with the same content.
+kill writes the files of uncommitted parts again, with the same content up to rounding.
 
 A writer that opens a run verifies what is there. Parts that are missing or damaged are to be
 extracted again, and files among the parts that the run did not write are removed.
@@ -34,7 +34,7 @@ from keygap.store.files import remove, staged, temporary_files, write_table, wri
 from keygap.store.journal import Commit, append, with_rows
 from keygap.store.lock import locked
 from keygap.store.reader import read_identity
-from keygap.store.recovery import inspect, is_of_extraction
+from keygap.store.recovery import State, inspect, is_of_extraction
 from keygap.store.run import (
     CHECKSUMS,
     EXTRACTION,
@@ -143,10 +143,14 @@ class StoreWriter:
             stack.enter_context(locked(self.root))
             self.refuse_other()
             self._remove_temporary()
+            state = inspect(self.root)
+            self._recorded, self.damaged, self._tables = state.recorded, state.damaged, []
+            self._add(state.samples)
+            # only now: what these write and remove depends on what is committed
             stack.callback(self._remove_uncommitted)
             stack.callback(self._tidy)
             stack.callback(self._leave)
-            self._recover()
+            self._recover(state)
             self._stack = stack.pop_all()
         return self
 
@@ -287,20 +291,16 @@ class StoreWriter:
     def _identity_text(self) -> str:
         return yaml.safe_dump(self.identity, sort_keys=False)
 
-    def _recover(self) -> None:
-        """Read what is committed; undo what is damaged or foreign.
+    def _recover(self, state: State) -> None:
+        """Remove damaged and unexpected files.
 
-        If anything is, the run counts as unfinished until it is whole again.
+        If there are any, the run counts as unfinished until they are replaced.
         """
-        state = inspect(self.root)
-        self._recorded, self.damaged = state.recorded, state.damaged
-        self._tables = []
-        self._add(state.samples)
         if state.wrong:
             shown = ", ".join(state.wrong[:SHOWN])
             more = f" and {len(state.wrong) - SHOWN} more" if len(state.wrong) > SHOWN else ""
             logger.warning(
-                "%s: missing, damaged or foreign, mended now: %s%s", self.root, shown, more
+                "%s: repairing missing, damaged or unexpected files: %s%s", self.root, shown, more
             )
             self._remove_misplaced()
             undone = {MANIFEST, *({SAMPLES} & set(state.wrong))}
@@ -343,6 +343,8 @@ class StoreWriter:
 
     def _remove_uncommitted(self) -> None:
         """Leave nothing of a run that committed nothing, unless something else is there."""
+        if self._done:
+            return
         ours = (EXTRACTION, CHECKSUMS, TOKENS, VECTORS, THUMBNAILS, JOURNAL)
         with suppress(OSError, UserError):
             if not {path.name for path in self.root.iterdir()} - {*ours, LOCK}:

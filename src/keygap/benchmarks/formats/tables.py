@@ -55,9 +55,9 @@ class ParquetTable:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # a worker may be in another folder
         try:
-            self._metadata = metadata = pq.read_metadata(path.absolute())
+            self._metadata = metadata = pq.read_metadata(self.path)
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is not a readable parquet file: {error}") from error
         self.columns = tuple(metadata.schema.to_arrow_schema().names)
@@ -94,7 +94,7 @@ class ParquetTable:
     def _open(self) -> pq.ParquetFile:
         # without pre-buffering, a column is read by page and not by whole row group
         return pq.ParquetFile(
-            self.path.absolute(), metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False
+            self.path, metadata=self._metadata, buffer_size=BUFFER, pre_buffer=False
         )
 
 
@@ -108,7 +108,7 @@ class TsvTable:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # a worker may be in another folder
         header = next(self._parsed(0), (0, None))[1]
         if not header:
             raise UserError(f"{path} has no header row")

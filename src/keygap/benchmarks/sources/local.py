@@ -61,11 +61,12 @@ class JsonLines(Benchmark):
     def __init__(
         self, path: str | Path, language: str = "en", data: str | Path | None = None
     ) -> None:
-        self.path = Path(data or path)
-        if not is_there(self.path, Path.is_file):
-            raise UserError(f"no file of questions at {self.path}")
+        given = Path(data or path)
+        if not is_there(given, Path.is_file):
+            raise UserError(f"no file of questions at {given}")
         self.name = f"jsonl:{path}"
-        self.data, self.language = origin(self.path), _known(language)
+        self.data, self.language = origin(given), _known(language)
+        self.path = given.absolute()  # a worker may be in another folder
 
     @cached_property
     def _rows(self) -> tuple[list[Entry], array[int]]:
@@ -144,11 +145,12 @@ class ImageFolder(Benchmark):
     def __init__(
         self, path: str | Path, language: str = "en", data: str | Path | None = None
     ) -> None:
-        self.path = Path(data or path)
-        if not is_there(self.path, Path.is_dir):
-            raise UserError(f"no folder of images at {self.path}")
+        given = Path(data or path)
+        if not is_there(given, Path.is_dir):
+            raise UserError(f"no folder of images at {given}")
         self.name = f"folder:{path}"
-        self.data, self.language = origin(self.path), _known(language)
+        self.data, self.language = origin(given), _known(language)
+        self.path = given.absolute()  # a worker may be in another folder
         files = (p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         self._files = sorted((p.relative_to(self.path) for p in files), key=Path.as_posix)
         if not self._files:

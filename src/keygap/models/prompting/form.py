@@ -31,7 +31,7 @@ from keygap.models.prompting.own_ids import (
 )
 from keygap.models.prompting.processing import pixels_once, reuse
 from keygap.models.prompting.template import Template
-from keygap.models.prompting.tokenizer import Marked, aligned, recorded
+from keygap.models.prompting.tokenizer import TOKENIZING, Marked, aligned, recorded
 from keygap.tokens import TokenLabels
 
 _REFUSALS = (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError)
@@ -142,7 +142,8 @@ class Form:
         films = any(not isinstance(one, Image.Image) for images in shown for one in images)
         if self.own_call_refused or films:
             called = replace(self, processor=self.own.processor)
-            own = without_padding(called.inputs(plain, shown))
+            with TOKENIZING:
+                own = without_padding(called.inputs(plain, shown))
         else:
             own = self.own.ids(prompts, shown)
         made = without_padding(inputs)

@@ -23,6 +23,7 @@ from keygap.benchmarks.sample import BadSample, Piece
 from keygap.models.prompting.facts import Shown
 from keygap.models.prompting.special import Specials
 from keygap.models.prompting.template import Template
+from keygap.models.prompting.tokenizer import TOKENIZING
 
 REFUSALS = (ValueError, LookupError, RuntimeError, ArithmeticError, OSError, TypeError)
 
@@ -57,16 +58,17 @@ class OwnCall:
         padding: dict[str, Any] = {"padding": True}
         if "processor_kwargs" in taken:
             padding = {"processor_kwargs": padding}
-        made = self.processor.apply_chat_template(
-            conversations,
-            chat_template=self.template.source,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            **padding,
-            **self.template.arguments,
-        )
+        with TOKENIZING:
+            made = self.processor.apply_chat_template(
+                conversations,
+                chat_template=self.template.source,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **padding,
+                **self.template.arguments,
+            )
         return without_padding(made)
 
     def comparable(self, prompt: Sequence[Piece]) -> bool:

@@ -24,7 +24,7 @@ from keygap.models.prompting.marks import Read, read_marks
 from keygap.models.prompting.special import Specials, as_text
 
 # A fast tokenizer keeps its padding and truncation settings in shared state during a call.
-_TOKENIZING = threading.Lock()
+TOKENIZING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class MarkedTokenizer:
         texts = [text] if isinstance(text, str) else list(text)
         read = [_restored(read_marks(item), self._specials) for item in texts]
         kwargs["padding_side"] = "right"  # the processor may ask for the left
-        with _TOKENIZING:
+        with TOKENIZING:
             if any(item.spelled for item in read):
                 encoded, offsets = self._with_spelled(read, *args, **kwargs)
             else:
