@@ -293,9 +293,7 @@ def check(model: ModelOptions, say: Output) -> None:
     if wrong:
         raise UserError(f"{model.model} is not read correctly: {', '.join(wrong)}")
     if unknown := [finding.check for finding in findings if finding.result == "not run"]:
-        typer.echo(
-            f"keygap: not known, because it could not be run: {', '.join(unknown)}", err=True
-        )
+        typer.echo(f"keygap: these checks could not be run: {', '.join(unknown)}", err=True)
         raise typer.Exit(3)
 
 

@@ -1,8 +1,8 @@
 """What this machine has and lacks for keygap: ``keygap doctor``.
 
 A user whose command fails should learn in one place whether it is the machine. Each check is a
-function of its own that returns findings, loads no checkpoint and needs no network. What a check
-needs and does not find is a finding too, so that an old transformers hides no full disk.
+function of its own that returns findings, loads no checkpoint and needs no network. A check
+whose prerequisites are missing says so and does not stop the others.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def examine() -> list[Finding]:
     too_old = {each.check for each in needed if each.result == "FAIL"}
     for check, uses in ((devices, {"torch"}), (attention, {"torch", "transformers"})):
         if blocked := sorted(uses & too_old):
-            found.append(Finding(check.__name__, "FAIL", f"not looked at: mend {blocked[0]} first"))
+            found.append(Finding(check.__name__, "FAIL", f"skipped: update {blocked[0]} first"))
         else:
             found += check()
     return [*found, *caches()]

@@ -70,7 +70,7 @@ def keep(what: str) -> None:
 
 @contextmanager
 def tidied() -> Iterator[None]:
-    """Raise ``Interrupted`` in a block instead of ending the process: it has something to tidy."""
+    """In this block, a signal raises ``Interrupted`` and does not end the process, to tidy up."""
     with _counting:
         _state.tidying += 1
     try:

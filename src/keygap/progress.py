@@ -137,7 +137,7 @@ class Work:
 
 
 class _Display:
-    """What shows the work that goes on, outermost first.
+    """Shows the works in progress, outermost first.
 
     Attributes:
         going: the work.
@@ -192,7 +192,7 @@ class _Bars(_Display):
 
 
 class _Bar(BarColumn):
-    """The bar of a work, as long as the work is far."""
+    """A bar that shows how much of a work is done."""
 
     def render(self, task: Task) -> ProgressBar:
         task.completed = task.fields["work"].done

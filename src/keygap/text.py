@@ -1,7 +1,7 @@
 """Text from outside, made safe to show on one line.
 
-Names of models and data, ids, and what other libraries say about them end in messages, tables and
-figures. A line break, an escape code of a terminal or a mark that reverses the direction of
+Names of models and data, ids, and what other libraries say about them appear in messages, tables
+and figures. A line break, an escape code of a terminal or a mark that reverses the direction of
 writing would change how such a line reads, and a text of a million characters would bury it.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import unicodedata
 
 LONGEST = 1000  # characters of one line of a message
-# Control characters, invisible ones such as marks of direction, unpaired surrogates, characters of
-# private use or of no use yet, and line and paragraph separators.
+# Control characters, invisible ones such as marks of direction, unpaired surrogates, private-use
+# and unassigned characters, and line and paragraph separators.
 _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"  # part of the spelling of Persian, of Indic scripts and of emoji
 

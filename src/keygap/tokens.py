@@ -40,10 +40,10 @@ TEXT_ROLES = tuple(role for role in ROLES if role not in ("", "thumbnail", "padd
 
 
 def known_roles(roles: Sequence[str], known: Sequence[str] = TEXT_ROLES) -> list[str]:
-    """The same roles: one that is misspelt would select nothing, and nobody would see it.
+    """Check that roles are known, and return them. A misspelt one would silently select no tokens.
 
     Raises:
-        UserError: none, or one that no token can have; names the nearest.
+        UserError: there is none, or one that no token can have; names the nearest.
     """
     roles = distinct(roles, "text_roles", "question") if roles else roles
     for role in roles:

@@ -58,15 +58,23 @@ def test_of_many_samples_some_are_drawn(monkeypatch, name):
     assert "of 8 samples" in case.limited
 
 
-def test_of_many_pairs_the_same_are_drawn_on_both_sides(monkeypatch):
+def test_of_many_pairs_some_are_drawn(monkeypatch):
     monkeypatch.setattr(limits, "MAX_SAMPLES", 5)
+    chosen, limited = limits.drawn_pairs(9, seed=0)
+    assert len(set(chosen)) == 5
+    assert limited == "5 of 9 pairs"
+    assert limits.drawn_pairs(5, seed=0)[1] == ""
+
+
+def test_pairs_are_made_among_some_of_many_samples(monkeypatch):
+    monkeypatch.setattr(limits, "MAX_SAMPLES", 10)
     vectors = made_vectors(pictures=(2, 9))
     selector = Selector(vectors, ["question"], 64, 0)
     (matched,) = (each for each in CONFOUNDS if each.by_pair)
     case = selector.without(matched, selector.case(CONTRASTS["image_text"]))
-    assert len(case.a) == len(case.b) == 5
+    assert 4 <= len(case.a) == len(case.b) <= 10
     np.testing.assert_array_equal(case.a.positions, case.b.positions)
-    assert case.limited.startswith("5 of ")
+    assert case.limited == "pairs among 20 of 24 samples"
 
 
 def test_everything_is_used_where_all_tokens_are_asked_for(monkeypatch):
@@ -83,9 +91,9 @@ def test_a_measurement_says_what_it_left_out(monkeypatch):
     monkeypatch.setattr(limits, "MAX_TOKENS", 60)
     store = made_store(made_vectors())
     table = kg.measure(store, contrasts=["image_text"], n_bootstraps=20, n_permutations=20)
-    (line,) = {note for note in table.notes if "image_text is large" in note}
+    (line,) = {note for note in table.notes if "image_text is measured on" in note}
     first = table.main.iloc[0]
-    assert f"measured on {first['n_a']} tokens of 24 samples and {first['n_b']} tokens" in line
+    assert f"{first['n_a']} tokens of 24 samples and {first['n_b']} tokens" in line
     assert first["n_a"] + first["n_b"] == 60
     assert "--tokens-per-sample all" in line
     assert any("image_text position_matched" in note for note in table.notes)

@@ -189,3 +189,23 @@ def test_only_contrasts_of_kind_become_single(rung):
 
 def test_a_word_beside_the_sink_is_single():
     assert select(made_vectors(), "text_token").rung == "single"
+
+
+@pytest.mark.parametrize("name", ["without_sinks", "equal_counts"])
+def test_a_confound_of_a_drawn_contrast_keeps_its_selection(name):
+    """Half of the tokens, drawn by the seed of the selection, on each side."""
+
+    def drawn(labels, roles, seed):
+        chosen = np.random.default_rng(seed).random(len(labels)) < 0.5
+        image = (labels["modality"] == "image").to_numpy()
+        return image & chosen, ~image & chosen
+
+    vectors = made_vectors()
+    vectors = with_sinks(vectors, (vectors.labels["patch_row"] == 0).to_numpy())
+    selector = Selector(vectors, ["question"], None, 0)
+    (confound,) = (confound for confound in CONFOUNDS if confound.name == name)
+    case = selector.case(Contrast("drawn", "drawn", drawn, "own"), draw=3)
+    found = selector.without(confound, case)
+    for side, whole in ((found.a, case.a), (found.b, case.b)):
+        places = zip(side.sample_ids, side.positions, strict=True)
+        assert set(places) <= set(zip(whole.sample_ids, whole.positions, strict=True))

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -159,3 +160,12 @@ def test_tables_need_neither_torch_nor_a_statistic():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_numbers_of_numpy_are_saved(store, tmp_path):
+    seed, few = np.arange(3)[2], np.int64(9)
+    table = kg.measure(
+        store, layers=[0], contrasts=["image_text"], seed=seed, n_permutations=few, n_bootstraps=few
+    )
+    table.save(tmp_path)
+    assert GapTable.read(tmp_path).settings["seed"] == 2

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, FastVlmForC
 
 import keygap as kg
 from keygap.errors import UserError
+from keygap.micro import checkpoint
 from keygap.micro.checkpoint import build, connector_weights
 from keygap.micro.connectors import CONNECTORS
 from keygap.micro.training.evaluate import KINDS, evaluate
@@ -43,6 +44,24 @@ def test_the_folder_is_an_ordinary_one(vlm):
 
 def test_building_twice_gives_the_same_folder():
     assert build("linear") == build("linear")
+
+
+def test_a_folder_is_built_whole_or_not_at_all_and_others_can_read_it(tmp_path):
+    class Saved:
+        def save_pretrained(self, folder):
+            (folder / "file").touch()
+
+    class Interrupted(Saved):
+        def save_pretrained(self, folder):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint._save(Saved(), Interrupted(), tmp_path / "cache" / "model")
+    assert list((tmp_path / "cache").iterdir()) == []
+    checkpoint._save(Saved(), Saved(), tmp_path / "cache" / "model")
+    (tmp_path / "other").mkdir()
+    modes = [(tmp_path / name).stat().st_mode for name in ("cache/model", "other")]
+    assert modes[0] == modes[1]
 
 
 @pytest.mark.slow

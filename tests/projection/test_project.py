@@ -80,6 +80,14 @@ def test_a_layer_of_one_modality_has_no_rows(tmp_path):
     assert tuple(read.columns) == COLUMNS
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_one_line(value):
+    vectors = made_vectors()
+    vectors.array[40, 1, 3] = value
+    with pytest.raises(UserError, match=r"1 vectors of k_proj at layer 0 are NaN or infinite"):
+        kg.project(made_store(vectors), tokens=10, perplexity=3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

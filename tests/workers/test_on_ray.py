@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from keygap.errors import UserError
-from keygap.workers import workers_of
+from keygap.workers import on_ray, workers_of
 from keygap.workers.cluster import imported
 
 from .on_ray import Task, killed_at_once, never_begins, ray_here
@@ -123,7 +123,9 @@ def test_what_cannot_be_sent_is_one_line(workers):
 
 
 def test_gpus_that_no_node_has_are_one_line(workers, tmp_path):
-    with pytest.raises(UserError, match="a worker needs 64 GPUs, and no node of the Ray cluster"):
+    with pytest.raises(
+        UserError, match="a worker needs 64 GPUs and a CPU, and no node of the Ray cluster"
+    ):
         list(workers.map(Task(tmp_path).begin, [1], "squares", gpus=64))
 
 
@@ -153,3 +155,9 @@ def test_ray_listens_on_the_loopback_interface_alone(workers):
     }
     assert addresses
     assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def test_a_pool_whose_workers_did_not_all_start_can_be_stopped(workers):
+    pool = on_ray._Pool(make=None, items=[], options={}, what="nothing")
+    pool.places = [on_ray._Place()]
+    pool.stop()

@@ -1,8 +1,9 @@
-"""What else could make two sides differ: each confound is a switch that adds a row to the tables.
+"""Controls for confounds: each measures a contrast again with one confound removed.
 
-A confound takes a contrast and returns its two sides without one possible explanation. If the gap
-remains, that was not the reason. Position is no switch here: compare the sites before and after
-RoPE, ``k_proj`` and ``key``. A new confound is one function and one line in ``CONFOUNDS``.
+A control selects the two sides of a contrast again, without one possible explanation of the gap. If
+the gap remains, that explanation does not account for it. The rotary embedding of positions has no
+control here: compare the sites before and after it, ``k_proj`` and ``key``. A new control is one
+function and one line in ``CONFOUNDS``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from keygap import random_streams
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
 from keygap.contrasts.labels import halves, is_sink
+from keygap.contrasts.limits import drawn_samples
 
 MASSIVE = 6.0  # least root mean square of a massive dimension, over that of the median dimension
 TEMPLATE_ROLES = ("template", "system")  # text that is the same in every prompt
@@ -81,7 +83,7 @@ def without_sinks(
 def equal_counts(
     contrast: Contrast, labels: pd.DataFrame, roles: Sequence[str], seed: int
 ) -> Masks:
-    """Take as many tokens of one side as of the other in every sample, drawn by the seed."""
+    """Take as many tokens of one side as of the other in every sample, drawn at random."""
     rng = random_streams.generator(seed, "equal counts")
     sides = contrast.select(labels, roles, seed)
     kept = np.zeros((2, len(labels)), dtype=bool)
@@ -101,26 +103,31 @@ def position_matched(
 
     Equal numbers of tokens at each position would not be enough, because samples weigh the same
     whatever their number of tokens. Here each sample gives one token to one side. Half of the
-    samples offer tokens of the first side, the other half tokens of the second.
+    samples offer tokens of the first side, the other half tokens of the second. Pairing costs the
+    product of their numbers, so each half has at most ``limits.MAX_SAMPLES`` samples.
 
     Raises:
         NotMeasurable: no two tokens can be paired.
     """
     rng = random_streams.generator(seed, "matched positions")
     a, b = contrast.select(labels, roles, seed)
-    first, second = halves(labels, a | b, seed)
+    first, second = (
+        mask & labels["sample_id"].isin(drawn_samples(labels["sample_id"][mask].unique(), seed))
+        for mask in halves(labels, a | b, seed)
+    )
     position = labels["position"].to_numpy()
     sample, _ = pd.factorize(labels["sample_id"])
-    kept = np.zeros((2, len(labels)), dtype=bool)
-    for pair, shared in _pairs((a & first, b & second), sample, position):
-        chosen = rng.choice(shared)
-        for mask, one in zip(kept, pair, strict=True):
-            mask |= (sample == one) & (position == chosen)
-    if not kept.any():
+    place = pd.MultiIndex.from_arrays([sample, position])
+    pairs = list(_pairs((a & first, b & second), sample, position))
+    if not pairs:
         raise NotMeasurable(
             f"{' and '.join(contrast.sides)} of two samples are never at the same position"
         )
-    return kept[0] & a, kept[1] & b
+    chosen = [rng.choice(shared) for _, shared in pairs]
+    kept = np.zeros((2, len(labels)), dtype=bool)
+    for mask, samples in zip(kept, zip(*(pair for pair, _ in pairs), strict=True), strict=True):
+        mask[place.get_indexer(pd.MultiIndex.from_arrays([samples, chosen]))] = True
+    return kept[0], kept[1]
 
 
 def _pairs(

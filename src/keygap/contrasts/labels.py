@@ -20,9 +20,9 @@ def is_text(labels: pd.DataFrame, roles: Sequence[str]) -> Bool[np.ndarray, " n"
 
 
 def is_drawn(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-    """Tokens that were not kept because they are sinks, so that no choice by attention is in them.
+    """Tokens without the image tokens that are stored only because they are attention sinks.
 
-    That is all of them where labels have no column ``drawn``.
+    A selection by attention would bias a contrast. Without a column ``drawn``, that is all tokens.
     """
     if "drawn" not in labels:
         return np.ones(len(labels), dtype=bool)

@@ -5,7 +5,8 @@ million samples. Samples are independent and tokens of one sample are not, so to
 first. Every sample keeps one token, and the same share of the others, so that long samples keep
 their weight in the coordinates. Cost and memory depend on the tokens of both sides together, so
 they share one limit: what a small side leaves of its half is used by the other. What is used is
-drawn by the seed, and the numbers of tokens and samples are in every row of the tables.
+drawn at random with the given seed, and the numbers of tokens and samples are in every row of the
+tables.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def drawn_tokens(
         own = (mask & sample.isin(names).to_numpy() for mask, names in zip(masks, ids, strict=True))
         return Drawn(tuple(own), "")
     rng = random_streams.generator(seed, "tokens of a sample")
-    kept = [_samples(names, seed) for names in ids]
+    kept = [drawn_samples(names, seed) for names in ids]
     usable = []
     for mask, names in zip(masks, kept, strict=True):
         rows = rng.permutation(np.flatnonzero(mask))
@@ -106,8 +107,13 @@ def drawn_pairs(count: int, seed: int) -> tuple[Int[np.ndarray, " k"], str]:
     return np.sort(rng.permutation(count)[:MAX_SAMPLES]), f"{MAX_SAMPLES:,} of {count:,} pairs"
 
 
-def _samples(names: Collection[str], seed: int) -> Collection[str]:
-    """At most ``MAX_SAMPLES`` of the names, the same for both sides of one contrast."""
+def drawn_samples(names: Collection[str], seed: int) -> Collection[str]:
+    """Draw at most ``MAX_SAMPLES`` samples, the same for both sides of one contrast.
+
+    Args:
+        names: ids of the samples.
+        seed: of the draw.
+    """
     if len(names) <= MAX_SAMPLES:
         return names
     rng = random_streams.generator(seed, "samples of a comparison")

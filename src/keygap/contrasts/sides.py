@@ -8,7 +8,7 @@ vectors do not have the contrast, an exception says why.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from keygap import random_streams
+from keygap.contrasts import limits
 from keygap.contrasts.confounds import Confound
 from keygap.contrasts.contrast import Contrast, Masks, Rung, TooFewSamples
 from keygap.contrasts.limits import drawn_pairs, drawn_tokens
@@ -51,6 +52,7 @@ class Case:
 
     Attributes:
         contrast: the contrast.
+        selection: the seed of the selection of its sides.
         confound: the name of the confound that was removed; empty for the contrast as it is.
         a: the vectors of the first side.
         b: the vectors of the second side.
@@ -60,6 +62,7 @@ class Case:
     """
 
     contrast: Contrast
+    selection: int
     confound: str
     a: LabelledVectors
     b: LabelledVectors
@@ -85,8 +88,8 @@ class Selector:
     Attributes:
         vectors: all labelled vectors of the layer.
         text_roles: what counts as text.
-        tokens_per_sample: a side keeps at most this many tokens of a sample, drawn by the seed,
-            and of large sides fewer (see ``keygap.contrasts.limits``); None keeps all. Samples are
+        tokens_per_sample: a side keeps at most this many tokens of a sample, drawn at random, and
+            of large sides fewer (see ``keygap.contrasts.limits``); None keeps all. Samples are
             the unit and weigh the same, so more tokens of one sample cost much and add little.
         seed: of every draw.
     """
@@ -107,13 +110,10 @@ class Selector:
             NotMeasurable: these tokens do not have the contrast.
             UserError: no layer of the run can have the contrast.
         """
-        masks = contrast.select(
-            self.vectors.labels,
-            self.text_roles,
-            random_streams.integer(self.seed, "contrast", contrast.name, draw),
-        )
+        seed = random_streams.integer(self.seed, "contrast", contrast.name, draw)
+        masks = contrast.select(self.vectors.labels, self.text_roles, seed)
         a, b, left_out, limited = self._sides(contrast, masks)
-        return Case(contrast, "", a, b, self._all_dimensions(), left_out, limited)
+        return Case(contrast, seed, "", a, b, self._all_dimensions(), left_out, limited)
 
     def without(self, confound: Confound, case: Case) -> Case:
         """Select the sides of a case again, without a confound.
@@ -125,7 +125,7 @@ class Selector:
         if confound.select is not None:
             labels = self.vectors.labels
             masks = confound.select(
-                case.contrast,
+                _as_selected(case),
                 labels,
                 self.text_roles,
                 random_streams.integer(self.seed, "confound", confound.name),
@@ -136,7 +136,9 @@ class Selector:
                 a, b, left_out, limited = self._sides(case.contrast, masks)
         if confound.excluded is not None:
             kept = ~confound.excluded(np.concatenate([a.array, b.array]))
-        return Case(case.contrast, confound.name, a, b, kept, left_out, limited)
+        return replace(
+            case, confound=confound.name, a=a, b=b, kept=kept, left_out=left_out, limited=limited
+        )
 
     def _sides(
         self, contrast: Contrast, masks: Masks
@@ -174,6 +176,9 @@ class Selector:
         chosen, limited = np.arange(count), ""
         if self.tokens_per_sample is not None:
             chosen, limited = drawn_pairs(count, self.seed)
+        samples = self.vectors.labels["sample_id"].nunique()
+        if not limited and samples > 2 * limits.MAX_SAMPLES:
+            limited = f"pairs among {2 * limits.MAX_SAMPLES:,} of {samples:,} samples"
         rows = [self._by_position(mask)[chosen] for mask in masks]
         every = np.arange(len(self.vectors.labels))
         sides = self.vectors.where_each([np.isin(every, own) for own in rows])
@@ -191,6 +196,31 @@ class Selector:
 
     def _all_dimensions(self) -> Bool[np.ndarray, "heads head_dim"]:
         return np.ones(self.vectors.shape, dtype=bool)
+
+
+def refuse_non_finite(vectors: Layer, site: str, layer: int) -> None:
+    """Refuse a layer with a NaN or an infinite value.
+
+    Raises:
+        UserError: there is one; names the first.
+    """
+    bad = vectors.not_finite()
+    if bad.any():
+        first = vectors.labels.iloc[int(np.argmax(bad))]
+        raise UserError(
+            f"{int(bad.sum())} vectors of {site} at layer {layer} are NaN or infinite, the "
+            f"first in sample {first['sample_id']} at position {first['position']}; extract again "
+            "with --dtype float32 or bfloat16"
+        )
+
+
+def _as_selected(case: Case) -> Contrast:
+    """The contrast of a case, selecting with the seed of the case whatever seed it is given."""
+
+    def select(labels: pd.DataFrame, roles: Sequence[str], _seed: int) -> Masks:
+        return case.contrast.select(labels, roles, case.selection)
+
+    return replace(case.contrast, select=select)
 
 
 def _one_sample_per_token(

@@ -96,9 +96,8 @@ def _without_confounds(
 def _limits_of(case: Case) -> str:
     """What a large comparison is measured on, in a line."""
     return (
-        f"{f'{case.contrast.name} {case.confound}'.strip()} is large and is measured on "
-        f"{case.limited}, drawn by the seed; --tokens-per-sample all (None in Python) uses "
-        "everything"
+        f"{f'{case.contrast.name} {case.confound}'.strip()} is measured on a random part of its "
+        f"tokens, {case.limited}; --tokens-per-sample all (None in Python) uses everything"
     )
 
 

@@ -1,7 +1,7 @@
 """Measuring every contrast at one site and layer.
 
 Each statistic of the registry is computed where its scope includes the comparison, and its readings
-become rows of one form. A statistic that some vectors do not have is a note, not a failure.
+become rows of one form. A statistic that is undefined for some vectors is a note, not a failure.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class LayerMeasurement:
             if own.key["rung"] == "between":
                 ratio = ratio_to_highest(own, self._comparisons)
                 self.rows += [] if ratio is None else [_row(own.key, ratio)]
+        self._comparisons.clear()  # with thousands of label swaps each, they are large
 
     def _computed(self, case: Case) -> list[_OfHead]:
         """The statistics of one case for all heads together and for each head."""

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from keygap import defaults, gap
@@ -16,7 +15,7 @@ from keygap.arguments import listed
 from keygap.contrasts import CONTRASTS, contrast_of
 from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.own import refuse_twice
-from keygap.contrasts.sides import Layer
+from keygap.contrasts.sides import refuse_non_finite
 from keygap.errors import UserError
 from keygap.measurement.layer import LayerMeasurement
 from keygap.measurement.options import Options
@@ -55,7 +54,7 @@ def measure(
         text_roles: what counts as text. By default only the question's own tokens, because
             template tokens are the same in every prompt.
         tokens_per_sample: at most this many tokens of a sample on each side of a contrast, drawn
-            by the seed. Samples are the unit: an image's 576 tokens say little more than 64 of
+            at random. Samples are the unit: an image's 576 tokens say little more than 64 of
             them, at many times the cost. Both sides together keep at most 20,000 of these tokens,
             and each at most 5,000 samples (see ``keygap.contrasts.limits``). None means all, and no
             limit.
@@ -132,7 +131,7 @@ class _Work:
     def _measured(self, place: tuple[str, int]) -> LayerMeasurement:
         site, layer = place
         vectors = self.store.layer(site, layer)
-        _refuse_non_finite(vectors, site, layer)
+        refuse_non_finite(vectors, site, layer)
         key = {**self.run, "site": site, "layer": layer}
         one = LayerMeasurement(key, self.options, self.layers_of[site])
         one.measure(vectors, self.contrasts)
@@ -170,7 +169,7 @@ def _refuse_twice(statistics: pd.DataFrame) -> None:
 def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
     """Fill ``p_holm``: p adjusted for the layers of a site, or for its layers and heads.
 
-    All heads together are a family of their own, with few tests, because they are what is read.
+    All heads together are a small family of their own, because these results are reported.
     """
     tested = statistics[statistics["p_value"].notna()]
     whole = tested["head"] == "all"
@@ -179,14 +178,3 @@ def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
     for index in tested.groupby(family, dropna=False).groups.values():
         p_holm[index] = gap.holm(tested.loc[index, "p_value"].to_numpy())
     return statistics.assign(p_holm=p_holm)
-
-
-def _refuse_non_finite(vectors: Layer, site: str, layer: int) -> None:
-    bad = vectors.not_finite()
-    if bad.any():
-        first = vectors.labels.iloc[int(np.argmax(bad))]
-        raise UserError(
-            f"{int(bad.sum())} vectors of {site} at layer {layer} are NaN or infinite, the "
-            f"first in sample {first['sample_id']} at position {first['position']}; extract again "
-            "with --dtype float32 or bfloat16"
-        )

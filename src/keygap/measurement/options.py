@@ -28,16 +28,21 @@ class Options:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range.
+        """Check the numbers, and make Python's own of numpy's, which YAML cannot write.
 
         Raises:
-            UserError: one is.
+            UserError: a number is out of range.
         """
+        most = MOST_RESAMPLINGS
+        checked = {
+            "n_permutations": whole(self.n_permutations, "n_permutations", 1, most),
+            "n_bootstraps": whole(self.n_bootstraps, "n_bootstraps", 1, most),
+            "seed": seed_of(self.seed),
+        }
         if self.tokens_per_sample is not None:
-            whole(self.tokens_per_sample, "tokens_per_sample", 2)
-        whole(self.n_permutations, "n_permutations", 1, MOST_RESAMPLINGS)
-        whole(self.n_bootstraps, "n_bootstraps", 1, MOST_RESAMPLINGS)
-        seed_of(self.seed)
+            checked["tokens_per_sample"] = whole(self.tokens_per_sample, "tokens_per_sample", 2)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def swaps(self, tests: int) -> int:
         """Label swaps of a test that Holm adjusts together with others, ``tests`` in all."""

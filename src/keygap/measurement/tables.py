@@ -222,10 +222,11 @@ class GapTable:
         caption = (
             f"Gap between modalities, {names(self.frame['model'])} on "
             f"{names(self.frame['benchmark'])}, all heads together, {n or 'no'} samples. mmd2: MMD "
-            "squared of standardised vectors (no unit, at most 2). kind: the same of the largest "
-            "contrast inside one modality, which highest names. ratio_kind: mmd2 over kind. "
-            "interval: its 95 % interval, a jackknife over samples. same: mmd2 of two halves of "
-            "one modality, 0 apart from noise. ratio_same: the least that mmd2 over same can be."
+            "squared of standardised vectors (no unit, at most 2). kind: MMD squared of the "
+            "largest contrast inside one modality, which is named under highest. ratio_kind: mmd2 "
+            "/ kind. interval: 95 % interval of ratio_kind, a jackknife over samples. same: MMD "
+            "squared of two halves of one modality, 0 apart from noise. ratio_same: mmd2 divided "
+            "by the upper end of the interval of same, a lower bound of that ratio."
         )
         return as_html(caption, self.summary(), self.notes)
 

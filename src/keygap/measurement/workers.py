@@ -2,8 +2,8 @@
 
 A comparison consists of many small computations, which a processor's other cores cannot share. Its
 threads spend their time in numpy and torch, which let other threads run meanwhile. Large
-comparisons come one after another, each with all processors: what is computed of one takes some
-twenty times the memory of its vectors.
+comparisons come one after another, each with all processors: measuring one takes about twenty times
+the memory of its vectors.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import uuid
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from keygap import interrupts
 from keygap.errors import unknown
 from keygap.micro import connectors, packaged
 from keygap.micro.connectors import CONNECTORS, IMAGE_SIDE, PATCH_SIDE, architecture
@@ -131,13 +132,16 @@ def _save(
 ) -> None:
     """Write a model and its processor to a folder, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        model.save_pretrained(scratch)
-        model_processor.save_pretrained(scratch)
-        os.rename(scratch, folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process has built the same folder meanwhile
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    # not of tempfile, whose folders other users of a shared cache cannot read
+    scratch = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    with interrupts.tidied():
+        try:
+            scratch.mkdir()
+            model.save_pretrained(scratch)
+            model_processor.save_pretrained(scratch)
+            os.rename(scratch, folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process has built the same folder meanwhile
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

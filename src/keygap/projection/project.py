@@ -20,6 +20,7 @@ from keygap import defaults, random_streams
 from keygap.arguments import real, seed_of, whole
 from keygap.contrasts.contrast import Masks, NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
+from keygap.contrasts.sides import refuse_non_finite
 from keygap.display import as_html, brief, counted, names
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
@@ -98,7 +99,7 @@ def project(
         sites: sites of the store; None means all it has.
         layers: absolute indices; None means all it has.
         text_roles: what counts as text.
-        tokens: at most this many of each modality, drawn by ``seed``.
+        tokens: at most this many of each modality, drawn at random.
         perplexity: of t-SNE.
         seed: of the draw, the principal components and t-SNE.
 
@@ -106,8 +107,8 @@ def project(
         The coordinates of every drawn token.
 
     Raises:
-        UserError: a role is unknown, there are no image tokens or no text tokens of these roles, or
-            there are too few tokens for the perplexity.
+        UserError: a role is unknown, there are no image tokens or no text tokens of these roles,
+            there are too few tokens for the perplexity, or vectors are not finite.
     """
     tokens, seed = whole(tokens, "tokens", 10), seed_of(seed)
     perplexity = real(perplexity, "perplexity", 1, MOST_PERPLEXITY)
@@ -120,6 +121,7 @@ def project(
             masks = IMAGE_TEXT.select(vectors.labels, text_roles, seed)
         except NotMeasurable:
             continue
+        refuse_non_finite(vectors, site, layer)
         frame = _projected(vectors, masks, tokens, perplexity, seed)
         frames.append(frame.assign(site=site, layer=layer)[list(COLUMNS)])
     empty = pd.DataFrame(columns=list(COLUMNS))

@@ -106,10 +106,12 @@ def room(workers: int | None, gpus: int) -> Room:
     nodes = [node["Resources"] for node in imported().nodes() if node["Alive"]]
     usable = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
     if not usable:
-        most = int(max((node.get("GPU", 0) for node in nodes), default=0))
+        with_cpu = [node.get("GPU", 0) for node in nodes if node.get("CPU", 0) >= 1]
+        most = int(max(with_cpu, default=0))
         raise UserError(
-            f"a worker needs {gpus} GPUs, and no node of the Ray cluster has more than {most} and "
-            "a CPU: give fewer with --gpus-per-worker, or load the model on the CPU"
+            f"a worker needs {gpus} GPUs and a CPU, and no node of the Ray cluster that has a CPU "
+            f"has more than {most} GPUs: give fewer with --gpus-per-worker, or load the model on "
+            "the CPU"
         )
     places = [int(node["GPU"] // gpus) if gpus else 1 for node in usable]
     free = int(imported().available_resources().get("GPU", 0) // gpus) if gpus else sum(places)

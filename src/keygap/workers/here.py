@@ -1,4 +1,4 @@
-"""Workers that are none: this process does every item itself."""
+"""The engine without workers: this process does every item itself."""
 
 from __future__ import annotations
 

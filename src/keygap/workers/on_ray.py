@@ -113,8 +113,8 @@ class _Pool:
         options: of each actor.
         what: what the work is.
         queue: numbers of the items that nobody does, ascending but for those to be done again.
-        going: what each awaited answer is: the worker's place, and the number of its item or None
-            while it prepares.
+        going: for each pending answer of Ray, the place of its worker and the number of its item;
+            None while the worker prepares.
         found: results by number that have arrived and are not handed on.
         deaths: how many workers died over an item.
     """
@@ -152,7 +152,8 @@ class _Pool:
         if not ray.is_initialized():
             return
         for place in self.places:
-            ray.kill(place.actor)
+            if place.actor is not None:  # the start of an earlier one may have failed
+                ray.kill(place.actor)
         if self.going:  # what they do is answered by their death
             ray.wait(list(self.going), num_returns=len(self.going), timeout=ENDED_IN)
 
