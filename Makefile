@@ -5,8 +5,8 @@ STAMP := $(VENV)/.installed
 # One thread pool in a process is enough, and the tokenizers' own warns after every fork.
 export TOKENIZERS_PARALLELISM := false
 
-# Two processes of one thread each: most of a test is Python. A file stays in one process, with its fixtures.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Two processes of one thread each: most of a test is Python. tests/conftest.py says what shares a process.
+PARALLEL := --numprocesses 2 --dist loadgroup
 test test-lowest test-newest: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help

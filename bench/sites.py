@@ -1,8 +1,8 @@
 """What reading a site costs: captures at all layers, as ratios to forward passes.
 
 A capture runs through the last layer but leaves out the language-model head. Each is therefore
-compared with a bare pass, and with a pass without the head, which leaves the cost of hooks and taps
-alone. Results are medians over rounds of the ratio within a round.
+compared with a bare pass, and with a pass without the head, which isolates the cost of hooks
+and taps. Results are medians over rounds of the ratio within a round.
 
     python bench/sites.py [MODEL] [--rounds 15]
 """

@@ -24,6 +24,13 @@ settings.register_profile(
 settings.load_profile("keygap")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file run in one process, for its fixtures; those of the report, for its run."""
+    for item in items:
+        of_report = item.path.parent.name == "reporting"
+        item.add_marker(pytest.mark.xdist_group(str(item.path.parent if of_report else item.path)))
+
+
 # A new default of a checkpoint's processor is announced in other words, and is no removal.
 REMOVAL = re.compile(r"\bdeprecated\b", re.IGNORECASE)
 

@@ -1,6 +1,6 @@
 """The table of environments in which the tests were run, in ``docs/versions.md``.
 
-    .venv-lowest/bin/python tools/tested.py record lowest -- --numprocesses 2 --dist loadfile
+    .venv-lowest/bin/python tools/tested.py record lowest -- --numprocesses 2 --dist loadgroup
     .venv/bin/python tools/tested.py write
 
 ``record`` runs pytest with the Python that runs this file and keeps counts and versions in
