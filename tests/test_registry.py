@@ -76,6 +76,16 @@ def test_an_unknown_name_names_the_nearest(registry) -> None:
         registry["galop"]
 
 
+def test_get_gives_the_default_of_an_unknown_name(package, registry) -> None:
+    assert registry.get("galop") is None
+    assert registry.get("galop", print) is print
+    assert registry.get("gallop", print) is registry["gallop"]
+    entry_points(package, walk="stable:walk")
+    broken: Registry[Any] = Registry("gait", "keygap.gaits", {})
+    with pytest.raises(UserError, match="the gait 'walk' cannot be imported"):
+        broken.get("walk")
+
+
 def test_a_registered_object_comes_last_and_can_be_removed(registry) -> None:
     def amble() -> None:
         """Walk slowly."""

@@ -20,12 +20,13 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from keygap.errors import UserError, unknown
 
 logger = logging.getLogger("keygap")
 Item = TypeVar("Item")
+Default = TypeVar("Default")
 
 
 class Registry(Mapping[str, Item]):
@@ -93,6 +94,22 @@ class Registry(Mapping[str, Item]):
         if name not in self._imported:
             self._imported[name] = self._load(name)
         return self._imported[name]
+
+    @overload
+    def get(self, name: str, /) -> Item | None: ...
+
+    @overload
+    def get(self, name: str, /, default: Item | Default) -> Item | Default: ...
+
+    def get(self, name: str, /, default: Any = None) -> Any:
+        """The object of this name, or the default if there is no such name.
+
+        Raises:
+            UserError: its object cannot be imported.
+        """
+        if name not in self:  # Mapping.get would wait for a KeyError
+            return default
+        return self[name]
 
     def __contains__(self, name: object) -> bool:
         self._read_entry_points()

@@ -1,10 +1,11 @@
 """YAML that a user writes, read so that nothing in it is lost or means something else.
 
-PyYAML follows YAML 1.1. It keeps the last of two equal keys, reads ``no`` as false, ``010`` as 8
-and ``12:30`` as 750, builds dates and sets, and lets a few lines of aliases stand for billions of
-values. Here a file has one document of plain values (text, numbers, true, false, null, lists and
-mappings with text as keys) in UTF-8. A word that the versions of YAML read differently has to be
-quoted or written another way, and whatever else is not plain is refused with its line.
+PyYAML follows YAML 1.1. It keeps the last of two equal keys, reads ``no`` as false, ``010`` as 8,
+``12:30`` as 750 and ``1e-3`` as text, builds dates and sets, and lets a few lines of aliases stand
+for billions of values. Here a file has one document of plain values (text, numbers, true, false,
+null, lists and mappings with text as keys) in UTF-8. A word that the versions of YAML read
+differently has to be quoted or written another way, and whatever else is not plain is refused with
+its line.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ MOST_VALUES = 100_000  # with every alias written out
 MOST_DIGITS = 100  # of a number
 _AMBIGUOUS = re.compile(
     r"(?:(?P<truth>yes|no|on|off)"
-    r"|(?P<number>[-+]?0[0-9_]+|[-+]?0[box][0-9a-f_]+|[-+]?[0-9][0-9_]*_[0-9_]*"
+    r"|(?P<number>[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)(?P<exponent>e[-+]?[0-9]+)?"
+    r"|[-+]?0[box][0-9a-f_]+"
     r"|[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?|[-+]?(nan|inf|infinity)))",
     re.IGNORECASE,
 )
@@ -96,6 +98,7 @@ class _Loader(yaml.SafeLoader):
         """Construct text, unless it is a word that could also be another value."""
         if node.style is None and (match := _AMBIGUOUS.fullmatch(node.value)):
             other = "true or false" if match["truth"] else "a decimal number"
+            other += ", such as 0.001 or 1.0e-3" if match["exponent"] else ""
             raise _Refused(f"{one_line(node.value, 60)} may be read in two ways: write {other}, "
                            "or put the word into quotes", node)  # fmt: skip
         try:

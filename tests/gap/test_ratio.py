@@ -104,10 +104,27 @@ def test_gaps_without_a_ratio_are_refused_in_one_line():
     for other, line in (
         (unpaired, "needs paired contrasts"),
         (elsewhere, "no sample in common"),
-        (none, "there is no gap in one"),
+        (none, "a ratio needs two positive values"),
     ):
         with pytest.raises(UserError, match=line):
             gap.mmd_ratio(first, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"kernel": "linear", "bandwidth": None}, "different kernels, gaussian and linear"),
+        ({"estimator": "biased"}, "different estimators, unbiased and biased"),
+    ],
+)
+def test_gaps_of_two_kinds_have_no_ratio(options, line):
+    first, _ = gaps_of(three(2))
+    (x, of_x), (y, of_y), _ = three(2)
+    other = gap.mmd(x, y, of_x, of_y, **OPTIONS | options)
+    for pair in ((first, other), (other, first)):
+        with pytest.raises(UserError, match=line if pair[0] is first else "different"):
+            gap.mmd_ratio(*pair)
+    assert gap.mmd_ratio(other, other).ratio == 1.0
 
 
 @pytest.mark.slow

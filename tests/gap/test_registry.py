@@ -1,6 +1,7 @@
 """Every registered statistic runs on two sides and says its numbers in the common form."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,6 +75,36 @@ def test_mmd_readings_state_the_null_and_the_roots(sides):
     assert float(squared.settings["bandwidth"]) > 0.0
     without_swaps = gap.mmd(*sides.standardised, *sides.groups, n_permutations=0).readings
     assert [(r.null, r.null_band, r.p_value) for r in without_swaps] == [(None, None, None)] * 2
+
+
+NO_DRAWS: dict[str, Any] = {"n_permutations": 0}
+
+
+@pytest.mark.parametrize(
+    ("statistic", "options"),
+    [
+        (gap.mmd, {"n_bootstraps": 0}),
+        (gap.jsd, {"dims": 2, "n_bootstraps": 0, "critics": ["linear"]}),
+        (gap.jsd_profile, {"dims": [2], "n_bootstraps": 0, "critics": ["linear"]}),
+        (gap.c2st, {"dims": 2, "n_bootstraps": 0, "critics": ["linear"]}),
+        (gap.jsd_histogram, {}),
+        (gap.jsd_marginals, {}),
+        (gap.jsd_neighbours, {}),
+        (gap.frechet, {}),
+        (gap.modality_gap, {}),
+    ],
+)
+def test_readings_without_draws_claim_no_null_no_p_and_no_interval(statistic, options, sides):
+    x, y = (side[:, :4] for side in sides.standardised)
+    found = statistic(x, y, *sides.groups, **NO_DRAWS, **options)
+    for reading in found.readings:
+        assert reading.p_value is None
+        assert reading.null is None or reading.name == "c2st_accuracy"  # 1/2 by its definition
+        assert reading.null_band is None
+        if "n_bootstraps" in options and statistic is not gap.mmd:  # whose interval is a jackknife
+            assert reading.ci is None
+        assert reading.ci is None or not np.isnan(reading.ci).any()
+    assert not re.search(r"\bnan\b", f"{found!r} {found._repr_html_()} {found}")
 
 
 def test_jsd_takes_the_dims_that_were_asked_for(sides):

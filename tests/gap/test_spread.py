@@ -70,3 +70,24 @@ def test_a_constant_side_is_one_clear_line():
     x, y, groups_x, groups_y = sides(0)
     with pytest.raises(UserError, match="all vectors of y are equal"):
         gap.spread(x, np.ones_like(y), groups_x, groups_y)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_lost_with_some_samples_has_an_interval_without_bounds():
+    """The logarithm of a ratio does not exist without a spread or a distance."""
+    everything = (0.0, np.inf)
+    x, _, groups, _ = sides(12, samples=20)
+    same = gap.spread(x, x, groups, groups)
+    assert (same.separation, same.separation_ci) == (0.0, everything)
+    assert same.spread_ratio_ci == pytest.approx((1.0, 1.0))
+    shuffled = np.random.default_rng(0).permutation(len(x))
+    assert gap.spread(x, x[shuffled]).separation_ci == everything
+    alone = np.where(groups[:, None] == 7, x, x[0])  # one sample varies
+    for pair, spreads in (((x + 1, alone), (1, 0)), ((alone, x + 1), (0, 1))):
+        found = gap.spread(*pair, groups, groups)
+        assert found.spread_ratio_ci == found.dimension_ratio_ci == everything
+        assert [found.spread_x, found.spread_y][spreads[1]] > 0
+        low, high = found.separation_ci
+        assert 0 < low < found.separation < high < np.inf
+    far = gap.spread(1e-3 * x, 1e-3 * alone + 1e4, groups, groups)
+    assert far.dimension_ratio_ci == everything

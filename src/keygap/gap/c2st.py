@@ -34,7 +34,7 @@ class C2STResult(Described, title="Classifier two-sample test"):
 
     Attributes:
         accuracy: Share of vectors whose side is named correctly.
-        ci: Confidence interval of the accuracy.
+        ci: Confidence interval of the accuracy; NaN without bootstraps.
         level: Confidence level of the interval.
         p_value: Of the prequential permutation test; 1 without permutations.
         estimator: Critic that won the most folds; "none": no critic beat chance.
@@ -43,6 +43,8 @@ class C2STResult(Described, title="Classifier two-sample test"):
         paired: Whether both sides hold the same samples.
         n_x: Number of vectors of x that were used.
         n_y: Number of vectors of y that were used.
+        n_bootstraps: Number of bootstraps of whole samples.
+        n_permutations: Number of label swaps.
         seed: Seed of every random draw.
         cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
@@ -57,6 +59,8 @@ class C2STResult(Described, title="Classifier two-sample test"):
     paired: bool
     n_x: int
     n_y: int
+    n_bootstraps: int
+    n_permutations: int
     seed: int
     cautions: tuple[str, ...] = ()
 
@@ -68,11 +72,15 @@ class C2STResult(Described, title="Classifier two-sample test"):
                 "c2st_accuracy",
                 self.accuracy,
                 "how often a classifier names the side of a vector of a sample it never saw",
-                ci=self.ci,
+                ci=self.ci if self.n_bootstraps else None,
                 null=0.5,
-                p_value=self.p_value,
+                p_value=self.p_value if self.n_permutations else None,
                 dims=self.dims,
-                settings={"estimator": self.estimator, "level": self.level},
+                settings={
+                    "estimator": self.estimator,
+                    "n_permutations": self.n_permutations,
+                    "level": self.level,
+                },
             ),
         )
 
@@ -137,12 +145,16 @@ def c2st(
         paired=sides.paired,
         n_x=len(sides.x),
         n_y=len(sides.y),
+        n_bootstraps=n_bootstraps,
+        n_permutations=n_permutations,
         seed=seed,
     )
 
 
 STATISTIC = Statistic(
     what="held-out accuracy of a classifier that tells the sides apart in two components",
-    compute=lambda x, y, sides: c2st(x, y, *sides.groups, dims=2, seed=sides.seed),
+    compute=lambda x, y, sides: c2st(
+        x, y, *sides.groups, dims=2, n_permutations=sides.n_permutations, seed=sides.seed
+    ),
     coordinates="components",
 )

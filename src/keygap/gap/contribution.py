@@ -61,10 +61,14 @@ class ContributionResult(Described, title="Difference of the means by head and d
         return (
             Reading("mean_difference", self.total, "squared distance of the means", dims=d),
             Reading(
-                "dimensions_for_half", half, "number of dimensions that carry half of it", dims=d
+                "dimensions_for_half",
+                half,
+                "smallest number of dimensions whose contributions add up to half of "
+                "mean_difference",
+                dims=d,
             ),
             *(
-                Reading("head_share", share, "share of the head in it", head=head)
+                Reading("head_share", share, "share of this head in mean_difference", head=head)
                 for head, share in enumerate(shares)
             ),
         )

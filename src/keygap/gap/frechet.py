@@ -69,14 +69,18 @@ class FrechetResult(Described, title="Frechet distance of two sides"):
                 null=self.null if self.n_permutations else None,
                 p_value=self.p_value if self.n_permutations else None,
                 dims=self.dims,
+                settings={"n_permutations": self.n_permutations},
             ),
             Reading(
-                "frechet_from_means", self.from_means, "its part due to the means", dims=self.dims
+                "frechet_from_means",
+                self.from_means,
+                "part of the Frechet distance due to the means, squared units",
+                dims=self.dims,
             ),
             Reading(
                 "frechet_from_covariances",
                 self.from_covariances,
-                "its part due to the covariances",
+                "part of the Frechet distance due to the covariances, squared units",
                 dims=self.dims,
             ),
         )

@@ -69,7 +69,7 @@ class HistogramJSDResult(Described, title="Jensen-Shannon divergence of joint hi
                 null=self.null_nats if self.n_permutations else None,
                 p_value=self.p_value if self.n_permutations else None,
                 dims=self.dims,
-                settings={"bins": self.bins},
+                settings={"bins": self.bins, "n_permutations": self.n_permutations},
             ),
         )
 

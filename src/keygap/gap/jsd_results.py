@@ -75,9 +75,11 @@ class JSDResult(Described, title="Jensen-Shannon divergence"):
                 f"no bound found by these critics ({critics}) in {self.dims} components; "
                 "there may still be a difference: see the p-value of gap.mmd"
             )
+        low, high = self.ci
+        interval = f" ({self.level:.0%} interval {low:.3f} to {high:.3f})"
         return (
-            f"JSD >= {self.nats:.3f} nats ({self.level:.0%} interval {self.ci[0]:.3f} to "
-            f"{self.ci[1]:.3f}) in {self.dims} components, by the {self.estimator} critic"
+            f"JSD >= {self.nats:.3f} nats{interval if self.n_bootstraps else ''} "
+            f"in {self.dims} components, by the {self.estimator} critic"
         )
 
     @property
@@ -88,7 +90,7 @@ class JSDResult(Described, title="Jensen-Shannon divergence"):
                 "jsd",
                 self.nats,
                 "Jensen-Shannon divergence, a classifier's lower bound, nats (at most 0.693)",
-                ci=self.ci,
+                ci=self.ci if self.n_bootstraps else None,
                 p_value=self.p_value if self.n_permutations else None,
                 dims=self.dims,
                 settings={

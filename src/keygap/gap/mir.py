@@ -45,8 +45,8 @@ class MIRLayer(Described, title="Modality integration rate, one layer"):
     @property
     def readings(self) -> tuple[Reading, ...]:
         """``mir_distance``, the distance of this layer."""
-        what = "Frechet distance in units of the mean text norm, outliers replaced: a part of MIR"
-        return (Reading("mir_distance", self.distance, what),)
+        what = "Frechet distance in squared units of the mean text norm, outliers replaced"
+        return (Reading("mir_distance", self.distance, f"{what}: a part of MIR"),)
 
 
 @dataclass(frozen=True, repr=False)

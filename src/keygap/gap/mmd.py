@@ -186,13 +186,13 @@ def mmd(
             and 1/2.
         estimator: "unbiased": pairs of vectors of one sample are left out. "biased": the
             V-statistic, for comparison with published work. It keeps them, and every vector with
-            itself, and is never negative. Null, bootstraps, ``without`` and interval are then those
-            of the V-statistic: the null is around the bias and not around 0, the bootstraps have
-            the bias twice, and the interval holds MMD^2 plus the bias. It holds MMD^2 itself too
-            seldom where that is not well above the bias, so judge a gap by the unbiased estimate.
-            Both have one p-value for paired sides, and for unpaired sides with equal numbers of
-            samples. For other sides the biased test holds its level only if the samples of both
-            have about as many vectors (see docs/statistics.md).
+            itself, and is never negative. ``null``, ``bootstraps``, ``without`` and ``ci`` are then
+            those of the V-statistic: the null is centred on the bias, the bootstraps contain the
+            bias twice, and the interval covers MMD^2 plus the bias. Unless MMD^2 is well above the
+            bias, the interval covers MMD^2 less often than stated, so judge a gap by the unbiased
+            estimate. Both have one p-value for paired sides, and for unpaired sides with equal
+            numbers of samples. For other sides the biased test holds its level only if the samples
+            of both have about as many vectors (see docs/statistics.md).
         n_permutations: Number B of label swaps; p = (1 + b) / (1 + B), where b of them are at or
             above ``mmd2``.
         n_bootstraps: Number of bootstraps of whole samples, which are in ``bootstraps``. Equal
@@ -338,9 +338,9 @@ def _compute(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"], sides: Si
 
 
 def _together(heads: Sequence[Sides]) -> list[MMDResult | UserError]:
-    """``_compute`` of several heads in one pass over the kernel, which sums over the bandwidths.
+    """Compute the MMD of several heads in one pass over the kernel.
 
-    So ``mmd2_by_bandwidth`` is empty.
+    The pass keeps only the sum over bandwidths, so ``mmd2_by_bandwidth`` is empty.
     """
 
     def checked(sides: Sides) -> tuple[CheckedSides, float]:
@@ -353,7 +353,7 @@ def _together(heads: Sequence[Sides]) -> list[MMDResult | UserError]:
         for one, sides in zip(prepared, heads, strict=True)
         if not isinstance(one, UserError)
     ]
-    # the kernel of all heads is made of those of each, so that none may be missing
+    # the joint kernel is a product of kernels of the heads, so one pass needs every head
     passes = [usable] if len(usable) == len(heads) else [[one] for one in usable]
     results = iter([result for group in passes for result in _in_one_pass(group)])
     return [one if isinstance(one, UserError) else next(results) for one in prepared]

@@ -66,11 +66,13 @@ class ModalityGapResult(Described, title="Modality gap of unit vectors"):
                 "distance of the means of the vectors scaled to length 1",
                 null=self.null if self.n_permutations else None,
                 p_value=self.p_value if self.n_permutations else None,
+                settings={"n_permutations": self.n_permutations},
             ),
             Reading(
                 "modality_gap_unbiased",
                 self.unbiased,
-                "the same without the part that sampling adds",
+                "distance of the means of the vectors scaled to length 1, by the unbiased estimate "
+                "of its square",
                 ci=self.ci,
                 settings={"level": self.level},
             ),
@@ -90,7 +92,7 @@ def modality_gap(
 ) -> ModalityGapResult:
     """Gap of means between two sides, with equal weight for the samples of a side.
 
-    Its cost is O((n + m) d + S^2 d + permutations S^2) for S samples.
+    Its cost is O((n + m) d + permutations * S * d) for S samples.
 
     Args:
         x: Vectors of the first side, shape (n, d), numpy or torch.
@@ -168,6 +170,8 @@ def _unit(side: str, values: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d
 
 STATISTIC = Statistic(
     what="distance of the means of the vectors scaled to length 1",
-    compute=lambda x, y, sides: modality_gap(x, y, *sides.groups, seed=sides.seed),
+    compute=lambda x, y, sides: modality_gap(
+        x, y, *sides.groups, n_permutations=sides.n_permutations, seed=sides.seed
+    ),
     coordinates="raw",
 )

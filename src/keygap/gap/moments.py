@@ -79,14 +79,24 @@ class MomentsResult(Described, title="Parts of a gap by moment"):
     def readings(self) -> tuple[Reading, ...]:
         """The three shares."""
         return (
-            Reading("share_mean", self.mean, "of MMD squared: gone with the means", dims=self.dims),
+            Reading(
+                "share_mean",
+                self.mean,
+                "share of MMD squared that centring both sides removes",
+                dims=self.dims,
+            ),
             Reading(
                 "share_covariance",
                 self.covariance,
-                "of MMD squared: gone with the covariances",
+                "further share that equal covariances remove",
                 dims=self.dims,
             ),
-            Reading("share_higher", self.higher, "of MMD squared: what is left", dims=self.dims),
+            Reading(
+                "share_higher",
+                self.higher,
+                "share of MMD squared that remains after both",
+                dims=self.dims,
+            ),
         )
 
 

@@ -32,7 +32,8 @@ class RatioResult(Described, title="Ratio of two gaps"):
 
     Attributes:
         ratio: The ratio.
-        ci: Confidence interval. An end at infinity: the second gap is not distinguished from none.
+        ci: Confidence interval; (0, infinity) if either MMD^2 is not positive once some sample is
+            left out.
         level: Confidence level of the interval.
         n_samples: Number of samples that are in either contrast.
         cautions: Those of both contrasts.
@@ -65,16 +66,25 @@ def mmd_ratio(gap: MMDResult, other: MMDResult, *, level: float = 0.95) -> Ratio
         positive without some sample, because the logarithm does not exist there.
 
     Raises:
-        UserError: A contrast is unpaired, the two have no sample in common, or one of the gaps is
-            not positive, so that a ratio to it says nothing.
+        UserError: A contrast is unpaired, the two have no sample in common, they differ in kernel
+            or estimator, or one of the gaps is not positive, so that a ratio to it says nothing.
     """
     check_level(level)
     if not gap.without or not other.without:
         raise UserError("the ratio of two gaps needs paired contrasts: each sample on both sides")
     if not gap.without.keys() & other.without.keys():
         raise UserError("the two gaps have no sample in common: their ratio compares two data sets")
+    for what in ("kernel", "estimator"):
+        of_gap, of_other = getattr(gap, what), getattr(other, what)
+        if of_gap != of_other:
+            raise UserError(
+                f"the two gaps have different {what}s, {of_gap} and {of_other}: give them the same"
+            )
     if gap.mmd2 <= 0.0 or other.mmd2 <= 0.0:
-        raise UserError(f"MMD^2 of {gap.mmd2:.3g} over {other.mmd2:.3g}: there is no gap in one")
+        raise UserError(
+            f"MMD^2 values are {gap.mmd2:.3g} and {other.mmd2:.3g}: "
+            "a ratio needs two positive values"
+        )
     samples = dict.fromkeys((*gap.without, *other.without))  # each once, in a fixed order
     left_out = np.array(
         [(gap.without.get(s, gap.mmd2), other.without.get(s, other.mmd2)) for s in samples]

@@ -29,6 +29,8 @@ from keygap.gap.core.resampling import log_jackknife_interval
 from keygap.gap.core.statistic import Statistic
 
 _BATCHES = 20  # that the jackknife leaves out
+_NO_SPREAD = 1e-6  # share of a side's spread; what is left of it by rounding alone is less
+_NO_DISTANCE = 1e-12  # in units of the spread
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +41,8 @@ class SpreadResult(Described, title="Width and effective dimension of two sides"
         spread_x: Spread of x, in units of the vectors.
         spread_y: Spread of y.
         spread_ratio: Spread of x over that of y.
-        spread_ratio_ci: Its confidence interval.
+        spread_ratio_ci: Its confidence interval; like the other two, (0, infinity) if the number is
+            0 or undefined once some samples are left out.
         effective_dimension_x: Effective dimension of x.
         effective_dimension_y: Effective dimension of y.
         dimension_ratio: Effective dimension of x over that of y.
@@ -69,7 +72,7 @@ class SpreadResult(Described, title="Width and effective dimension of two sides"
         width = "root mean squared distance of a vector to the centre of its side"
         dimension = "effective dimension: 1 for a line, the number of columns for a round ball"
         apart = "distance of the two centres over the sides' spread"
-        over = "first over second"
+        divided = "of the first side divided by that of the second"
 
         def with_interval(name: str, value: float, what: str, ci: tuple[float, float]) -> Reading:
             return Reading(name, value, what, ci=ci, settings={"level": self.level})
@@ -77,11 +80,16 @@ class SpreadResult(Described, title="Width and effective dimension of two sides"
         return (
             Reading("spread", self.spread_x, width, side="x"),
             Reading("spread", self.spread_y, width, side="y"),
-            with_interval("spread_ratio", self.spread_ratio, over, self.spread_ratio_ci),
+            with_interval(
+                "spread_ratio", self.spread_ratio, f"spread {divided}", self.spread_ratio_ci
+            ),
             Reading("effective_dimension", self.effective_dimension_x, dimension, side="x"),
             Reading("effective_dimension", self.effective_dimension_y, dimension, side="y"),
             with_interval(
-                "effective_dimension_ratio", self.dimension_ratio, over, self.dimension_ratio_ci
+                "effective_dimension_ratio",
+                self.dimension_ratio,
+                f"effective dimension {divided}",
+                self.dimension_ratio_ci,
             ),
             with_interval("separation", self.separation, apart, self.separation_ci),
         )
@@ -100,7 +108,9 @@ def spread(
     """Spread and effective dimension of two sides, with equal weight for the samples of a side.
 
     The intervals are a jackknife on the log scale over 20 batches of samples, or over as many as a
-    side has samples. Time is O((n + m) d^2 + 20 d^2), memory O(d^2).
+    side has samples. The interval of a number is (0, infinity) if it is 0 or undefined without some
+    batch, because the logarithm does not exist there. Time is O((n + m) d^2 + 20 d^2), memory
+    O(d^2).
 
     Args:
         x: Vectors of the first side, shape (n, d), numpy or torch.
@@ -123,8 +133,7 @@ def spread(
     check_varies(sides, "it has no spread")
     numbers = _numbers_left_out(sides, random_streams.generator(seed, "spread", "samples left out"))
     ratios = _ratios(numbers)
-    low, high = log_jackknife_interval(ratios[0], ratios[1:], level)
-    ends = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    ends = _intervals(ratios, level)
     return SpreadResult(
         cautions=cautions(sides),
         spread_x=float(numbers[0, 0]),
@@ -167,12 +176,15 @@ def _numbers_left_out(
     batches = min(_BATCHES, sides.n_samples_x, sides.n_samples_y)
     batch_x = rng.permutation(np.arange(sides.n_samples_x) % batches)
     batch_y = batch_x if sides.paired else rng.permutation(np.arange(sides.n_samples_y) % batches)
-    # Sums of squares are smallest about one centre for both sides, and round least.
-    means_x, means_y = sides.by_sample(sides.x, sides.y)
-    centre = 0.5 * (means_x.mean(0) + means_y.mean(0))
-    of_x = _moments_left_out(sides.x, sides.weights_x, batch_x[sides.sample_x], centre)
-    of_y = _moments_left_out(sides.y, sides.weights_y, batch_y[sides.sample_y], centre)
-    return np.array([_numbers(*both) for both in zip(of_x, of_y, strict=True)])
+    # Sums of squares are smallest about the centre of a side, and round least.
+    centre_x, centre_y = (means.mean(0) for means in sides.by_sample(sides.x, sides.y))
+    of_x = _moments_left_out(sides.x, sides.weights_x, batch_x[sides.sample_x], centre_x)
+    of_y = _moments_left_out(sides.y, sides.weights_y, batch_y[sides.sample_y], centre_y)
+    apart = centre_x - centre_y
+    numbers = np.array([_numbers(*both, apart) for both in zip(of_x, of_y, strict=True)])
+    lost = numbers[:, :2] <= _NO_SPREAD * numbers[0, :2]
+    numbers[:, :2][lost], numbers[:, 2:4][lost] = 0.0, np.nan
+    return numbers
 
 
 def _moments_left_out(
@@ -205,15 +217,15 @@ def _moments_left_out(
         yield _Moments.of_sums(weight - less[0], first - less[1], rest)
 
 
-def _numbers(x: _Moments, y: _Moments) -> Float[np.ndarray, " 5"]:
-    """Spreads, effective dimensions, distance of the centres."""
+def _numbers(x: _Moments, y: _Moments, apart: Float[np.ndarray, " d"]) -> Float[np.ndarray, " 5"]:
+    """Spreads, effective dimensions, and distance of the centres, which the means are about."""
     return np.array(
         [
-            np.sqrt(x.trace),
-            np.sqrt(y.trace),
-            x.trace**2 / x.squares,
-            y.trace**2 / y.squares,
-            np.linalg.norm(x.mean - y.mean),
+            np.sqrt(max(x.trace, 0.0)),
+            np.sqrt(max(y.trace, 0.0)),
+            x.trace**2 / x.squares if x.squares else np.nan,
+            y.trace**2 / y.squares if y.squares else np.nan,
+            np.linalg.norm(apart + (x.mean - y.mean)),
         ]
     )
 
@@ -222,7 +234,18 @@ def _ratios(numbers: Float[np.ndarray, "b 5"]) -> Float[np.ndarray, "b 3"]:
     """Ratio of the spreads, ratio of the effective dimensions, separation."""
     spread_x, spread_y, dimension_x, dimension_y, distance = numbers.T
     width = np.sqrt(0.5 * (spread_x**2 + spread_y**2))
-    return np.column_stack([spread_x / spread_y, dimension_x / dimension_y, distance / width])
+    distance = np.where(distance <= _NO_DISTANCE * width, 0.0, distance)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a side may have lost its spread
+        return np.column_stack([spread_x / spread_y, dimension_x / dimension_y, distance / width])
+
+
+def _intervals(ratios: Float[np.ndarray, "b 3"], level: float) -> list[tuple[float, float]]:
+    """Interval of each ratio, (0, infinity) where a logarithm does not exist."""
+    usable = (np.isfinite(ratios) & (ratios > 0.0)).all(0)
+    low, high = np.zeros(len(usable)), np.full(len(usable), np.inf)
+    used = ratios[:, usable]
+    low[usable], high[usable] = log_jackknife_interval(used[0], used[1:], level)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
 STATISTIC = Statistic(

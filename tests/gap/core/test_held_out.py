@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from keygap import gap
 from keygap.gap.core.components import pooled_components
 from keygap.gap.core.cross_validation import FoldLogOdds, Task
-from keygap.gap.core.held_out import balanced_mean, held_out, named_critics
+from keygap.gap.core.held_out import _standard_error, balanced_mean, held_out, named_critics
 from keygap.gap.core.inputs import two_sides
 
 from ..made_sides import classified_sides, unequal_sides
@@ -73,3 +74,53 @@ def test_balanced_mean_and_its_interval(paired):
     assert mean == pytest.approx(0.5 * (of_x.mean() + of_y.mean()))
     spread = np.var(of_x + of_y) if paired else np.var(of_x) + np.var(of_y)
     assert high - low == pytest.approx(2 * 1.96 * 0.5 * np.sqrt(spread / 60), rel=0.07)
+
+
+@pytest.mark.parametrize(
+    "names", [["network", "quadratic", "linear"], ["quadratic", "network", "linear"]]
+)
+def test_the_place_of_the_network_among_the_critics_changes_nothing(names):
+    """Its columns come last, in cross-validation and in the prequential test."""
+    sides = two_sides(*classified_sides(4, samples=30, shift=0.4))
+    z = pooled_components(sides, 4).scores
+    found, default = (
+        held_out(sides, z, named_critics(order), 199, np.random.default_rng(0))
+        for order in (names, ["quadratic", "linear", "network"])
+    )
+    assert found.p_value == default.p_value
+    assert found.wins == default.wins
+    np.testing.assert_array_equal(found.logits, default.logits)
+    task = Task.of(sides, z, named_critics(names), np.random.default_rng(0))
+    columns = FoldLogOdds.fit(task).names
+    assert columns == (*["quadratic"] * 5, "linear", "network")
+    early = (task.fold < 2)[None]
+    alone = [task.log_odds(early, [name]) for name in dict.fromkeys(columns)]
+    np.testing.assert_allclose(task.log_odds(early, columns), np.concatenate(alone, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_standard_error_counts_a_paired_sample_once(paired):
+    x, y, groups_x, groups_y = unequal_sides(5, samples=30, paired=paired)
+    sides = two_sides(x, y, groups_x, groups_y)
+    effect = np.random.default_rng(0).normal(size=30)  # good for x and bad for y
+    terms = sides.pooled[:, 1] + np.concatenate([effect[groups_x], -effect[groups_y % 30]])
+    train = np.concatenate([groups_x % 30, groups_y % 30]) < 24
+    of_x, of_y = (
+        np.array([values[groups % 30 == s].mean() for s in range(24)])
+        for values, groups in ((terms[: len(x)], groups_x), (terms[len(x) :], groups_y))
+    )
+    both = np.var(of_x + of_y, ddof=1)
+    apart = np.var(of_x, ddof=1) + np.var(of_y, ddof=1)
+    assert both < 0.8 * apart
+    expected = 0.5 * np.sqrt((both if paired else apart) / 24)
+    assert _standard_error(terms[train], sides, train) == pytest.approx(expected)
+
+
+def test_effects_of_samples_do_not_hide_a_shift_of_paired_sides():
+    """The critic that sees it wins, though samples differ more than sides."""
+    rng = np.random.default_rng(0)
+    ids = np.repeat(np.arange(20), 10)
+    x, y = 3.0 * rng.normal(size=(20, 4))[ids] + rng.normal(size=(2, 200, 4))
+    found = gap.jsd(x, y + 0.9 * np.eye(4)[0], ids, ids, critics=["linear"], n_permutations=0)
+    assert found.estimator == "linear"
+    assert gap.jsd(x, y, ids, ids, critics=["linear"], n_permutations=0).estimator == "none"

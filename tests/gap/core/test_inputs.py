@@ -95,6 +95,52 @@ def test_ids_of_any_type_and_order_give_one_result():
             assert {*map(tuple, rows)} == {*map(tuple, X[base.sample_x == sample])}
 
 
+TWELVE = np.repeat(np.arange(12), 3)  # in text, 10 comes before 2
+WORDS = np.array([f"q{' ' * (g % 3)}{g}" for g in TWELVE])
+CONTAINERS = {
+    "array": lambda ids: ids,
+    "list of NumPy scalars": list,
+    "list": lambda ids: ids.tolist(),
+    "object array": lambda ids: ids.astype(object),
+    "object array of NumPy scalars": lambda ids: np.array([*ids, None], dtype=object)[:-1],
+}
+
+
+@pytest.mark.parametrize("ids", [TWELVE, WORDS], ids=["numbers", "text"])
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_container_of_ids_changes_nothing(ids, container, paired):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 36, 4)) + TWELVE[:, None] + [[[0.0]], [[0.3]]]
+    as_ids = container(ids)
+    few = {"paired": paired, "n_permutations": 99}
+    for call in (
+        lambda of_x, of_y: gap.mmd(x, y, of_x, of_y, n_bootstraps=9, **few),
+        lambda of_x, of_y: gap.jsd(x, y, of_x, of_y, n_bootstraps=99, critics=["linear"], **few),
+    ):
+        plain = call(ids, ids)
+        assert plain.paired == paired
+        for of_x, of_y in ((as_ids, ids), (ids, as_ids), (as_ids, as_ids)):
+            assert call(of_x, of_y) == plain
+
+
+def test_equal_ids_that_are_sorted_differently_are_one_sample():
+    x = TWELVE[:, None] * np.ones(3)
+    sides = two_sides(x, x, [float(g) for g in TWELVE], TWELVE)
+    assert sides.paired
+    of_x, of_y = sides.by_sample(sides.x, sides.y)
+    np.testing.assert_array_equal(of_x, of_y)
+    assert of_x[:, 0] == pytest.approx([float(str(name)) for name in sides.names_x])
+
+
+def test_numpy_numbers_and_numbers_are_of_one_type():
+    """Samples of two sides may differ, however the ids are held."""
+    for of_x in (list(GX), np.array([*GX, None], dtype=object)[:-1]):
+        sides = two_sides(X, Y, of_x, (GY + 6).tolist())
+        assert not sides.paired
+        assert sides.names_x == tuple(range(6))
+
+
 def test_samples_take_turns():
     sample = np.array([0] * 50 + [1] * 2 + [2] * 3)
     order = in_turn(sample, np.random.default_rng(0))

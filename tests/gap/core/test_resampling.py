@@ -1,6 +1,7 @@
 """Quadratic forms over samples equal resampling the vectors for real."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -100,6 +101,23 @@ def test_swaps_in_chunks_are_the_same_swaps(paired, monkeypatch):
     in_chunks = gap.mmd(x, y, groups_x, groups_y, **options)
     np.testing.assert_allclose(in_chunks.null, at_once.null)
     assert len(gap.mmd(x, y, groups_x, groups_y, **options | {"n_permutations": 0}).null) == 0
+
+
+def test_swaps_of_a_byte_are_turned_to_numbers_a_few_at_a_time():
+    """40,000 swaps of 10,000 samples were 3.3 GB at once."""
+    rng = np.random.default_rng(0)
+    means_x, means_y = rng.normal(size=(2, 500, 3))
+    totals = PairTotals.of_means(means_x, means_y, paired=False)
+    swaps = rng.permuted(np.repeat([[1, 0]], 500, axis=1).repeat(20_000, 0), axis=1).astype(np.int8)
+    quadratic = rng.normal(size=20_000)
+    tracemalloc.start()
+    found = totals.under(swaps, quadratic)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12e6
+    few = swaps[::997].astype(np.float64)
+    np.testing.assert_allclose(found[::997], totals.under(few, quadratic[::997]), atol=1e-12)
+    assert len(totals.under(swaps[:0], quadratic[:0])) == 0
 
 
 def test_p_counts_ties_and_is_never_zero():

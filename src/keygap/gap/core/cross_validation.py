@@ -88,10 +88,10 @@ class Task:
             names: Names of the critics.
 
         Returns:
-            One column for each variant of each critic.
+            One column for each variant of each critic, in the order of ``FoldLogOdds.names``.
         """
-        fitted = [critic.fit(self.rows, trains) for critic in self.critics if critic.name in names]
-        return np.concatenate(fitted, axis=2)
+        chosen = [critic for critic in _in_order(self.critics) if critic.name in names]
+        return np.concatenate([critic.fit(self.rows, trains) for critic in chosen], axis=2)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FoldLogOdds:
         outer: Rows of fold k, predicted by critics trained without k.
         inner: ``inner[k]`` holds rows of every fold i other than k, predicted by critics trained
             without i and k. Rows of fold k are NaN there.
-        names: Name of the critic of each column.
+        names: Name of the critic of each column; those that are averaged come last.
     """
 
     outer: Float32[np.ndarray, "n+m c"]
@@ -159,6 +159,11 @@ def _what_is_shared(task: Task) -> tuple[object, ...]:
     return task.z.shape, critics, task.seed, *(array.tobytes() for array in arrays)
 
 
+def _in_order(critics: Sequence[Critic]) -> list[Critic]:
+    """Critics in the order of their columns: as given, with those that are averaged last."""
+    return sorted(critics, key=lambda critic: critic.averaged)
+
+
 def _fitted_together(tasks: Sequence[Task]) -> list[FoldLogOdds]:
     """The log-odds of tasks that differ in their vectors only.
 
@@ -184,7 +189,7 @@ def _fitted_together(tasks: Sequence[Task]) -> list[FoldLogOdds]:
     joined = []
     for own in found:
         joined.append(_joined(own))
-        own.clear()  # or there are two of everything at the end
+        own.clear()  # free the parts at once; otherwise all log-odds are in memory twice
     return joined
 
 

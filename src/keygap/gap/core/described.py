@@ -80,15 +80,22 @@ def _ends(reading: Reading) -> tuple[float | None, float | None]:
     return reading.ci or (None, None)
 
 
-def _counts(result: object) -> list[str]:
-    """How many samples and vectors a result is of, as far as it says so."""
+def _counts(result: object, if_equal: str = "") -> list[str]:
+    """How many samples and vectors a result is of, as far as it says so.
+
+    Args:
+        result: The result.
+        if_equal: What follows a number that both sides share.
+    """
     known = {name: getattr(result, name, None) for name in _COUNTED}
     found = []
     for what, (x, y) in {"samples": _COUNTED[:2], "vectors": _COUNTED[2:4]}.items():
         if known[x] is not None:
             same = known[x] == known[y]
             found.append(
-                f"{known[x]:,} {what}" if same else f"{known[x]:,} and {known[y]:,} {what}"
+                f"{known[x]:,} {what}{if_equal}"
+                if same
+                else f"{known[x]:,} and {known[y]:,} {what}"
             )
     if known["n_samples"] is not None:
         found.append(f"{known['n_samples']:,} samples")
@@ -109,5 +116,4 @@ _SAID: dict[str, Callable[[Any], str]] = {
 def _facts(result: object) -> str:
     """What the numbers are of, and what they depend on."""
     facts = [say(getattr(result, name)) for name, say in _SAID.items() if hasattr(result, name)]
-    counts = " on each side, ".join(_counts(result))
-    return ", ".join(filter(None, [counts, *facts]))
+    return ", ".join([*_counts(result, " on each side"), *facts])

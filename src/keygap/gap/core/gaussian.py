@@ -25,7 +25,9 @@ from keygap.gap.core.resampling import PairTotals, drawn_swaps
 
 LABEL_SWAPS = "mmd", "label swaps"  # the purpose of their random numbers
 _COLUMNS = 64  # at a time
-_LONG = 8.0  # mean squared length over 2 sigma^2 from which float32 rounds an exponent by 1e-6
+# mean squared length, in units of 2 sigma^2, above which float32 changes an exponent by more than
+# 1e-6 (root mean square)
+_LONG = 8.0
 
 Exponent = Float[torch.Tensor, "rows columns"]
 Scaled = tuple[Float[torch.Tensor, "n+m d"], Float[torch.Tensor, "n+m 1"]]

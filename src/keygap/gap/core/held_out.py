@@ -225,16 +225,21 @@ def _choose(
     logits = calibration.apply(inner[train])
     bounds = (weight / weight.sum()) @ bound_terms(logits, label[:, None])
     best = int(bounds.argmax())
-    error = _standard_error(bound_terms(logits[:, best], label), task.sides.cells[train], label)
+    error = _standard_error(bound_terms(logits[:, best], label), task.sides, train)
     return calibration, bounds, best if bounds[best] > _ERRORS * error else None
 
 
 def _standard_error(
-    terms: Float[np.ndarray, " n"], cells: Int[np.ndarray, " n"], label: Bool[np.ndarray, " n"]
+    terms: Float[np.ndarray, " train"], sides: CheckedSides, train: Bool[np.ndarray, " n+m"]
 ) -> float:
-    """Standard error of the balanced mean of the terms, a sample being one observation."""
-    variance = 0.0
-    for side in (label, ~label):
-        means = mean_of_present(terms[side], cells[side])
-        variance += 0.25 * float(np.var(means, ddof=1)) / len(means)
-    return variance**0.5
+    """Standard error of the balanced mean of the terms of whole samples.
+
+    A sample is one observation: both sides of it if they are paired, because its terms of x and y
+    are correlated.
+    """
+    is_x = sides.is_x[train]
+    of_x, of_y = (
+        0.5 * mean_of_present(terms[side], sides.cells[train][side]) for side in (is_x, ~is_x)
+    )
+    observed = (of_x + of_y,) if sides.paired else (of_x, of_y)
+    return float(np.sqrt(sum(np.var(means, ddof=1) / len(means) for means in observed)))

@@ -149,6 +149,9 @@ def two_sides(
     elif paired is None and groups_x is None:
         paired = False
     is_paired = paired is not False and _hold_the_same(names_x, names_y, required=bool(paired))
+    if is_paired:  # ids that are equal may be sorted differently, such as 10 and 10.0
+        place = {name: s for s, name in enumerate(names_x)}
+        sample_y = np.array([place[name] for name in names_y])[sample_y]
     _check_number_of_samples(x=len(names_x), y=len(names_y))
     return CheckedSides(
         x=array_x,
@@ -310,14 +313,21 @@ def _as_ids(side: str, groups: Groups, n_rows: int) -> np.ndarray:
     ids: Any = groups.detach().cpu().numpy() if isinstance(groups, torch.Tensor) else groups
     if not isinstance(ids, np.ndarray):
         items = list(ids)
-        plain = {type(item) for item in items} in ({int}, {str})
-        ids = np.asarray(items) if plain else _object_array(items)
+        ids = np.asarray(items) if _of_one_kind(items) else _object_array(items)
     if ids.ndim != 1 or len(ids) != n_rows:
         raise UserError(
             f"groups_{side} has shape {ids.shape} and {side} has {n_rows} rows: "
             "give one sample id for each row"
         )
     return ids
+
+
+def _of_one_kind(items: list[Any]) -> bool:
+    types = {type(item) for item in items}
+    if types in ({int}, {str}):
+        return True
+    scalars = all(issubclass(one, np.generic) for one in types)
+    return scalars and len({np.dtype(one).kind for one in types}) == 1
 
 
 def _object_array(items: list[Any]) -> np.ndarray:
@@ -330,11 +340,16 @@ def _object_array(items: list[Any]) -> np.ndarray:
 def _index(ids: np.ndarray) -> tuple[list[Hashable], Int[np.ndarray, " n"]]:
     """Distinct ids in sorted order, and the position of the id of each row."""
     if ids.dtype.kind != "O":
-        names, index = np.unique(ids, return_inverse=True)
-        return names.tolist(), index
-    ordered = sorted(set(ids), key=lambda item: (type(item).__name__, repr(item)))
-    position = {item: i for i, item in enumerate(ordered)}
-    return ordered, np.array([position[item] for item in ids])
+        distinct, index = np.unique(ids, return_inverse=True)
+        return distinct.tolist(), index
+    name_of = {item: item.item() if isinstance(item, np.generic) else item for item in set(ids)}
+    names = list(name_of.values())
+    if {type(name) for name in names} in ({int}, {str}):
+        names.sort()  # as np.unique does
+    else:
+        names.sort(key=lambda name: (type(name).__name__, repr(name)))
+    position = {name: i for i, name in enumerate(names)}
+    return names, np.array([position[name_of[item]] for item in ids])
 
 
 def _hold_the_same(names_x: list[Hashable], names_y: list[Hashable], required: bool) -> bool:

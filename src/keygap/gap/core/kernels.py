@@ -40,8 +40,8 @@ def check_cells(sides: CheckedSides) -> None:
     """
     if sides.n_cells > MAX_CELLS:
         raise UserError(
-            f"{sides.n_cells} samples on both sides together, at most {MAX_CELLS} are possible: "
-            "give sample ids (groups_x, groups_y), or fewer vectors"
+            f"x and y have {sides.n_cells} samples together, and the limit is {MAX_CELLS}: "
+            "pass sample ids (groups_x, groups_y), or fewer vectors"
         )
 
 

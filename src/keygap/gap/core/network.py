@@ -34,7 +34,7 @@ from keygap.gap.core.basis import N_DIRECTIONS, Basis
 from keygap.gap.core.critic import LogOdds, Rows, Train, Trains
 from keygap.gap.core.independent_axes import independent_axes
 
-MIN_UNITS = 8  # samples of a side in a training set; from fewer it learns single samples by heart
+MIN_UNITS = 8  # samples of a side in a training set; with fewer, single samples are memorised
 _HELD_BACK = 8  # one sample in eight stops the training
 _N_AXES = 10
 _CLEAR = 3.0  # an axis this many times as non-Gaussian as the median one is not scaled down
@@ -253,7 +253,10 @@ def _silu_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
 def _train(
     networks: _Networks, data: _Data, fit: Trains, held_back: Trains, rng: np.random.Generator
 ) -> None:
-    """Minimise the weighted log loss, and keep for each network the state that stops it best."""
+    """Minimise the weighted log loss with early stopping.
+
+    Each network keeps the state with the lowest loss on its held-back rows.
+    """
     n_rows = int(fit.sum(1).max())
     n_steps = max(_FEWEST_STEPS, round(n_rows / _BATCH))
     optimiser = _AdamW(networks.state, _EPOCHS * n_steps)
@@ -310,9 +313,13 @@ class _Judge:
         self._idle = torch.zeros(len(data.inputs), 1, dtype=torch.int64, device="cpu")
 
     def has_lost_patience(self) -> bool:
-        """Compare the present state; whether no network of any head has gained for some epochs.
+        """Update the best states.
 
-        A head without a gain for so long keeps its state, as if its networks were alone.
+        A head that has gone ``_PATIENCE`` epochs without a gain keeps its states, as if its
+        networks were alone.
+
+        Returns:
+            Whether every head has gone so long without a gain.
         """
         loss = self._networks.loss(self._batch).view_as(self._best)
         better = (loss < self._best - _GAIN) & (self._idle < _PATIENCE)

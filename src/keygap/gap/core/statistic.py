@@ -43,8 +43,8 @@ class Statistic:
     Attributes:
         what: One line that says what the statistic measures.
         compute: Function of x (n, d) and y (m, d) in the declared coordinates, and of the ``Sides``
-            they come from, which hold the sample ids and options. It raises ``UserError`` if these
-            vectors do not have the statistic.
+            they come from, which hold the sample ids and options. It raises ``UserError`` if the
+            statistic is undefined for these vectors.
         coordinates: Form of the vectors that ``compute`` receives: "raw" as captured,
             "standardised" by column, or "components", the principal components of the latter.
         scope: Which comparisons of a run are measured. "ladder": all of them, that is every
@@ -73,7 +73,7 @@ class Statistic:
                 rows, their samples, the seed and the number of bootstraps are the same.
 
         Returns:
-            The result of each, or why its vectors do not have the statistic.
+            The result of each, or why the statistic is undefined for its vectors.
         """
         if self.together is not None:
             return list(self.together(sides))
@@ -81,7 +81,7 @@ class Statistic:
 
 
 def or_error(compute: Callable[[Sides], T], sides: Sides) -> T | UserError:
-    """The result of a computation, or why these vectors do not have it."""
+    """The result of a computation, or why it is undefined for these vectors."""
     try:
         return compute(sides)
     except UserError as reason:
