@@ -68,12 +68,28 @@ def test_saturation_is_marked(table):
 
 
 def test_p_is_adjusted_over_layers_for_every_tested_number(table):
-    """The gap of the means is tested at three layers, all heads together, each with p 1/1001."""
+    """The gap of the means is tested at three layers, all heads together, by 200 label swaps."""
     rows = table.statistics.query("statistic == 'modality_gap'")
-    assert rows["p_value"].tolist() == pytest.approx([1 / 1001] * 3)
-    assert rows["p_holm"].tolist() == pytest.approx([3 / 1001] * 3)
+    assert rows["p_value"].tolist() == pytest.approx([1 / 201] * 3)
+    assert rows["p_holm"].tolist() == pytest.approx([3 / 201] * 3)
     untested = table.statistics[table.statistics["p_value"].isna()]
     assert untested["p_holm"].isna().all()
+
+
+def test_tests_with_too_few_swaps_for_their_family_are_not_adjusted(table):
+    rows = table.statistics.query("statistic == 'frechet'")
+    assert len(rows) == 3
+    assert (rows["p_value"] >= 1 / 21).all()  # of three such tests, none could be below 0.14
+    assert rows["p_holm"].isna().all()
+
+
+def test_every_test_makes_the_label_swaps_that_were_asked_for():
+    store = made_store(made_vectors(gap=1.0))
+    rows = kg.measure(
+        store, contrasts=["image_text"], n_permutations=2000, n_bootstraps=20
+    ).statistics.set_index("statistic")  # fmt: skip
+    for name in ("modality_gap", "c2st_accuracy", "mmd2"):
+        assert rows.loc[[name], "p_value"].min() == pytest.approx(1 / 2001), name
 
 
 def test_holm_can_be_significant_for_many_heads_and_layers():

@@ -163,7 +163,8 @@ def test_tables_need_neither_torch_nor_a_statistic():
 
 
 def test_numbers_of_numpy_are_saved(store, tmp_path):
-    seed, few = np.arange(3)[2], np.int64(9)
+    seed: Any = np.arange(3)[2]
+    few: Any = np.int64(9)
     table = kg.measure(
         store, layers=[0], contrasts=["image_text"], seed=seed, n_permutations=few, n_bootstraps=few
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,10 +56,12 @@ def test_a_folder_is_built_whole_or_not_at_all_and_others_can_read_it(tmp_path):
         def save_pretrained(self, folder):
             raise KeyboardInterrupt
 
+    saved: Any = Saved()
+    interrupted: Any = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        checkpoint._save(Saved(), Interrupted(), tmp_path / "cache" / "model")
+        checkpoint._save(saved, interrupted, tmp_path / "cache" / "model")
     assert list((tmp_path / "cache").iterdir()) == []
-    checkpoint._save(Saved(), Saved(), tmp_path / "cache" / "model")
+    checkpoint._save(saved, saved, tmp_path / "cache" / "model")
     (tmp_path / "other").mkdir()
     modes = [(tmp_path / name).stat().st_mode for name in ("cache/model", "other")]
     assert modes[0] == modes[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -18,7 +20,7 @@ from keygap.contrasts.own import refuse_twice
 from keygap.contrasts.sides import refuse_non_finite
 from keygap.errors import UserError
 from keygap.measurement.layer import LayerMeasurement
-from keygap.measurement.options import Options
+from keygap.measurement.options import SWAPS_PER_TEST, Options
 from keygap.measurement.shape import mir_over_layers
 from keygap.measurement.tables import DIMENSION_COLUMNS, GapTable, statistics_frame
 from keygap.measurement.views import KEY
@@ -169,12 +171,15 @@ def _refuse_twice(statistics: pd.DataFrame) -> None:
 def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:
     """Fill ``p_holm``: p adjusted for the layers of a site, or for its layers and heads.
 
-    All heads together are a small family of their own, because these results are reported.
+    All heads together are a small family of their own, because these results are reported. A family
+    whose tests make too few label swaps to be significant in it has no ``p_holm``.
     """
     tested = statistics[statistics["p_value"].notna()]
     whole = tested["head"] == "all"
     family = ["site", "contrast", "confound", "statistic", "side", "dims", whole]
     p_holm = statistics["p_holm"].copy()
+    swaps = tested["settings"].map(lambda text: json.loads(text).get("n_permutations", math.inf))
     for index in tested.groupby(family, dropna=False).groups.values():
-        p_holm[index] = gap.holm(tested.loc[index, "p_value"].to_numpy())
+        if swaps[index].min() >= SWAPS_PER_TEST * len(index):
+            p_holm[index] = gap.holm(tested.loc[index, "p_value"].to_numpy())
     return statistics.assign(p_holm=p_holm)
