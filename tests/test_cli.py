@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 import torch
 import yaml
 
+import keygap as kg
 from benchmarks import fixtures
 from keygap import cli, display, terminal
 from keygap.errors import UserError
+from keygap.model_options import ModelOptions
 from made import files_of
 
 
@@ -156,6 +159,33 @@ def test_measuring_again_replaces_the_numbers_and_their_settings(
     (tmp_path / "file").write_text("")
     status, _, said = keygap(monkeypatch, capsys, "report", folder, "--out", tmp_path / "file")
     assert (status, said.strip().endswith("is a file: name a folder")) == (2, True)
+
+
+def test_the_command_after_answer_reads_the_same_samples_of_the_same_model(
+    monkeypatch, capsys, vlm, tmp_path
+):
+    """With others, accuracy and gap of a report would be of two experiments."""
+
+    def begun(*arguments, **options):
+        raise UserError("the extraction begins")
+
+    monkeypatch.setattr(ModelOptions, "load", lambda options: vlm)
+    monkeypatch.setattr(kg.benchmarks.SampleSet, "with_captions", lambda chosen: chosen)
+    chosen = ("--seed", "3", "--split", "test", "--samples", "2", "--captions")
+    loaded = ("--dtype", "float32", "--device-map", "auto", "--revision", "v1", "--system", "Hi.")
+    more = ("--template-argument", "a=1", "--part", "vision=model.v", "--trust-remote-code")
+    arguments = ("answer", "micro:linear", *chosen, *loaded, *more, "--out", tmp_path / "new")
+    status, _, said = keygap(monkeypatch, capsys, *arguments)
+    assert status == 0, said
+    words = shlex.split(said.strip().splitlines()[-1])
+    assert words[:4] == ["next:", "keygap", "extract", "micro:linear"]
+    assert words[-2:] == ["--out", "DIR"]  # an extraction begins in a folder of its own
+    pairs = (*chosen[:6], *loaded, *more[:4])
+    for option, value in zip(pairs[::2], pairs[1::2], strict=True):
+        assert words[words.index(option) + 1] == value
+    assert {"--captions", "--trust-remote-code"} <= set(words)
+    monkeypatch.setattr(kg, "extract", begun)
+    assert "the extraction begins" in keygap(monkeypatch, capsys, *words[2:-1], tmp_path / "x")[2]
 
 
 def test_lists(monkeypatch, capsys):

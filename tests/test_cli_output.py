@@ -23,6 +23,7 @@ from keygap.benchmarks import BadSample
 from keygap.micro.connectors import CONNECTORS
 from keygap.micro.described import MODELS
 from keygap.model_options import ModelOptions
+from made import files_of
 
 COMMANDS = {
     "": (),
@@ -178,7 +179,7 @@ def test_answer_prints_the_accuracy_and_saves_the_answers(keygap, vlm, tmp_path)
     assert f"{saved['accuracy'][0]:.3g}" in said
     then = shlex.split(next_of(more))
     assert then[:3] == ["keygap", "extract", "tiny"]
-    assert then[-1] == str(tmp_path / "new")
+    assert then[-2:] == ["--out", "DIR"]  # an extraction begins in a folder of its own
     row = json.loads(
         keygap("answer", "tiny", "--samples", 12, "--out", tmp_path / "2", "--json")[1]
     )
@@ -190,19 +191,19 @@ def test_answer_prints_the_accuracy_and_saves_the_answers(keygap, vlm, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("answer", "tiny"), "is a run of the model tiny llava and not of tiny"),
-        (
-            ("answer", "tiny llava", "--benchmark", "other"),
-            "of the benchmark easy-vqa and not of other",
-        ),
+        (("answer", "tiny"), "holds results of the model tiny llava and not of tiny"),
+        (("answer", "tiny llava", "--benchmark", "other"), "benchmark easy-vqa and not of other"),
         (("answer", "tiny llava", "--samples", 5), "is a run of other samples"),
+        (("bias", "tiny llava", "--benchmark", "other"), "easy-vqa and not of other"),
+        (("causes", "tiny llava", "--benchmark", "other"), "easy-vqa and not of other"),
     ],
 )
-def test_answers_of_something_else_do_not_go_into_a_run(keygap, store, arguments, line):
+def test_results_of_something_else_do_not_go_into_a_run(keygap, store, arguments, line):
+    before = files_of(store.root)
     status, _, said = keygap(*arguments, "--out", store.root)
     assert status == 2
     assert line in said
-    assert not (store.root / "answers.csv").exists()
+    assert files_of(store.root) == before
 
 
 def strict(text: str) -> dict:

@@ -171,7 +171,9 @@ def folder_name_of(value: str, what: str) -> str:
             "'-', '_' and '.', and say where results go with --out"
         )
     if value.endswith(".") or value.split(".")[0].lower() in DEVICES:
-        raise UserError(f"the {what} {value!r} is no name of a folder on Windows: choose another")
+        raise UserError(
+            f"the {what} {value!r} is not the name of a folder on Windows: choose another"
+        )
     if (size := len(value.encode())) > MOST_BYTES:
         raise UserError(f"the {what} has {size} bytes: at most {MOST_BYTES} are possible")
     return value

@@ -28,7 +28,7 @@ from keygap.cli_align import align
 from keygap.cli_causes import causes
 from keygap.cli_choices import choices
 from keygap.cli_doctor import doctor
-from keygap.cli_extract import answer, extract
+from keygap.cli_extract import answer, extract, loaded_alike
 from keygap.cli_lists import benchmarks, maps, models, probes
 from keygap.cli_micro import micro
 from keygap.cli_options import (
@@ -171,12 +171,13 @@ def bias(
             n_bootstraps=n_bootstraps,
             store=store,
         )
-    same = options(benchmark=benchmark, samples=samples, **source, out=place)
+    same = options(benchmark=benchmark, samples=samples, **source, seed=seed or None)
+    extraction = quoted("extract", model.model, *loaded_alike(model), *same, "--out", "DIR")
     say.result(
         table=table.summary(),
         notes=table.notes,
         rows=table.frame,
-        then=quoted("report", place) if store else quoted("extract", model.model, *same),
+        then=quoted("report", place) if store else None if subjects else extraction,
         facts={"folder": place},
     )
 

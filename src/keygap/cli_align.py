@@ -51,7 +51,7 @@ Layers = Annotated[
     str | None,
     typer.Option(
         help="first, middle, last, all and indices; with --search, sets of layers: all, early, "
-        "middle, late, reading. Default: all."
+        "middle, late, reading. Default: all layers; with --search, all five sets."
     ),
 ]
 ByLayer = Annotated[
@@ -61,17 +61,24 @@ Subjects = Annotated[str | None, typer.Option(help="Subjects of the benchmark. D
 Samples = Annotated[
     int,
     typer.Option(
-        min=2, max=MOST, help="To fit on; with --search, to choose on, and as many to test on."
+        min=2,
+        max=MOST,
+        help="Samples that the map is fitted on; with --search, samples to choose a candidate on, "
+        "and as many again to test it on.",
     ),
 ]
 FitSamples = Annotated[
     int | None,
-    typer.Option(min=2, max=MOST, help="With --search: other samples, that maps are fitted on."),
+    typer.Option(
+        min=2, max=MOST, help="With --search: number of further samples that maps are fitted on."
+    ),
 ]
 Second = Annotated[
     str | None, typer.Option(help="With --search: another benchmark to judge the result on.")
 ]
-Strengths = Annotated[str | None, typer.Option(help="With --search: of maps, such as -0.5,0.5.")]
+Strengths = Annotated[
+    str | None, typer.Option(help="With --search: strengths of the maps, such as -0.5,0.5.")
+]
 Biases = Annotated[
     str | None, typer.Option(help="With --search: nats on the attention logits of images.")
 ]
@@ -226,7 +233,8 @@ def _read(given: dict[str, Any]) -> dict[str, Any]:
 def _refuse_without_search(kinds: str | None, given: dict[str, Any]) -> None:
     if kinds is None:
         raise UserError("give --search, or --map NAME to fit a map and save it")
-    for name in given:
+    if given:
+        name = next(iter(given))
         option = f"--{name.replace('_', '-')}"
         raise UserError(f"{option} is about a search: give --search too, or leave {option} out")
 

@@ -68,12 +68,13 @@ def causes(
     *,
     say: Output,
 ) -> None:
-    """Steer keys and attention apart: does the gap matter, or where attention goes?"""
+    """Change keys and attention separately: does the gap matter, or where attention goes?"""
     import keygap as kg
     from keygap.align.causes.points import Plan
     from keygap.align.causes.tables import pooled
     from keygap.align.causes.verdict import verdict
     from keygap.store.lock import at_work
+    from keygap.study.one_run import refuse_other
 
     place = folder_of(out, "--out")
     tried = _listed(layers=layers, sites=sites, maps=maps)
@@ -83,6 +84,7 @@ def causes(
     wanted = None if subjects is None else listed(subjects)
     bench.choose(samples, seed, wanted).first_readable()
     with at_work(place):
+        refuse_other(place, model.model, bench.name)
         table = kg.causes(
             model.load(),
             bench,

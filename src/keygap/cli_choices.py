@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keygap.arguments import folder_of
 from keygap.cli_options import Seed, listed
 from keygap.cli_output import Output, quoted, with_output
 from keygap.errors import UserError
@@ -16,8 +16,41 @@ if TYPE_CHECKING:
 
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="A run folder or a study folder.")]
 Row = Annotated[str | None, typer.Option(help="Compute this row again, directly.")]
-Levels = Annotated[str | None, typer.Option(help="Default: all.")]
-Tokens = Annotated[str, typer.Option(help="Image tokens, with as many text tokens.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(help="Layers: first, middle, last, mean (over those of the run). Default: all."),
+]
+Heads = Annotated[
+    str | None,
+    typer.Option(help="Heads: together, mean (of the numbers of all heads), each. Default: all."),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        help="Text tokens: question, user (question, options and hint), all. Default: all three."
+    ),
+]
+Outliers = Annotated[
+    str | None,
+    typer.Option(help="Treatment of outliers: kept, without_sinks, without_massive. Default: all."),
+]
+Units = Annotated[
+    str | None,
+    typer.Option(help="What counts as independent: sample, token. Default: all."),
+]
+Spaces = Annotated[
+    str | None,
+    typer.Option(help="Coordinates: raw, standardised, pca_50. Default: all."),
+]
+Estimators = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the MMD: gaussian_median, gaussian_grid, gaussian_1/d, gaussian_1, linear, "
+        "energy. Of the JSD: histogram_10, _30, _100 (bins), joint_2_10, _30, _100, joint_50_10, "
+        "_30, _100 (dimensions and bins), neighbours, classifier. Default: all."
+    ),
+]
+Tokens = Annotated[str, typer.Option(help="Numbers of image tokens, with as many text tokens.")]
 Sites = Annotated[str | None, typer.Option(help="Sites of the run. Default: all it has.")]
 
 
@@ -25,14 +58,14 @@ Sites = Annotated[str | None, typer.Option(help="Sites of the run. Default: all 
 def choices(
     folder: Folder,
     row: Row = None,
-    layers: Levels = None,
-    heads: Levels = None,
-    text: Levels = None,
-    outliers: Levels = None,
+    layers: Layers = None,
+    heads: Heads = None,
+    text: Text = None,
+    outliers: Outliers = None,
     tokens: Tokens = "200,1000,5000",
-    units: Levels = None,
-    spaces: Levels = None,
-    estimators: Levels = None,
+    units: Units = None,
+    spaces: Spaces = None,
+    estimators: Estimators = None,
     sites: Sites = None,
     seed: Seed = 0,
     *,
@@ -55,7 +88,7 @@ def choices(
         name: listed(value) for name, value in given.items() if value is not None
     }
     plan = Plan(tokens=[_count(item) for item in listed(tokens)], **levels)
-    place = Path(folder)
+    place = folder_of(folder, "DIR")
     stores = [Store(run) for run in runs_in(place)]
     if row is not None:
         found = again(read_choices(place), stores, row)
@@ -65,6 +98,8 @@ def choices(
         say.result(then=quoted("report", place), facts=facts)
         return
     with at_work(place):
+        for store in stores:
+            store.verify()
         table = specifications(
             *stores, plan=plan, sites=None if sites is None else listed(sites), seed=seed
         )

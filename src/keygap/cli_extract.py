@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -159,11 +158,14 @@ def answer(
     import keygap as kg
     from keygap.bias.answers import TooManyBad
     from keygap.store.lock import at_work
+    from keygap.store.run import MANIFEST
+    from keygap.study.one_run import refuse_other, refuse_other_extraction
 
     place = folder_of(out, "--out")
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
     with at_work(place):
-        is_run = _refuse_other_run(place, model.model, chosen)
+        refuse_other(place, model.model, chosen.name)
+        refuse_other_extraction(place, chosen)
         try:
             found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
         except TooManyBad as stop:
@@ -171,13 +173,27 @@ def answer(
             raise UserError(f"{stop}; the answers so far are in {place}") from stop
         found.save(place)
     same = options(benchmark=benchmark, split=split, data=data, language=language, samples=samples)
-    extraction = ("extract", model.model, *same)
+    same += [*options(seed=seed or None), *(["--captions"] if captions else [])]
+    extraction = quoted("extract", model.model, *loaded_alike(model), *same, "--out", "DIR")
     say.result(
         *([found.what_is_left_out()] if found.left_out else []),
         table=found.summary(),
-        then=quoted("measure", place) if is_run else quoted(*extraction, "--out", place),
+        then=quoted("measure", place) if (place / MANIFEST).is_file() else extraction,
         facts={"folder": place, "left_out": found.left_out},
     )
+
+
+def loaded_alike(model: ModelOptions) -> list[str]:
+    """The options that load a model as it was loaded, without those that are not given."""
+    dtype = None if model.dtype == "auto" else model.dtype
+    given = {"dtype": dtype, "device-map": model.device_map, "revision": model.revision}
+    words = options(**given, system=model.system)
+    words += ["--trust-remote-code"] if model.trust_remote_code else []
+    for item in model.template_arguments or []:
+        words += ["--template-argument", item]
+    for item in model.parts or []:
+        words += ["--part", item]
+    return words
 
 
 def _chosen(
@@ -197,31 +213,3 @@ def _chosen(
     chosen = chosen.with_captions() if captions else chosen
     chosen.first_readable()
     return chosen
-
-
-def _refuse_other_run(place: Path, model: str, chosen: SampleSet) -> bool:
-    """Whether a folder holds a run; its accuracy has to be of the same model and samples.
-
-    Raises:
-        UserError: it is of another model, benchmark, or other samples.
-    """
-    from keygap.store import Store
-    from keygap.store.run import MANIFEST
-
-    if not (place / MANIFEST).is_file():
-        return False
-    store = Store(place)
-    known = {"model": store.manifest["model"], "benchmark": store.manifest["benchmark"]}
-    asked = {"model": model, "benchmark": chosen.benchmark.name}
-    for what, name in asked.items():
-        if known[what] != name:
-            raise UserError(
-                f"{place} is a run of the {what} {known[what]} and not of {name}: name another "
-                "folder with --out"
-            )
-    if list(store.samples["sample_id"]) != [entry.id for entry in chosen.entries]:
-        raise UserError(
-            f"{place} is a run of other samples, and one report would show both: give --samples "
-            "and --seed of its extraction, or name another folder with --out"
-        )
-    return True

@@ -70,9 +70,6 @@ Data = Annotated[
 ]
 Language = Annotated[str | None, typer.Option(help="Language of your own questions.")]
 Samples = Annotated[int, typer.Option(min=1, max=MOST, help="Number of samples.")]
-Captions = Annotated[
-    bool, typer.Option("--captions", help="Say in the prompt what the images show.")
-]
 Thumbnails = Annotated[
     bool,
     typer.Option(help="Keep a copy of each image of at most 96 pixels, for the report."),

@@ -32,6 +32,11 @@ def one_line(text: object, longest: int = LONGEST) -> str:
     return f"{shown[: longest * 3 // 4]} [...] {shown[-(longest // 4) :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, in at most 200 characters; its type if it is silent."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def unprintable(text: str) -> str | None:
     """The first character that cannot be in a name, escaped; None if there is none."""
     return next((ascii(c)[1:-1] for c in text if not _is_safe(c)), None)

@@ -99,13 +99,13 @@ def test_a_file_that_is_no_map_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no map at"):
         load_map(tmp_path)
     path.write_bytes(pickle.dumps({"shift": 1}))
-    with pytest.raises(UserError, match="damaged or no safetensors file"):
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
         load_map(path)
     path.write_bytes(b"")
-    with pytest.raises(UserError, match="damaged or no safetensors file"):
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
         load_map(path)
     safetensors.torch.save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(UserError, match="no map that keygap wrote"):
+    with pytest.raises(UserError, match="not a map written by keygap"):
         load_map(path)
 
 

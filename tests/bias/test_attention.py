@@ -269,6 +269,19 @@ def test_what_cannot_be_measured_is_refused(llava):
         measure_attention(llava, bench, layers=9)
 
 
+def test_an_encoder_has_no_generated_positions_to_measure_alone():
+    vlm = wrap(*BY_FAMILY["florence2"].build(), name="tiny encoder")
+    with pytest.raises(UserError, match="nothing is measured: generated tokens are no positions"):
+        measure_attention(vlm, bench_of(check_samples()), queries=(), generated=2)
+
+
+def test_one_layer_is_not_measured_in_the_singular():
+    model, processor = BY_FAMILY["llava"].build()
+    vlm = wrap(with_own_attention(model), processor, name="own")
+    with pytest.raises(UserError, match="layer 1 is not measured: OwnAttention"):
+        measure_attention(vlm, bench_of(check_samples()), samples=None, layers=1)
+
+
 def test_a_saved_table_is_read_back(llava, tmp_path):
     found = measure_attention(llava, bench_of(check_samples()), samples=None, layers="last")
     found.save(tmp_path)

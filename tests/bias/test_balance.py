@@ -65,7 +65,7 @@ def test_the_probe_gives_the_point_of_its_answers():
                 follows = rng.random() < 1 / (1 + np.exp(-6 * (x - 0.5)))
                 chosen = "blue" if follows else "red"
             rows.append({**row, "sample_id": number, "chosen": chosen, "entropy": entropy})
-    samples = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).assign(correct=False)
+    samples = pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)).assign(correct=False, margin=0.0)
     settings = {"n_bootstraps": 100, "seed": 0}
     table = bias_table(samples, {}, [probe], settings)
     found = table.settings["analyses"]["balance"]

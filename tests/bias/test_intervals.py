@@ -126,5 +126,5 @@ def test_means_are_over_samples():
         found = mean(values, np.repeat(np.arange(40), 5), 300, trial)
         held.append(found.low <= 0 <= found.high)
     assert 0.9 <= np.mean(held) <= 0.98
-    missing = mean(np.array([1.0, np.nan, 3.0]), None, 50, 0)
+    missing = mean(np.array([1.0, np.nan, 3.0, np.inf, -np.inf]), None, 50, 0)
     assert (missing.value, missing.n) == (2.0, 2)

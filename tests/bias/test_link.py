@@ -52,6 +52,7 @@ def bias_table(margins: pd.Series, suggested: str | None = None) -> SimpleNamesp
             "suggested": suggested,
             "margin": margins.to_numpy(),
             "hint_margin": margins.to_numpy() if suggested else np.nan,
+            "hint_effect": 0.5 if suggested else np.nan,
         }
     )
     return SimpleNamespace(samples=frame)
@@ -162,6 +163,33 @@ def test_the_table_is_saved_and_read(store, planted, tmp_path):
     again = read_link(tmp_path)
     pd.testing.assert_frame_equal(again.frame, table.frame, check_dtype=False)
     assert summarise(again.frame) == table.summary()
+
+
+def test_layers_that_are_not_chosen_are_no_layers_of_cross_attention(store, planted):
+    table = kg.link(store, bias_table(planted[1]), layers=[15], **FEW)
+    assert set(table.frame["layer"]) == {15}
+    assert not any("cross-attention" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([15, 7], "unknown layer '7'; known: 0, 15, 29 "),
+        ([7], "unknown layer '7'; known: 0, 15, 29 "),
+        ([], "layers is empty"),
+    ],
+)
+def test_layers_that_nothing_has_are_refused(store, planted, layers, said):
+    with pytest.raises(UserError, match=said):
+        kg.link(store, bias_table(planted[1]), layers=layers, **FEW)
+
+
+def test_a_layer_of_the_attention_table_alone_has_the_other_links(store, planted):
+    frame, margins = planted
+    moved = frame[frame["layer"] == 15].assign(layer=7)
+    attention = SimpleNamespace(frame=attention_frame(moved))
+    table = kg.link(store, bias_table(margins, "blue"), attention, layers=[7], **FEW)
+    assert set(table.frame["link"]) == {"similarity -> attention", "attention -> answer"}
 
 
 def test_too_few_samples_are_refused(store, planted):

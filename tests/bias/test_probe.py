@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 import keygap as kg
-from keygap.benchmarks import Piece
+from keygap.benchmarks import InMemory, Piece
 from keygap.bias import PROBES, Condition, Probe, Variant, read_bias
 from keygap.bias import probe as probe_module
 from keygap.bias.condition import UNCHANGED
-from keygap.bias.scoring import score
-from keygap.bias.table import verdict_of
+from keygap.bias.link_inputs import outcome_of
+from keygap.bias.scoring import Scored, score
+from keygap.bias.table import NUMBERS, verdict_of
 from keygap.errors import UserError
 from made import bench_of, made_sample
 
@@ -63,6 +64,16 @@ def test_a_hint_has_an_effect_of_its_own_and_an_image_too(found):
     assert absent["high"] < 0
 
 
+def test_the_outcome_of_the_link_is_that_of_answers_with_the_image(found):
+    own = found.samples.set_index("sample_id")
+    shown, absent = (
+        own["hint_margin"][own["condition"] == name] for name in ("conflict", "conflict_absent")
+    )
+    outcome = outcome_of(found.samples).values
+    pd.testing.assert_series_equal(outcome.sort_index(), shown.sort_index())
+    assert (absent - outcome).abs().min() > 1e-3
+
+
 def test_the_numbers_of_a_sample_fit_together(found):
     own = found.samples
     assert (own["margin"] > 0).equals(own["correct"])
@@ -92,6 +103,46 @@ def test_with_the_hint_masked_answers_follow_the_image_alone(vlm, asked):
     assert conflict["tpr"] == 0
     assert conflict["changed"] == 0
     assert conflict["followed"] == 0
+
+
+EXCLUDED = -np.inf
+
+
+@pytest.mark.parametrize(
+    ("logs", "entropy", "margin"),
+    [
+        ({"red": -1.0, "blue": -1.0, "green": EXCLUDED}, np.log(2), 0.0),
+        ({"red": EXCLUDED, "blue": -1.0, "green": -1.0}, np.log(2), np.nan),
+        ({"red": -1.0, "blue": EXCLUDED, "green": EXCLUDED}, 0.0, np.nan),
+    ],
+)
+def test_excluded_answers_have_no_margin_and_no_part_in_the_entropy(logs, entropy, margin):
+    scored = Scored("a", max(logs, key=lambda name: logs[name]), logs)
+    row = probe_module.row_of(made_sample("a"), scored, scored, "green")  # the answer is red
+    assert row["entropy"] == pytest.approx(entropy)
+    assert row["margin"] == pytest.approx(margin, nan_ok=True)
+    numbers = [row[name] for name in NUMBERS]
+    assert not np.isinf(numbers).any()
+    assert np.isnan([row[name] for name in ("hint_margin", "margin_without", "hint_effect")]).all()
+
+
+def test_answers_without_a_margin_are_counted_and_not_averaged(vlm, asked, monkeypatch):
+    def without_right(vlm, samples, candidates, *, pictures="shown"):
+        """The first sample's right answer is excluded."""
+        found, bad = score(vlm, samples, candidates, pictures=pictures)
+        logs = {**found[0].log_probability, samples[0].answer: EXCLUDED}
+        first = Scored(found[0].sample_id, max(logs, key=lambda name: logs[name]), logs)
+        return [first, *found[1:]], bad
+
+    monkeypatch.setattr(probe_module, "score", without_right)
+    table = kg.probe(vlm, asked, probes=["absent"], n_bootstraps=20)
+    row = row_of(table, "absent", "as_is")
+    own = table.samples.query("condition == 'as_is'")
+    assert row["n"] == len(asked)
+    assert row["margin"] == pytest.approx(own["margin"].dropna().mean())
+    assert np.isfinite(row[["margin", "margin_low", "margin_high", "entropy"]].astype(float)).all()
+    (note,) = table.missing
+    assert note.startswith("absent: 3 answers without a margin: ")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +177,22 @@ def test_tables_come_back_from_their_files(found, tmp_path):
         read_bias(tmp_path)
 
 
+def test_a_variant_may_have_any_name(found, tmp_path):
+    frame = found.frame.assign(variant="NA")
+    differences = found.differences.assign(variant="none")
+    replace(found, frame=frame, differences=differences).save(tmp_path)
+    back = read_bias(tmp_path)
+    assert set(back.frame["variant"]) == {"NA"}
+    assert set(back.differences["variant"]) == {"none"}
+
+
+def test_one_sample_is_left_out_in_the_singular(found):
+    rows = [("hint", "conflict", "", "why", 1), ("hint", "agree", "", "because", 2)]
+    left_out = pd.DataFrame(rows, columns=list(found.left_out.columns))
+    table = replace(found, left_out=left_out)
+    assert table.notes == ["hint: 2 samples left out: because", "hint: 1 sample left out: why"]
+
+
 def test_bad_samples_and_unfit_ones_are_counted(vlm):
     bad = replace(made_sample("bad"), images=())
     kept = replace(made_sample("kept"), answer=None)
@@ -145,6 +212,22 @@ def test_bad_samples_and_unfit_ones_are_counted(vlm):
     assert reasons["the sample has no caption"] == 3
     assert row_of(table, "absent", "absent")["n"] == 2
     assert any("no caption" in note for note in table.notes)
+
+
+def test_an_answer_that_is_spelled_otherwise_than_its_candidate_is_left_out(vlm):
+    """``kg.answer``, ``kg.probe`` and ``kg.reading_layers`` leave out the same samples."""
+    samples = [replace(made_sample(name), answer=name) for name in ("Red", "red", "blue")]
+
+    class Closed(InMemory):
+        answers = ("red", "blue")
+
+    bench = Closed("closed", samples)
+    assert set(kg.answer(vlm, bench).left_out) == {"Red"}
+    table = kg.probe(vlm, bench, probes=["absent"], n_bootstraps=5)
+    (reason,) = table.left_out["reason"]
+    assert reason == "the answer 'Red' is not among the options red, blue"
+    with pytest.raises(UserError, match=r"2 samples can be scored \(the answer 'Red' is not among"):
+        kg.reading_layers(vlm, bench, layers=[0])
 
 
 def test_where_no_condition_fits_any_sample_there_is_no_table(vlm):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import keygap as kg
 from keygap.benchmarks import InMemory
+from keygap.benchmarks.sample import Entry
+from keygap.bias import reading
 from keygap.bias.reading import ReadingMask, reading_layers
+from keygap.bias.scoring import Scored
 from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.selfcheck.samples import check_samples
+from made import made_sample
 from models.zoo import BY_FAMILY
 
 
@@ -74,6 +80,99 @@ def test_without_any_reading_the_model_is_blind(vlm, colours):
 def test_samples_without_answers_are_left_out(vlm, good_samples):
     with pytest.raises(UserError, match=r"0 samples can be scored.*no answers to choose from"):
         reading_layers(vlm, InMemory("open", good_samples), layers=[0])
+
+
+class OnImages(InMemory):
+    """Yes or no, two questions on each of some images."""
+
+    answers = ("yes", "no")
+    images = ("a", "a", "b", "b", "c", "c")
+
+    def index(self):
+        pairs = zip(self.samples, self.images, strict=False)
+        return [Entry(item.id, item.subject, image_key=image) for item, image in pairs]
+
+
+@pytest.fixture
+def asked(vlm, monkeypatch):
+    """Samples of given images whose margin is what a test says: of the mask and the sample."""
+
+    def read(margin, images="aabbcc", **options):
+        def scored(vlm, samples, candidates):
+            masks = [one for one in vlm.interventions.active if isinstance(one, ReadingMask)]
+            found = {each.id: margin(masks, each.id) for each in samples}
+            known = {name: value for name, value in found.items() if value is not None}
+            bad = dict.fromkeys(found.keys() - known.keys(), "not a number")
+            logs = {name: {"yes": value, "no": 0.0} for name, value in known.items()}
+            return [Scored(name, "yes", both) for name, both in logs.items()], bad
+
+        monkeypatch.setattr(reading, "score", scored)
+        samples = [replace(made_sample(f"s{n}"), answer="yes") for n in range(len(images))]
+        bench = type("Own", (OnImages,), {"images": tuple(images)})("own", samples)
+        return reading_layers(vlm, bench.choose(), layers=[4, 23], **options)
+
+    return read
+
+
+def by_mask(masks, name):
+    """Layer 23 alone reads: with it masked, 2 to 3 nats are lost."""
+    lost = 2 + int(name[1:]) / 10
+    return 3.0 - (lost if any(23 in mask.layers for mask in masks) else 0.0)
+
+
+def test_a_sample_that_one_mask_alone_refuses_is_left_out(asked):
+    def refusing(masks, name):
+        together = any(mask.layers == [4] for mask in masks) and name == "s1"
+        return None if together else by_mask(masks, name)
+
+    found = asked(refusing, "aabbccdd", n_bootstraps=20)
+    assert found.left_out == {"s1": "not a number"}
+    assert set(found.naming) | set(found.testing) == {f"s{n}" for n in range(8)} - {"s1"}
+    assert found.named == [23]
+
+
+def test_a_sample_that_is_refused_when_layers_are_tested_is_in_no_half(asked):
+    """The layers were named before; the samples that named them are still not those that test."""
+    passes = []
+
+    def refusing(masks, name):
+        passes.append(name)
+        late = passes.count(name) > 4  # none, all, layer 4, layer 23; then named and others
+        return None if late and name == "s1" else by_mask(masks, name)
+
+    found = asked(refusing, "aabbccdd", n_bootstraps=20)
+    whole = asked(by_mask, "aabbccdd", n_bootstraps=20)
+    assert set(found.left_out) == {"s1"}
+    assert set(found.naming) == set(whole.naming) - {"s1"}
+    assert set(found.testing) == set(whole.testing) - {"s1"}
+
+
+def test_a_margin_that_is_infinite_is_left_out(asked):
+    def infinite(masks, name):
+        return np.inf if name == "s2" else by_mask(masks, name)
+
+    found = asked(infinite, "aabbccdd", n_bootstraps=20)
+    assert set(found.left_out) == {"s2"}
+    assert np.isfinite(found.frame["effect"]).all()
+
+
+@pytest.mark.parametrize("images", ["aaaab", "aaaa", "abc"])
+def test_halves_of_fewer_than_two_samples_are_refused(asked, images):
+    with pytest.raises(UserError, match=f"{len(images)} samples can be scored, [01] of one half"):
+        asked(by_mask, images)
+
+
+def test_no_resamplings_are_refused(asked):
+    with pytest.raises(UserError, match="n_bootstraps"):
+        asked(by_mask, n_bootstraps=0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_shares_of_nothing_are_no_numbers(asked):
+    found = asked(lambda masks, name: 3.0, n_bootstraps=20)
+    assert found.frame["share"].isna().all()
+    assert (found.frame["effect"] == 0).all()
+    assert "no layer reads the image" in found.summary()
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "mllama"])

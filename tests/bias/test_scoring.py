@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from keygap.benchmarks.scoring import accepted
-from keygap.bias.scoring import candidates_of, exclusive, normalised, score, spellings
+from keygap.bias.candidates import candidates_of, why_not_scored
+from keygap.bias.scoring import exclusive, normalised, score, spellings
 from keygap.models.load import wrap
 from keygap.selfcheck.samples import check_samples
 from made import made_sample
@@ -205,6 +206,22 @@ def test_candidates_are_letters_before_a_closed_set():
     assert candidates_of(lettered, ("yes", "no")) == ("A", "B")
     assert candidates_of(sample, ("yes", "no")) == ("yes", "no")
     assert candidates_of(sample, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "candidates", "least", "said"),
+    [
+        ("yes", ("yes", "no"), 2, None),
+        ("Yes", ("yes", "no"), 0, "'Yes' is not among the options yes, no"),
+        ("yes", (), 0, None),
+        ("yes", (), 2, "no answers to choose from"),
+        ("yes", ("yes",), 2, "no answers to choose from"),
+        (None, ("yes", "no"), 0, "not published"),
+    ],
+)
+def test_why_an_answer_cannot_be_scored(answer, candidates, least, said):
+    why = why_not_scored(replace(made_sample("s"), answer=answer), candidates, least)
+    assert why is None if said is None else said in why
 
 
 @pytest.mark.parametrize(

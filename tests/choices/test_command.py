@@ -57,6 +57,18 @@ def test_a_row_that_does_not_exist_is_one_line(run, monkeypatch, capsys):
     assert "no row '0000000000'" in said
 
 
+def test_a_damaged_run_and_no_folder_are_one_line(run, tmp_path, monkeypatch, capsys):
+    """A layer that is not asked for is damaged, too: nothing is computed before that is known."""
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    part = sorted((broken / "vectors" / "site=k_proj").rglob("*.parquet"))[-1]
+    part.write_bytes(part.read_bytes()[:-100])
+    for folder, what in ((broken, part.name), ("", "DIR is empty: name a folder")):
+        status, _, said = keygap(monkeypatch, capsys, "choices", folder, *FEW, "--layers", "first")
+        assert status == 2
+        assert what in said
+
+
 @pytest.mark.slow
 def test_two_models_of_real_weights_are_in_an_order(store, vlm, easy_vqa, tmp_path):
     """The public function over two stores, and the files of both in one folder."""

@@ -145,7 +145,7 @@ def test_what_a_store_cannot_serve_is_one_line_each_and_the_rest_goes_on():
     [
         ([], {}, "name a run folder or a study folder"),
         ([planted(), planted()], {}, "two runs are of made on made"),
-        ([planted()], {"tokens": [5000]}, "no choice can be served"),
+        ([planted()], {"tokens": [5000]}, "none of the choices can be computed"),
     ],
 )
 def test_what_cannot_be_tried_at_all_is_refused(stores, levels, message):
@@ -177,3 +177,21 @@ def test_the_same_seed_gives_the_same_table_and_another_one_other_tokens():
     assert first.equals(second)
     assert list(first["row"]) == list(other["row"])
     assert not np.isclose(first["cross"], other["cross"]).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "tokens", "n_groups"),
+    [((60,), [50, 200], 25), ((41, 20), [100], 10), ((120,), [200], 50)],
+)
+def test_all_choices_share_the_groups_that_the_smallest_selection_has(samples, tokens, n_groups):
+    """50 tokens are of 50 samples, which are 25 pairs; 200 tokens of 60 samples would have 30."""
+    plan = Plan(
+        tokens=tokens, layers=["first", "mean"], heads=["together"], text=["question"],
+        spaces=["raw"], units=["sample"], estimators=["linear", "histogram_10"],
+    )  # fmt: skip
+    stores = [planted(f"m{count}", samples=count, layers=(0, 1)) for count in samples]
+    table = specifications(*stores, plan=plan)
+    assert table.settings["n_groups"] == n_groups
+    assert set(table.frame["tokens"]) == set(tokens)
+    assert set(table.frame["model"]) == {f"m{count}" for count in samples}
+    assert table.frame["cross_low"].notna().all()

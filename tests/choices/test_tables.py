@@ -99,7 +99,7 @@ def test_settings_that_a_report_needs_must_be_there(table, tmp_path, name):
     [
         ("rules", ["one"], "list of rule and reason"),
         ("notes", "one", "notes are not a list"),
-        ("published", [0.4], "published numbers are no mapping"),
+        ("published", [0.4], "published numbers are not a mapping"),
     ],
 )
 def test_settings_of_another_shape_are_refused(table, tmp_path, name, value, said):

@@ -41,7 +41,7 @@ def test_a_plain_module_is_told_what_it_lacks(unnamed):
 
 
 def test_what_is_no_model_is_refused(unnamed):
-    with pytest.raises(UserError, match="int is no model"):
+    with pytest.raises(UserError, match="int is not a model"):
         kg.load(cast(Any, 42), unnamed[1])
 
 

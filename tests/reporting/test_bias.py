@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import keygap as kg
+from keygap.bias import read_bias
 from keygap.errors import UserError
 from keygap.reporting import bias, read_run
 from keygap.reporting.bias_findings import attention_ratio
@@ -37,6 +39,18 @@ def test_the_page_has_conditions_figures_and_what_was_left_out(probed):
     assert pooled in page
     assert html.escape("hint: 2 samples left out: <b>odd</b>") in page
     assert "<b>odd" not in page
+
+
+@pytest.mark.usefixtures("not_drawn")
+def test_an_analysis_is_a_finding_and_no_sample_that_was_left_out(probed):
+    table = read_bias(probed)
+    analyses = {"balance": {"summary": "balance point 0.31 nats"}}
+    replace(table, settings={**table.settings, "analyses": analyses}).save(probed)
+    page = kg.report(probed).read_text()
+    before, _, left_out = page.partition("<summary>What was left out")
+    assert "<li>balance: balance point 0.31 nats.</li>" in before
+    assert "2 samples left out" in left_out
+    assert "balance point" not in left_out
 
 
 @pytest.mark.usefixtures("not_drawn")

@@ -18,13 +18,11 @@ from align.causes.simulated import BASELINES, all_points, causes_table, few_poin
 from keygap.align.causes.mediation import UNCERTAIN, mediation
 from keygap.align.causes.tables import CausesTable
 from keygap.align.causes.verdict import verdict
-from keygap.reporting import causes, read_run
+from keygap.reporting import causes
 from keygap.reporting.causes_figure import alternative_text, caption, dose_response, place_of
 
-from .conftest import MODEL
-
 pytestmark = pytest.mark.usefixtures("not_drawn")
-HEADING = "Is it the distance of keys, or attention?"
+HEADING = "Is it the distance between keys, or attention?"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,8 @@ def rows_of(page: str, after: str) -> list[str]:
 
 def test_the_page_has_the_verdict_tables_and_figure(tested, table, not_drawn):
     page = html.unescape(kg.report(tested).read_text())
-    decided = verdict(table.samples, table.points, model=MODEL, n_bootstraps=60)
+    model = table.settings["model"]  # the experiment's own, whatever the run is of
+    decided = verdict(table.samples, table.points, model=model, n_bootstraps=60)
     assert decided.mechanism == "attention"
     assert f"<strong>{decided.sentences[0]}</strong>" in page
     assert all(f"<li>{sentence}</li>" in page for sentence in decided.sentences[1:])
@@ -102,7 +101,7 @@ def test_an_experiment_without_a_map_has_baselines_and_no_figure(run_folder):
     causes_table("attention", n=20, points=points, n_bootstraps=20).save(run_folder)
     table = causes.read(run_folder)
     assert table is not None
-    section = causes.section(read_run(run_folder), table)
+    section = causes.section(table)
     assert (section.drawn, section.effects, section.steered) == (None, [], [])
     assert len(section.baselines) == 4
     page = kg.report(run_folder).read_text()

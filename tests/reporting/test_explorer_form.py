@@ -188,13 +188,13 @@ def test_a_model_without_patches_says_so(browser, tmp_path):
     page = reported(looked_at("instructblip", tmp_path / "run"))
     with opened(browser, page) as opening:
         looker = Looker(opening)
-        assert "no single patches" in looker.text("notes")
+        assert "do not correspond to single patches" in looker.text("notes")
         looker.page.click("text=More filters")
         looker.choose("modality", "image")
         looker.page.focus('[data-part="plot"]')
         looker.press("Home")
         assert looker.facts()["title"] == "image token"
-        assert "no single patches" in looker.text("card")
+        assert "do not correspond to single patches" in looker.text("card")
         assert opening.locator(".pictures img").count() == 1
         assert opening.locator(".patch").count() == 0
 

@@ -208,7 +208,7 @@ def test_conditions_state_the_worst_and_the_most_followed() -> None:
     )
     run = Run(Path(), {"model": "made"}, cast(Any, None), None, None)
     text = bias_findings.conditions_in_words(run, frame)
-    assert "accuracy is 0.80 (0.70 to 0.90) as it is" in text
+    assert "accuracy on the unchanged samples is 0.80 (0.70 to 0.90)" in text
     assert "lowest with 0.30 (0.20 to 0.40) under hint: conflict" in text
     assert "followed most under hint: agree: 0.90 (0.80 to 1.00)" in text
     assert "n = 20 to 24 samples" in bias_findings.conditions_caption(frame)

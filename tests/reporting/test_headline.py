@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keygap.reporting.headline import headline, verdicts
+from keygap.gap.core import cautions
+from keygap.reporting.headline import FEW_SAMPLES, headline, verdicts
 from keygap.reporting.notes import notes_of
 from keygap.reporting.numbers import least_p, near_zero, p_value
 from keygap.reporting.run import Run, read_run
@@ -55,20 +56,30 @@ FAR = (
 GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "far": ({}, f"{FAR} Measured on 200 samples, of which the model answers 90 % correctly.", []),
     "few samples": (
-        {"n_samples": 20},
-        f"{FAR} Measured on 20 samples, of which the model answers 90 % correctly.",
-        ["20 samples are few: below 30, intervals are rough."],
+        {"n_samples": 19},
+        f"{FAR} Measured on 19 samples, of which the model answers 90 % correctly.",
+        ["19 samples, fewer than 20: intervals and p-values are rough."],
     ),
     "an interval that spans 1": (
         {"ratio": 1.1, "ratio_ci_low": 0.9, "ratio_ci_high": 1.3},
-        "Image and text are not told apart more than the two most distant kinds of token inside "
-        "one modality (text_vocabulary): their MMD² is 1.10 times (95 % intervals from 0.90 to "
+        "Image and text are about as far apart as the two most distant kinds of token inside one "
+        "modality (text_vocabulary): their MMD² is 1.10 times (95 % intervals from 0.90 to "
         "1.30) as large, at layer 3. Measured on 200 samples, of which the model answers 90 % "
         "correctly.",
         [
-            "At layer 3 the interval of the ratio includes 1: there the gap is not told from a "
-            "distance inside one modality."
+            "At layer 3 the interval of the ratio includes 1: there the gap cannot be "
+            "distinguished from a distance inside one modality."
         ],
+    ),
+    "as many samples as were checked": (
+        {"n_samples": 20},
+        f"{FAR} Measured on 20 samples, of which the model answers 90 % correctly.",
+        [],
+    ),
+    "one sample": (
+        {"n_samples": 1, "accuracy": None},
+        f"{FAR} Measured on 1 sample; answers were not scored.",
+        ["1 sample, fewer than 20: intervals and p-values are rough."],
     ),
     "nearer": (
         {"ratio": 0.5, "ratio_ci_low": 0.4, "ratio_ci_high": 0.6},
@@ -99,6 +110,34 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         [],
     ),
 }
+
+
+def test_few_samples_are_those_of_which_a_measurement_warns():
+    assert FEW_SAMPLES == cautions.FEW_SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("lows", "claim"),
+    [
+        ((1.2, 1.1), "farther apart than"),
+        ((1.2, 0.9), "farther apart at 1 of 2 layers than"),
+        ((1.2, 0.1), "farther apart at 1 of 2 layers than"),
+        ((0.9, 0.1), "nearer to each other at 1 of 2 layers than"),
+        ((0.2, 0.1), "nearer to each other than"),
+        ((0.9, 0.8), "about as far apart as"),
+    ],
+)
+def test_a_claim_over_layers_is_true_of_them(measured, lows, claim):
+    """Each interval of a ratio is 0.3 wide."""
+    run = changed(measured)
+    frame = run.table.frame
+    rows = [
+        frame.assign(layer=n, ratio=low + 0.1, ratio_ci_low=low, ratio_ci_high=low + 0.3)
+        for n, low in enumerate(lows)
+    ]
+    table = dataclasses.replace(run.table, frame=pd.concat(rows, ignore_index=True))
+    (found,) = verdicts([dataclasses.replace(run, table=table)], [False])
+    assert found.sentence.startswith(f"Image and text are {claim} the two most distant kinds")
 
 
 @pytest.mark.parametrize("case", GOLDEN)

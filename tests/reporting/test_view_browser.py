@@ -151,7 +151,7 @@ def test_a_search_finds_words_of_the_whole_store(browser, asked):
     words = asked.ask("words", word="word31")
     with visited(browser, asked) as looker:
         assert looker.counts()[0] == 20_000
-        assert "60,000, too many for one picture" in looker.text("count")
+        assert "60,000 matching tokens are in view, too many to draw" in looker.text("count")
         looker.page.focus("input[name=word]")
         looker.page.keyboard.type("word31")
         until(looker, f"{words['tokens']} match")

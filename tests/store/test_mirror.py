@@ -137,7 +137,9 @@ def test_a_copy_that_names_other_files_is_refused(vlm, asked, tmp_path):
     Unsteady.store[name].seek(0)
     Unsteady.store[name].write(line_of(other))
     (tmp_path / "part-00001.parquet").write_text("mine")
-    with pytest.raises(UserError, match=r"lists '../part-00001.parquet', which is no file of a"):
+    with pytest.raises(
+        UserError, match=r"lists '../part-00001.parquet', which is not the file of a"
+    ):
         kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
     assert (tmp_path / "part-00001.parquet").read_text() == "mine"
 

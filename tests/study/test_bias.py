@@ -13,7 +13,9 @@ import pytest
 import keygap as kg
 from keygap.bias import PROBES
 from keygap.errors import UserError
+from keygap.store.checksums import read_checksums
 from keygap.store.files import explained
+from keygap.store.results import record_results, save_results
 from keygap.study import bias
 from keygap.study.experiment import Experiment
 from made import SAMPLES, files_of
@@ -67,13 +69,13 @@ def test_a_run_is_probed_to_the_end_and_continued(
 
 
 def test_a_run_of_another_model_is_refused(vlm, easy_vqa, tmp_path):
-    other: Any = SimpleNamespace(manifest={"model": "micro:mlp"})
-    with pytest.raises(UserError, match="is a run of micro:mlp and not of micro:linear"):
+    (tmp_path / "manifest.json").write_text('{"model": "micro:mlp", "benchmark": "easy-vqa"}')
+    with pytest.raises(UserError, match="results of the model micro:mlp and not of micro:linear"):
         bias.bias_of_run(
             vlm, easy_vqa.choose(2), tmp_path, [PROBES["absent"]()],
-            attention=False, batch_size=2, n_bootstraps=2, store=other,
+            attention=False, batch_size=2, n_bootstraps=2,
         )  # fmt: skip
-    assert not list(tmp_path.iterdir())
+    assert list(files_of(tmp_path)) == ["manifest.json"]
 
 
 def test_attention_that_cannot_be_measured_does_not_stop_a_study(
@@ -92,6 +94,64 @@ def test_attention_that_cannot_be_measured_does_not_stop_a_study(
     assert {name for name in files_of(tmp_path) if "bias" in name} == {
         name for name in FILES if "bias" in name
     }
+
+
+ABSENT: dict[str, Any] = {"attention": False, "batch_size": 2, "n_bootstraps": 2}
+
+
+def test_what_was_computed_from_former_answers_is_removed(vlm, easy_vqa, tmp_path):
+    """Otherwise one report shows new answers and old attention."""
+    names = ("attention.parquet", "attention_indices.csv", "link.csv", "gap.csv")
+    record_results(tmp_path, dict.fromkeys(names, "old"), begin=True)
+    bias.bias_of_run(vlm, easy_vqa.choose(2), tmp_path, [PROBES["absent"]()], **ABSENT)
+    left = {"gap.csv", "checksums.sha256", *(name for name in FILES if "bias" in name)}
+    assert set(files_of(tmp_path)) == left
+    assert set(read_checksums(tmp_path)) == left - {"checksums.sha256"}
+
+
+def test_answers_stay_where_their_attention_cannot_be_linked(vlm, easy_vqa, tmp_path, monkeypatch):
+    """A link of former attention would be one between two experiments."""
+
+    def unlinked(*arguments, **keywords):
+        raise UserError("there is nothing to link")
+
+    asked, probes = easy_vqa.choose(2), [PROBES["absent"]()]
+    bias.bias_of_run(vlm, asked, tmp_path, probes, **ABSENT)
+    save_results(tmp_path, {"link.csv": "old"})
+    arguments: Any = {**ABSENT, "attention": True, "resume": True, "store": object()}
+    monkeypatch.setattr(bias, "probe", None)  # the answers are not asked for again
+    monkeypatch.setattr(bias, "link", unlinked)
+    bias.bias_of_run(vlm, asked, tmp_path, probes, **arguments)
+    assert {"attention.parquet", "attention_indices.csv"} <= set(files_of(tmp_path))
+    assert "link.csv" not in files_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("probes", "samples", "asks"),
+    [
+        ([PROBES["noise"](levels=[1.0])], 2, False),
+        ([PROBES["noise"](levels=[0.5])], 2, True),
+        ([PROBES["noise"](levels=[1.0])], 3, True),
+        ([PROBES["absent"]()], 2, True),
+    ],
+)
+def test_a_study_keeps_only_the_answers_to_what_it_asks(
+    vlm, easy_vqa, tmp_path, monkeypatch, probes, samples, asks
+):
+    first = [PROBES["noise"](levels=[1.0])]
+    bias.bias_of_run(vlm, easy_vqa.choose(2), tmp_path, first, **ABSENT)
+    calls = []
+
+    def counted(*arguments, **keywords):
+        calls.append(1)
+        return kg.probe(*arguments, **keywords)
+
+    monkeypatch.setattr(bias, "probe", counted)
+    chosen = easy_vqa.choose(samples)
+    table = bias.bias_of_run(vlm, chosen, tmp_path, probes, **ABSENT, resume=True)
+    assert bool(calls) == asks
+    assert table.settings["samples"] == samples
+    assert set(table.settings["probes"]) == {each.name for each in probes}
 
 
 def test_a_disk_that_fills_while_attention_is_saved_stops_a_study(tmp_path, monkeypatch):

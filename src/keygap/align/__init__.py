@@ -1,6 +1,7 @@
 """Move image vectors towards text vectors, and see what a model does.
 
-Names are imported on first use: a report reads the tables of this room, and needs no torch.
+Names are imported on first use, so that a report can read the tables of this package without
+importing torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a map does to the vectors of one layer: scale or turn them within a head, and shift them.
 
-Every kind of map ends here, so that applying, saving and comparing maps is written once. What a map
-adds at strength 1 is the primitive, because the strength of a map varies on both sides of 0: at 0
-vectors stay bit for bit as they are, and at -1 they move as far away.
+Every kind of map ends here, so that applying, saving and comparing maps is written once. The
+displacement at strength 1 is the primitive operation, because strengths may be negative: at 0,
+vectors stay bit-identical; at -1, they move by the opposite displacement.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """``kg.align.fit``: a map from image vectors to text vectors, at some layers of one site.
 
 A map is fitted at all layers at once on an extraction or on vectors in memory, or layer by layer
-while the model runs. The former describes the model as it is; but once a map acts at one layer, the
-vectors of all later layers are others than those that their maps were fitted on. Layer by layer,
-each map is fitted on what it will meet.
+while the model runs. Fitting all layers at once describes the unmodified model. Once a map acts at
+one layer, however, later layers see vectors that differ from those their maps were fitted on. Layer
+by layer, each map is fitted on the vectors that the earlier maps produce.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def fit(
             image features are the keys of cross-attention layers, text is in other layers.
         text_roles: what counts as text.
         sinks: whether attention sinks enter the fit. They are far from other tokens of their kind
-            and few, and would move the means. Where attention was not measured, no token counts as
-            a sink.
+            and few, and would move the means. Where attention is NaN, no token counts as a sink;
+            vectors without a column ``attention`` are refused unless this is true.
         seed: of the map's random draws.
         draw: which of several independent draws of a random map.
 
@@ -71,8 +71,8 @@ def fit(
 
     Raises:
         UserError: the map, site, layer or role does not exist; there are no image or text tokens,
-            or too few for the map; vectors are not finite; or heads differ from those of
-            ``text_layer``.
+            or too few for the map; vectors are not finite or lack ``attention``; or heads differ
+            from those of ``text_layer``.
     """
     chosen = _site_of(source, site)
     indices = _layers_of(source, chosen, layers)

@@ -187,7 +187,7 @@ def load_map(path: str | Path) -> Map:
         The map.
 
     Raises:
-        UserError: there is no such file, it is no map, or it is damaged.
+        UserError: there is no such file, it is not a map, or it is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -197,9 +197,11 @@ def load_map(path: str | Path) -> Map:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}): {_REMEDY}") from error
+        raise UserError(
+            f"{path} is damaged or not a safetensors file ({error}): {_REMEDY}"
+        ) from error
     if header.get("format") != FORMAT:
-        raise UserError(f"{path} is no map that keygap wrote: {_REMEDY}")
+        raise UserError(f"{path} is not a map written by keygap: {_REMEDY}")
     try:
         plain = json.loads(header["map"])
         parts: dict[int, dict[str, Tensor]] = {}

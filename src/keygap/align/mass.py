@@ -44,7 +44,7 @@ AFTER_ROTATION = "key"
 
 
 class MassSteering(Steering):
-    """Steering of keys in which keys and total attention to the image are changed apart.
+    """Steering of keys in which keys and total attention to the image are changed separately.
 
     Args:
         fitted: a map of ``k_proj`` or ``key``.
@@ -106,7 +106,7 @@ class MassSteering(Steering):
     def attend(
         self, call: AttentionCall, layer: DecoderLayer, queries: Tokens, keys: Tokens
     ) -> Any:
-        """Carry out the call with keys and total attention to the image changed apart."""
+        """Carry out the call with keys and total attention to the image changed separately."""
         if self.map.site == AFTER_ROTATION:
             own = call.key
             moved = self.moved(own.transpose(1, 2), layer, keys).transpose(1, 2)
@@ -129,9 +129,10 @@ class MassSteering(Steering):
 def image_log_odds(call: AttentionCall, image: Bool[Tensor, "b s"]) -> Float[Tensor, "b heads t"]:
     """Logarithm of each query's attention to the image over its attention to all other keys.
 
-    It is what the attention function itself gives for values that say which keys show the image, so
-    its mask, soft cap and learned sinks are those of the model, and weights are never held. A
-    learned sink, which takes attention and gives nothing, counts among the other keys.
+    It is computed by the attention function itself, with values that indicate which keys show the
+    image. The mask, soft cap and learned sinks of the model therefore apply, and no weights are
+    materialised. A learned sink, which takes attention and gives nothing, counts among the other
+    keys.
 
     Args:
         call: one call of the attention function.

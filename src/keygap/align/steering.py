@@ -3,7 +3,7 @@
 Steering must change what is named and nothing else. Tokens are chosen by their labels, so padding
 never moves and prompts of one batch do not disturb each other; at strength 0 the vectors are passed
 on as they are, bit for bit. Moved keys change two things at once: where they lie, and how much
-attention the image gets in total. ``mass`` takes the two apart (see ``keygap.align.mass``).
+attention the image gets in total. ``mass`` separates the two (see ``keygap.align.mass``).
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class Steering(Intervention):
         self.strength = strength
         self.tokens = tuple(tokens)
         self._ready: dict[tuple[int, torch.device], Affine] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without copies on a GPU, which another process may not see."""
+        return {**vars(self), "_ready": {}}
 
     def identity(self) -> dict[str, Any]:
         """Name, layers and sites; the map by name and hash; strength and tokens."""

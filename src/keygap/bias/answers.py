@@ -20,8 +20,9 @@ from keygap.arguments import whole
 from keygap.benchmarks import Benchmark, Sample, SampleSet
 from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
+from keygap.bias.candidates import candidates_of, why_not_scored
 from keygap.bias.intervals import NOTHING, proportion
-from keygap.bias.scoring import Scored, candidates_of, score
+from keygap.bias.scoring import Scored, score
 from keygap.capture.batches import opened
 from keygap.display import as_html, between, brief
 from keygap.errors import UserError
@@ -234,9 +235,7 @@ def _counted(left_out: Mapping[str, str]) -> list[tuple[str, int]]:
 
 
 def _why_not_scored(sample: Sample, candidates: Sequence[str]) -> str | None:
-    """Give the reason why a sample cannot be scored; None if it can."""
+    """Give the reason why a sample cannot be scored, as it is counted; None if it can."""
     if sample.answer is None:
         return UNPUBLISHED if candidates else OPEN
-    if candidates and sample.answer not in candidates:
-        return f"the answer {sample.answer!r} is not among the options {', '.join(candidates)}"
-    return None
+    return why_not_scored(sample, candidates)

@@ -76,6 +76,11 @@ def measure_attention(
     chosen = as_sample_set(source, samples, seed)
     indices, notes = _readable(vlm, [layers] if isinstance(layers, (str, int)) else layers)
     if generated and vlm.fusion == "encoder":
+        if not queries:
+            raise UserError(
+                f"nothing is measured: generated tokens are no positions of the encoder of "
+                f"{vlm.name}, so name question or last in queries"
+            )
         notes.append("generated tokens are no positions of the encoder: they are not measured")
         generated = 0
     measurement = _Measurement(vlm, indices, queries, generated)
@@ -101,13 +106,20 @@ def _readable(vlm: VLM, layers: Sequence[str | int]) -> tuple[list[int], list[st
     for kind in sorted({vlm.layers[i].kind for i in indices if not vlm.layers[i].calls_function}):
         own = [i for i in indices if vlm.layers[i].kind == kind]
         notes.append(
-            f"layers {', '.join(map(str, own))} are not measured: {kind} computes attention by "
-            "itself and not through transformers' attention function"
+            f"{_not_measured(own)}: {kind} computes attention by itself and not through "
+            "transformers' attention function"
         )
     readable = [index for index in indices if vlm.layers[index].calls_function]
     if not readable:
         raise UserError(f"the attention of {vlm.name} cannot be measured: {notes[0]}")
     return readable, notes
+
+
+def _not_measured(layers: Sequence[int]) -> str:
+    named = ", ".join(map(str, layers))
+    return (
+        f"layer {named} is not measured" if len(layers) == 1 else f"layers {named} are not measured"
+    )
 
 
 class _Measurement:
@@ -140,8 +152,7 @@ class _Measurement:
         notes = list(notes)
         if self._odd:
             notes.append(
-                f"layers {', '.join(map(str, sorted(self._odd)))} are not measured: their keys are "
-                "not the positions of the prompt"
+                f"{_not_measured(sorted(self._odd))}: the keys are not the positions of the prompt"
             )
         chunks = self._chunks or [{name: np.empty(0) for name in COLUMNS}]
         columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in COLUMNS}

@@ -61,10 +61,10 @@ class Balance:
             "text": self.text,
         }
         caption = (
-            "Balance of image and text. point: by how many nats the image alone may be less "
-            "certain than the text alone where both are followed equally often, with a bootstrap "
-            "interval over samples (below 0: a preference for the text); slope: of the log-odds "
-            "per nat; text: how many of the n answers follow the text."
+            "Balance of image and text. point: the difference in entropy (image alone minus text "
+            "alone, in nats) at which both are followed equally often, with a bootstrap interval "
+            "over samples (below 0: a preference for the text); slope: of the log-odds per nat; "
+            "text: how many of the n answers follow the text."
         )
         return as_html(caption, pd.DataFrame([row]), [self.note] if self.note else [])
 

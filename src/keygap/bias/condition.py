@@ -138,10 +138,20 @@ class Samples:
         Raises:
             Unfit: no other sample can be read, or all show the same image.
         """
+        for other in self.partners(sample, purpose):
+            return other
+        raise Unfit("no other sample shows another image")
+
+    def partners(self, sample: Sample, purpose: str) -> Iterator[Sample]:
+        """All samples that show another image, in a random order.
+
+        Args:
+            sample: the sample.
+            purpose: what the order is for; another purpose has another order.
+        """
         for other in self._others(sample, purpose):
             if len(other.images) >= len(sample.images) and not _same_images(sample, other):
-                return other
-        raise Unfit("no other sample shows another image")
+                yield other
 
     def other_question(self, sample: Sample, purpose: str) -> str:
         """The question of another sample, which shows another image and asks something else.

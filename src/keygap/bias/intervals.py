@@ -118,14 +118,14 @@ def mean(
     """A mean with a percentile interval over resamplings of whole clusters.
 
     Args:
-        values: one for each observation; those that are not numbers are left out.
+        values: one for each observation; those that are NaN or infinite are left out.
         clusters: the cluster (the sample) of each observation; None if all are independent.
         n_bootstraps: the number of resamplings.
         seed: of the resamplings. Two means of the same clusters are resampled alike.
     """
     values = np.asarray(values, dtype=float)
     names = np.arange(len(values)) if clusters is None else np.asarray(clusters, dtype=object)
-    kept = ~np.isnan(values)
+    kept = np.isfinite(values)
     if not kept.any():
         return NOTHING
     grouped = pd.Series(values[kept]).groupby(names[kept], sort=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from keygap import defaults, gap, random_streams
-from keygap.arguments import MOST_RESAMPLINGS, seed_of, whole
+from keygap.arguments import MOST_RESAMPLINGS, distinct, seed_of, whole
 from keygap.bias.link_inputs import (
     COVARIATES,
     UNIT,
@@ -34,7 +34,7 @@ from keygap.bias.link_statistics import (
     smallest_detectable,
 )
 from keygap.bias.link_table import ALL, CHAIN, COLUMNS, LinkTable
-from keygap.errors import UserError
+from keygap.errors import UserError, unknown
 from keygap.progress import step
 from keygap.store import Store
 from keygap.tokens import known_roles
@@ -102,12 +102,14 @@ def link(
     roles = known_roles(text_roles)
     outcome = outcome_of(bias.samples)
     places = [layer for _, layer in store.site_layers([site])]
-    wanted = places if layers is None else list(layers)
-    apart = separations(store, site, [each for each in places if each in wanted], roles)
     attended = pd.DataFrame(columns=["sample_id", *UNIT, "similarity", "attention"])
     if attention is not None:
         attended = attention_quantities(attention.frame, queries, roles)
-        attended = attended if layers is None else attended[attended["layer"].isin(wanted)]
+    if layers is not None:
+        _refuse_unknown(layers, {*places, *attended["layer"]})
+        places = [each for each in places if each in layers]
+        attended = attended[attended["layer"].isin(layers)]
+    apart = separations(store, site, places, roles)
     held = covariates_of(store.tokens, roles)
     chain = _Chain.of(apart, attended, outcome, held)
     with step("link from the gap to the answer"):
@@ -119,6 +121,17 @@ def link(
         )
     notes = [*chain.notes, *_notes(places, apart, attention is None)]
     return LinkTable(_frame_of(estimates, chain), tuple(notes), outcome.what)
+
+
+def _refuse_unknown(layers: Sequence[int], known: set[int]) -> None:
+    """Refuse layers that neither the store nor the attention table has.
+
+    Raises:
+        UserError: there is one, one is named twice, or none is named.
+    """
+    for layer in distinct(layers, "layers", "0"):
+        if layer not in known:
+            raise unknown("layer", layer, sorted(known), "of the store or the attention table")
 
 
 @dataclass(frozen=True)

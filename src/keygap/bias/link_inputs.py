@@ -47,8 +47,9 @@ def outcome_of(samples: pd.DataFrame) -> Outcome:
     """Choose the margin that attention should explain.
 
     With a conflicting text it is ``hint_margin``, the log-probability of the suggested minus that
-    of the right answer, mean over the variants of the text. Otherwise it is ``margin`` of the
-    samples as they are.
+    of the right answer, mean over the variants of the text. Only answers that have a
+    ``hint_effect`` count: the model was given the image too, and its answer to the image alone is
+    known. Otherwise it is ``margin`` of the samples as they are.
 
     Args:
         samples: of a ``BiasTable``.
@@ -57,7 +58,7 @@ def outcome_of(samples: pd.DataFrame) -> Outcome:
         UserError: answers were generated, so that no answer has a likelihood.
     """
     conflict = samples[samples["suggested"].notna() & (samples["suggested"] != samples["answer"])]
-    conflict = conflict[conflict["hint_margin"].notna()]
+    conflict = conflict[conflict["hint_effect"].notna()]
     if (conflict["probe"] == PROBE_OF_HINTS).any():
         conflict = conflict[conflict["probe"] == PROBE_OF_HINTS]
     if len(conflict):

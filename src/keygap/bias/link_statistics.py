@@ -45,7 +45,8 @@ class Estimate:
     Attributes:
         link: the earlier and the later quantity; for ``indirect``, the ends of the chain.
         measure: ``spearman``, ``partial``, ``path`` or ``indirect``.
-        value: the numbers, from -1 to 1; NaN where a quantity is constant or unknown.
+        value: the numbers; those of ``spearman`` and ``partial`` are from -1 to 1. NaN where a
+            quantity is constant or unknown.
         low: lower ends of the intervals.
         high: upper ends.
         p_value: two-sided, unadjusted.

@@ -35,10 +35,11 @@ class LinkTable:
             ``all`` for the mean over heads. ``link`` is ``EARLIER -> LATER``. ``measure`` is
             ``spearman``, ``partial`` (covariates held fixed), ``path`` (a standardised coefficient,
             covariates and the quantities before held fixed) or ``indirect`` (the product of the
-            paths of the chain). ``p_holm`` is adjusted for all layers and heads. ``found`` says
-            that it is at most 0.05 and that the interval excludes 0. ``detectable`` is the smallest
-            correlation that would have been found with a probability of 0.8; for ``path`` and
-            ``indirect``, the partial correlation that each of their links must have.
+            paths of the chain). ``p_holm`` is adjusted for all layers and heads, or
+            for all layers where ``head`` is ``all``. ``found`` says that it is at most 0.05 and
+            that the interval excludes 0. ``detectable`` is the smallest rank correlation that would
+            have been found with a probability of 0.8: a partial one for all measures but
+            ``spearman``, and for ``indirect`` one that each of the three links has.
         notes: what could not be measured, and why; which covariates are held fixed.
         outcome: what a larger ``answer`` means.
     """
@@ -115,11 +116,11 @@ def _verdict(rows: pd.DataFrame, is_chain: bool) -> str:
     if found.empty:
         where = "on each of its links would" if is_chain else "would"
         return (
-            f"no {kind} found at {len(rows)} heads; with {first['n_samples']:.0f} samples a rank "
-            f"correlation of at least {first['detectable']:.2f} {where} have been seen"
+            f"no {kind} found at {len(rows)} heads; with {first['n_samples']:.0f} samples a "
+            f"partial rank correlation of at least {first['detectable']:.2f} {where} have been seen"
         )
     best = found.sort_values("value", key=abs).iloc[-1]
-    size = "indirect effect" if is_chain else "rank correlation"
+    size = "indirect effect" if is_chain else "partial rank correlation"
     return (
         f"{kind} found at {len(found)} of {len(rows)} heads; the strongest is layer "
         f"{best['layer']}, head {best['head']}: {size} {best['value']:.2f} "

@@ -15,24 +15,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
+from scipy.special import entr, logsumexp
 
 from keygap import defaults
 from keygap.arguments import MOST_RESAMPLINGS, listed, whole
 from keygap.benchmarks import BadSample, Benchmark, Sample, SampleSet
 from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.benchmarks.scoring import is_correct, normalised
+from keygap.bias.candidates import candidates_of, why_not_scored
 from keygap.bias.condition import AS_IS, Condition, Probe, Samples, Unfit
 from keygap.bias.probes import build
-from keygap.bias.scoring import Scored, candidates_of, score
+from keygap.bias.scoring import Scored, score
 from keygap.bias.table import NUMBERS, SAMPLE_COLUMNS, BiasTable, bias_table
 from keygap.capture.batches import opened
 from keygap.errors import UserError, unknown
 from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
-
-UNPUBLISHED = "the right answer is not published"
 
 
 def probe(
@@ -72,7 +71,16 @@ def probe(
     for batch in track(batches, len(batches), f"probes of {vlm.name}"):
         asking.ask(batch, chosen)
     asking.refuse_nothing()
-    settings = {
+    settings = settings_of(vlm, asked, chosen, n_bootstraps)
+    rows = pd.DataFrame(asking.rows, columns=list(SAMPLE_COLUMNS))
+    return bias_table(rows, asking.left_out, chosen, settings)
+
+
+def settings_of(
+    vlm: VLM, asked: SampleSet, probes: Sequence[Probe], n_bootstraps: int
+) -> dict[str, Any]:
+    """What ``probe`` is asked, as ``BiasTable.settings`` says it; arguments as there."""
+    return {
         "model": vlm.name,
         "benchmark": asked.name,
         "split": asked.benchmark.split,
@@ -80,10 +88,8 @@ def probe(
         "seed": asked.seed,
         "n_bootstraps": n_bootstraps,
         "interventions": vlm.interventions.identity,
-        "probes": {each.name: dict(each.settings) for each in chosen},
+        "probes": {each.name: dict(each.settings) for each in probes},
     }
-    rows = pd.DataFrame(asking.rows, columns=list(SAMPLE_COLUMNS))
-    return bias_table(rows, asking.left_out, chosen, settings)
 
 
 def named_probes(
@@ -140,8 +146,9 @@ class _Asking:
         for reason in broken.values():
             self._leave_out("", "", "", reason)
         good = []
+        closed = batch.benchmark.answers
         for sample in read:
-            if why := self._why_not(sample):
+            if why := why_not_scored(sample, candidates_of(sample, closed)):
                 self._leave_out("", "", "", why)
             else:
                 good.append(sample)
@@ -177,14 +184,6 @@ class _Asking:
             f"no sample of {self.samples.sample_set.name} can be used for {where}: {reason} "
             f"({count} samples)"
         )
-
-    def _why_not(self, sample: Sample) -> str | None:
-        if sample.answer is None:
-            return UNPUBLISHED
-        candidates = candidates_of(sample, self.samples.sample_set.benchmark.answers)
-        if candidates and sample.answer not in candidates:
-            return f"the right answer {sample.answer!r} is not among the candidates"
-        return None
 
     def _scored(
         self, of: Probe, condition: Condition, samples: Sequence[Sample]
@@ -279,7 +278,7 @@ def row_of(
     numbers = {
         "log_probability": at[right],
         "margin": at[right] - max(others) if others else math.nan,
-        "entropy": float(-(np.exp(logs) * logs).sum()),
+        "entropy": float(entr(np.exp(logs)).sum()),
         "confidence": math.exp(at[scored.chosen]),
     }
     if suggested is not None and suggested in at and suggested != right:
@@ -288,4 +287,5 @@ def row_of(
             without = before.log_probability
             numbers["margin_without"] = without[right] - without[suggested]
             numbers["hint_effect"] = numbers["hint_margin"] + numbers["margin_without"]
-    return row | nothing | numbers
+    finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return row | nothing | finite

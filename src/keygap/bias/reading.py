@@ -8,6 +8,7 @@ on one half of the samples and tested on the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ from jaxtyping import Float
 from scipy import stats
 
 from keygap import defaults, gap, random_streams
+from keygap.arguments import MOST_RESAMPLINGS, whole
 from keygap.benchmarks import Benchmark, Sample, SampleSet
 from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
-from keygap.benchmarks.scoring import normalised
-from keygap.bias.scoring import Scored, candidates_of, score
+from keygap.bias.candidates import candidates_of, why_not_scored
+from keygap.bias.scoring import Scored, score
+from keygap.bias.table import NO_MARGIN
 from keygap.capture.batches import opened
-from keygap.display import as_html, between, brief, ranges
+from keygap.display import as_html, between, brief, counted, ranges
 from keygap.errors import UserError
 from keygap.models.attention_mask import add_bias
 from keygap.models.attention_tap import AttentionCall
@@ -39,7 +42,7 @@ from keygap.store import save_results
 from keygap.store.run import READING
 
 LEAST_SHARE = 0.1  # of the effect of all layers, from which a layer is named
-MIN_SAMPLES = 4  # two in each half
+MIN_SAMPLES = 2  # in each half
 COLUMNS = (
     "masked", "layer", "head", "naming_effect", "named", "effect", "ci_low", "ci_high", "share",
     "share_low", "share_high", "p_value", "p_holm", "n_naming", "n_testing",
@@ -120,10 +123,11 @@ class ReadingTable:
                 f"{LEAST_SHARE:.0%} of what masking all of them loses"
             )
         one = rows.loc[NAMED]
+        share = f", {one['share']:.0%} of what masking all layers loses"
         return (
             f"layers {', '.join(map(str, self.named))} read the image: on the other half of the "
             f"samples, masking them loses {one['effect']:.2f} nats ({one['ci_low']:.2f} to "
-            f"{one['ci_high']:.2f}), {one['share']:.0%} of what masking all layers loses"
+            f"{one['ci_high']:.2f}){'' if np.isnan(one['share']) else share}"
         )
 
     def __repr__(self) -> str:
@@ -197,8 +201,10 @@ def reading_layers(
         One row per layer or head that was masked alone, and for named layers, others and all.
 
     Raises:
-        UserError: an unknown layer, or fewer than four samples that can be scored.
+        UserError: an unknown layer, or fewer than two samples that can be scored in one of the
+            halves, which share no image.
     """
+    n_bootstraps = whole(n_bootstraps, "n_bootstraps", 1, MOST_RESAMPLINGS)
     chosen = as_sample_set(source, samples, seed)
     indices = vlm.layer_indices(layers, with_shared=True)
     reader = _Reader(vlm, chosen, batch_size)
@@ -206,12 +212,9 @@ def reading_layers(
     alone[EVERY, -1, -1] = ReadingMask(indices)
     alone |= {("layer", index, -1): ReadingMask([index]) for index in indices}
     reader.read(alone)
-    if len(reader.ids) < MIN_SAMPLES:
-        why = next(iter(reader.left_out.values()), "there are no others")
-        raise UserError(f"{len(reader.ids)} samples can be scored, {MIN_SAMPLES} are needed: {why}")
-    halves = _halves(chosen, reader.ids)
-    effects = reader.effects()
-    named = _named(effects, indices, halves[0])
+    is_naming = _in_first_half(chosen, reader.ids)
+    naming, _ = _places(reader.ids, is_naming, reader.left_out)
+    named = _named(reader.effects(), indices, naming)
     together: dict[Masked, Intervention | None] = {}
     if named:
         together[NAMED, -1, -1] = ReadingMask(named)
@@ -221,10 +224,10 @@ def reading_layers(
         for head in range(vlm.layers[index].heads):
             together["head", index, head] = ReadingMask([index], head)
     reader.read(together)
-    frame = _frame_of(reader.effects(), named, halves, n_bootstraps, chosen.seed)
     ids = np.asarray(reader.ids)
-    naming, testing = (tuple(ids[half].tolist()) for half in halves)
-    return ReadingTable(frame, reader.left_out, naming, testing)
+    halves = _places(reader.ids, is_naming, reader.left_out)
+    frame = _frame_of(reader.effects(), named, halves, n_bootstraps, chosen.seed)
+    return ReadingTable(frame, reader.left_out, *(tuple(ids[half].tolist()) for half in halves))
 
 
 class _Reader:
@@ -246,8 +249,9 @@ class _Reader:
 
     @property
     def ids(self) -> list[str]:
-        """The samples that were scored."""
-        return [*self._margins[PLAIN, -1, -1]]
+        """The samples that were scored under every mask."""
+        known = self._margins.values()
+        return [name for name in self._margins[PLAIN, -1, -1] if all(name in own for own in known)]
 
     def effects(self) -> dict[Masked, Float[np.ndarray, " n"]]:
         """By how much each mask lowers the margin of every sample."""
@@ -260,11 +264,8 @@ class _Reader:
         self.left_out |= broken
         usable = []
         for sample in samples:
-            known = {normalised(each) for each in self._candidates(sample)}
-            if sample.answer is None:
-                self.left_out[sample.id] = "the right answer is not published"
-            elif len(known) < 2 or normalised(sample.answer) not in known:
-                self.left_out[sample.id] = "there are no answers to choose from"
+            if why := why_not_scored(sample, self._candidates(sample), least=2):
+                self.left_out[sample.id] = why
             else:
                 usable.append(sample)
         return usable
@@ -276,24 +277,44 @@ class _Reader:
         found, bad = score(self.vlm, samples, [self._candidates(each) for each in samples])
         self.left_out |= bad
         answers = {sample.id: str(sample.answer) for sample in samples}
-        return {one.sample_id: _margin(one, answers[one.sample_id]) for one in found}
+        margins = {one.sample_id: _margin(one, answers[one.sample_id]) for one in found}
+        infinite = [name for name, margin in margins.items() if not math.isfinite(margin)]
+        self.left_out |= dict.fromkeys(infinite, f"no margin: {NO_MARGIN}")
+        return {name: margin for name, margin in margins.items() if name not in infinite}
 
 
 def _margin(scored: Scored, answer: str) -> float:
     """Log-probability of the right answer minus that of the best other, in nats."""
-    right = normalised(answer)
-    at = {normalised(name): value for name, value in scored.log_probability.items()}
-    return at[right] - max(value for name, value in at.items() if name != right)
+    at = scored.log_probability
+    return at[answer] - max(value for name, value in at.items() if name != answer)
 
 
-def _halves(chosen: SampleSet, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the samples that name layers and of those that test them; they share no image."""
+def _in_first_half(chosen: SampleSet, ids: Sequence[str]) -> dict[str, bool]:
+    """Whether each sample names layers, or tests them; the two halves share no image."""
     key = {entry.id: entry.image_key or entry.id for entry in chosen.entries}
     keys = list(dict.fromkeys(key[name] for name in ids))
     rng = random_streams.generator(chosen.seed, "reading layers", "halves")
     first = {keys[place] for place in rng.permutation(len(keys))[: len(keys) // 2]}
-    names = np.asarray([key[name] in first for name in ids])
-    return np.flatnonzero(names), np.flatnonzero(~names)
+    return {name: key[name] in first for name in ids}
+
+
+def _places(
+    ids: Sequence[str], is_naming: Mapping[str, bool], left_out: Mapping[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the samples that name layers and of those that test them.
+
+    Raises:
+        UserError: there are too few of either.
+    """
+    names = np.asarray([is_naming[name] for name in ids], dtype=bool)
+    halves = np.flatnonzero(names), np.flatnonzero(~names)
+    if (fewest := min(map(len, halves))) < MIN_SAMPLES:
+        why = f" ({next(iter(left_out.values()))})" if left_out else ""
+        raise UserError(
+            f"{counted(len(ids), 'sample')} can be scored{why}, {fewest} of one half of the "
+            f"images, and {MIN_SAMPLES} of each half are needed: ask for more samples"
+        )
+    return halves
 
 
 def _named(
@@ -321,8 +342,7 @@ def _frame_of(
     rows = []
     for (masked, layer, head), effect in effects.items():
         means = effect[drawn].mean(1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shares = means / totals
+        shares = _ratio(means, totals)
         low, high = np.quantile(means, [0.025, 0.975])
         share_low, share_high = np.quantile(shares, [0.025, 0.975])
         rows.append(
@@ -335,7 +355,7 @@ def _frame_of(
                 "effect": effect[testing].mean(),
                 "ci_low": low,
                 "ci_high": high,
-                "share": effect[testing].mean() / total[testing].mean(),
+                "share": float(_ratio(effect[testing].mean(), total[testing].mean())),
                 "share_low": share_low,
                 "share_high": share_high,
                 "p_value": _p_value(effect[testing]),
@@ -346,6 +366,12 @@ def _frame_of(
     frame = pd.DataFrame(rows)
     adjusted = frame.groupby("masked")["p_value"].transform(lambda p: gap.holm(p.to_numpy()))
     return frame.assign(p_holm=adjusted)[list(COLUMNS)]
+
+
+def _ratio(part: Any, total: Any) -> np.ndarray:
+    """The share of a total; NaN where that is 0."""
+    nothing = np.full(np.shape(part), np.nan)
+    return np.divide(part, total, out=nothing, where=np.asarray(total != 0))
 
 
 def _p_value(effect: Float[np.ndarray, " n"]) -> float:

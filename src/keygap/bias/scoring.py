@@ -62,19 +62,6 @@ class Scored:
     log_probability: dict[str, float]
 
 
-def candidates_of(sample: Sample, closed: Sequence[str]) -> tuple[str, ...]:
-    """The possible answers to a sample: the letters of its options, or a benchmark's closed set.
-
-    Args:
-        sample: the sample.
-        closed: the answers that all questions of the benchmark share; empty if there are none.
-
-    Returns:
-        The candidates; empty for an open question.
-    """
-    return sample.letters or tuple(closed)
-
-
 @dataclass(frozen=True)
 class Prepared:
     """Samples that are ready to be answered, any number of times.

@@ -29,7 +29,7 @@ from keygap.store.reading import read_csv, read_table, read_yaml
 from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import BIAS, BIAS_DIFFERENCES, BIAS_SAMPLES, BIAS_SETTINGS
 
-NUMBERS = (  # NaN where the answer was generated
+NUMBERS = (  # NaN where the answer was generated, or the number is infinite
     "log_probability", "margin", "margin_without", "hint_margin", "hint_effect", "entropy",
     "confidence",
 )  # fmt: skip
@@ -38,6 +38,7 @@ SAMPLE_COLUMNS = (
     "suggested", "followed", *NUMBERS,
 )  # fmt: skip
 ALL = "all"  # the variant of a row that pools all variants
+NO_MARGIN = "the right answer, or every other one, is excluded from the possible answers"
 BINS = 10  # of confidence, in the calibration error
 _MEANS = ("margin", "margin_without", "hint_effect", "entropy")
 
@@ -53,6 +54,8 @@ class BiasTable:
             ``margin`` is the log-probability of the right answer minus that of the best other,
             ``margin_without`` that of the right minus the suggested answer with the same image and
             without the text, and ``hint_effect`` by how much the text lowers it, all in nats.
+            Answers whose margin is infinite, because an intervention excludes a candidate, are left
+            out of its mean and counted in ``missing``.
             Each has columns ``_low`` and ``_high`` of a 95 % interval. ``text``, ``image``,
             ``both`` and ``neither`` are the counts behind the TPR, and ``verdict`` says in words
             which side answers follow (see ``verdict_of``). ``spread`` columns are the largest
@@ -71,15 +74,28 @@ class BiasTable:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def notes(self) -> list[str]:
-        """What probes computed from all answers, and why samples were left out, in lines."""
-        analyses = self.settings.get("analyses", {})
-        lines = [f"{name}: {found['summary']}" for name, found in analyses.items()]
+    def analyses(self) -> list[str]:
+        """What probes computed from all answers, a line each."""
+        found = self.settings.get("analyses", {})
+        return [f"{name}: {each['summary']}" for name, each in found.items()]
+
+    @property
+    def missing(self) -> list[str]:
+        """Why samples were left out, and how many answers have no margin, in lines."""
+        lines = []
         most = self.left_out.sort_values("samples", ascending=False, kind="stable")
         for row in most.drop_duplicates(["probe", "reason"]).to_dict("records"):
-            count = f"{row['samples']} samples left out"
+            count = f"{counted(row['samples'], 'sample')} left out"
             lines.append(": ".join(filter(None, (row["probe"], count, row["reason"]))))
+        excluded = self.samples["entropy"].notna() & self.samples["margin"].isna()
+        for name, number in self.samples[excluded].groupby("probe", sort=False).size().items():
+            lines.append(f"{name}: {counted(number, 'answer')} without a margin: {NO_MARGIN}")
         return lines
+
+    @property
+    def notes(self) -> list[str]:
+        """What probes computed from all answers, and what is missing, in lines."""
+        return [*self.analyses, *self.missing]
 
     def summary(self) -> pd.DataFrame:
         """One row per condition, its variants pooled, with intervals in the cells."""
@@ -365,7 +381,11 @@ def read_bias(folder: str | Path) -> BiasTable:
     sums = {name: result_checksums(root, name, remedy) for name in FILES}
     settings = read_yaml(root / BIAS_SETTINGS, remedy, sums[BIAS_SETTINGS])
     text = ("probe", "condition", "variant", "measure", "verdict")
-    options: dict[str, Any] = {"dtype": dict.fromkeys(text, str)}
+    options: dict[str, Any] = {
+        "dtype": dict.fromkeys(text, str),
+        "keep_default_na": False,  # a variant may be "NA"
+        "na_values": [""],
+    }
     frames = [
         read_csv(root / name, remedy, columns, text, sums[name], **options)
         for name, columns in ((BIAS, text[:3]), (BIAS_DIFFERENCES, _DIFFERENCE_COLUMNS))

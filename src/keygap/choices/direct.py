@@ -1,7 +1,8 @@
-"""One row again, straight through ``keygap.gap``: nothing of the shared sums, only the same tokens.
+"""Recompute one row directly with ``keygap.gap``.
 
-A number that came out of shared work must be the number that anyone gets from the same vectors and
-the same settings. This is how it is checked, and how a reader takes one row apart.
+It uses the same tokens but not the shared kernel sums. A number from shared sums must equal the
+number that anyone gets from the same vectors with the same settings: this is how that is checked,
+and how a reader sees what a row was computed from.
 """
 
 from __future__ import annotations

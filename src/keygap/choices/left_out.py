@@ -28,10 +28,10 @@ def multiplicities(n_samples: int, n_groups: int) -> Float[np.ndarray, "1+G S"]:
 
     Args:
         n_samples: number S of samples.
-        n_groups: number G of groups; fewer if there are not as many pairs of samples.
+        n_groups: number G of groups, at most as many as there are pairs of samples.
     """
-    group = np.arange(n_samples) // 2 % min(n_groups, n_samples // 2)
-    left_out = group == np.arange(group.max() + 1)[:, None]
+    group = np.arange(n_samples) // 2 % n_groups
+    left_out = group == np.arange(n_groups)[:, None]
     return np.concatenate([np.ones((1, n_samples)), 1.0 - left_out])
 
 

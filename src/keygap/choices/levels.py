@@ -85,7 +85,9 @@ class Plan:
             ``token`` (tokens as if they were independent).
         spaces: ``raw``, ``standardised``, ``pca_50``.
         estimators: those of ``KERNELS`` for the MMD, and of ``DIVERGENCES`` for the JSD.
-        n_groups: groups of samples; intervals come from leaving each out in turn.
+        n_groups: groups of samples; intervals come from leaving each out in turn. All choices
+            share their number, so there are at most half as many as the smallest selection has
+            samples.
     """
 
     layers: Sequence[str] = LAYERS

@@ -96,6 +96,7 @@ def measure_layer(
     vectors: LabelledVectors,
     layer: int,
     plan: Plan,
+    n_groups: int,
     seed: int,
     device: str | torch.device,
 ) -> None:
@@ -106,12 +107,13 @@ def measure_layer(
         vectors: of the layer.
         layer: its absolute index.
         plan: the levels that are tried.
+        n_groups: groups of samples that are left out in turn.
         seed: of the tokens and of every random draw.
         device: where kernels are evaluated.
     """
     found.heads = vectors.array.shape[1]
     for (text, outliers, tokens), selection in _selections(found, vectors, layer, plan, seed):
-        draws = multiplicities(selection.n_samples, plan.n_groups)
+        draws = multiplicities(selection.n_samples, n_groups)
         for head, space in itertools.product(_heads(found, plan), plan.spaces):
             place = Coordinates(layer, head, text, outliers, tokens, space)
 
@@ -129,6 +131,19 @@ def measure_layer(
                 continue
             found.n_samples[place] = selection.n_samples
             found.passes += 1
+
+
+def fewest_samples(vectors: LabelledVectors, layer: int, plan: Plan, seed: int) -> int | None:
+    """The number of samples of the smallest selection of a layer; None if it serves no selection.
+
+    Args:
+        vectors: of the layer.
+        layer: its absolute index.
+        plan: the levels that are tried.
+        seed: of the tokens.
+    """
+    selections = _selections(SiteNumbers(), vectors, layer, plan, seed)
+    return min((selection.n_samples for _, selection in selections), default=None)
 
 
 def _selections(

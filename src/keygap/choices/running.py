@@ -15,7 +15,7 @@ import torch
 from keygap.arguments import seed_of
 from keygap.choices.intervals import LEVEL
 from keygap.choices.levels import MEAN, RULES, Plan
-from keygap.choices.measuring import SiteNumbers, measure_layer
+from keygap.choices.measuring import SiteNumbers, fewest_samples, measure_layer
 from keygap.choices.rows import SiteRows, rows_of
 from keygap.choices.statements import (
     PUBLISHED_CROSS,
@@ -60,7 +60,7 @@ def specifications(
 
     Raises:
         UserError: there is no store, two stores hold one model and benchmark, a name is unknown, or
-            no choice can be served.
+            none of the choices can be computed.
     """
     _check(stores)
     chosen, seed = plan or Plan(), seed_of(seed)
@@ -68,9 +68,10 @@ def specifications(
     found: list[SiteRows] = []
     notes: list[str] = []
     passes = 0
+    n_groups = _n_groups(stores, sites, chosen, seed)
     for store in stores:
         for site in sites or store.sites:
-            numbers, layers = _numbers(store, site, chosen, seed, target)
+            numbers, layers = _numbers(store, site, chosen, n_groups, seed, target)
             manifest = store.manifest
             key = {name: manifest[name] for name in ("model", "connector", "benchmark")}
             rows = rows_of(numbers, {**key, "site": site}, layers, chosen)
@@ -79,12 +80,12 @@ def specifications(
             notes += [f"{key['model']}, {site}: {note}" for note in numbers.notes]
             passes += numbers.passes
     if not found:
-        raise UserError(f"no choice can be served: {notes[0] if notes else 'no site'}")
+        raise UserError(f"none of the choices can be computed: {notes[0] if notes else 'no site'}")
     frame = pd.concat([rows.frame for rows in found], ignore_index=True)
     draws = np.concatenate([rows.draws for rows in found])
     settings = {
         "levels": chosen.as_settings(),
-        "n_groups": chosen.n_groups,
+        "n_groups": n_groups,
         "level": LEVEL,
         "seed": seed,
         "sources": [store.root.name for store in stores],
@@ -120,14 +121,40 @@ def layer_levels(stored: Sequence[int], n_layers: int, plan: Plan) -> dict[str, 
     return levels
 
 
+def _n_groups(stores: Sequence[Store], sites: Sequence[str] | None, plan: Plan, seed: int) -> int:
+    """The number of groups of samples of all choices: as many as the smallest selection has.
+
+    Statements about many choices leave the same groups out of all of them.
+    """
+    fewest = [
+        fewest_samples(store.vectors(site, layer), layer, plan, seed)
+        for store in stores
+        for site in sites or store.sites
+        for layer in _needed(_levels(store, site, plan))
+    ]
+    return min([plan.n_groups, *(count // 2 for count in fewest if count is not None)])
+
+
+def _levels(store: Store, site: str, plan: Plan) -> dict[str, list[int]]:
+    """The layers of every level of ``layer`` that a site has.
+
+    Raises:
+        UserError: the store has no such site.
+    """
+    if stored := store.layers(site):
+        return layer_levels(stored, store.manifest["n_layers"], plan)
+    raise unknown("site", site, store.sites, hint=f"of {store.root}")
+
+
+def _needed(levels: dict[str, list[int]]) -> list[int]:
+    return sorted({index for indices in levels.values() for index in indices})
+
+
 def _numbers(
-    store: Store, site: str, plan: Plan, seed: int, device: str | torch.device
+    store: Store, site: str, plan: Plan, n_groups: int, seed: int, device: str | torch.device
 ) -> tuple[SiteNumbers, dict[str, list[int]]]:
     """All numbers of a site, and the layers of every level of ``layer``."""
-    stored = store.layers(site)
-    if not stored:
-        raise unknown("site", site, store.sites, hint=f"of {store.root}")
-    layers = layer_levels(stored, store.manifest["n_layers"], plan)
+    stored, layers = store.layers(site), _levels(store, site, plan)
     found = SiteNumbers()
     for name in plan.layers:
         if name not in layers:
@@ -135,9 +162,10 @@ def _numbers(
             found.note(f"layer {name}: the store has {what}")
     if MEAN in layers:
         found.note(f"layer {MEAN} is over the {len(stored)} layers of the store: {stored}")
-    needed = sorted({index for indices in layers.values() for index in indices})
+    needed = _needed(layers)
     for layer in track(needed, len(needed), f"choices of {store.manifest['model']}"):
-        measure_layer(found, store.vectors(site, layer), layer, plan, seed, device)
+        vectors = store.vectors(site, layer)
+        measure_layer(found, vectors, layer, plan, n_groups, seed, device)
     return found, layers
 
 

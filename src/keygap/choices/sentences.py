@@ -3,7 +3,7 @@
 A statement is *robust* if the 95 % interval of its share lies above 95 % of the choices for every
 model and benchmark, and *fails* if it lies below 5 % for every one. In between, whether it holds
 depends on what was chosen. Without an interval nothing is called either. Comparisons of layers are
-in the table of statements and not in the sentences: they are no statements about modalities.
+in the table of statements and not in the sentences: they are not statements about modalities.
 """
 
 from __future__ import annotations

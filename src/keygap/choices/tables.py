@@ -29,9 +29,10 @@ from keygap.display import as_html, counted
 from keygap.errors import UserError
 from keygap.store import save_results
 from keygap.store.files import Content
-from keygap.store.reading import first_line, read_csv, read_table, read_yaml
+from keygap.store.reading import read_csv, read_table, read_yaml
 from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import CHOICES, CHOICES_SETTINGS, CHOICES_STATEMENTS, CHOICES_VARIANCE
+from keygap.text import first_line
 
 PLACE = ("model", "connector", "benchmark", "site")  # what was measured
 MEASURES = ("mmd", "jsd")
@@ -289,7 +290,7 @@ def _wrong(settings: Mapping[str, Any]) -> str:
     if not isinstance(notes, list):
         return "its notes are not a list"
     if not isinstance(settings["published"], dict | None):
-        return "its published numbers are no mapping"
+        return "its published numbers are not a mapping"
     return ""
 
 

@@ -30,6 +30,7 @@ from keygap.engines.memory import peak_share
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
 from keygap.selfcheck.finding import is_out_of_memory
+from keygap.text import first_line
 
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 USABLE = 0.8  # share of free GPU memory that a batch of twice the size may be expected to take
@@ -192,7 +193,7 @@ def run_within_memory(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            said = (str(error).splitlines() or [""])[0][:200]
+            said = first_line(error)
         # outside the handler, whose exception keeps the tensors of the pass alive
         if vlm.device.type == "cuda":
             torch.cuda.empty_cache()

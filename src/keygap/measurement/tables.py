@@ -29,9 +29,10 @@ from keygap.measurement.views import (
     shape_view,
 )
 from keygap.store import save_results
-from keygap.store.reading import first_line, read_csv, read_table, read_text, read_yaml
+from keygap.store.reading import read_csv, read_table, read_text, read_yaml
 from keygap.store.results import is_recorded, result_checksums
 from keygap.store.run import DIMENSIONS, GAP, JSD, MEASUREMENT, NOTES, SHAPE, STATISTICS
+from keygap.text import first_line
 
 DIMENSION_COLUMNS = (
     "model", "connector", "benchmark", "site", "layer", "head", "contrast", "dimension",

@@ -34,6 +34,7 @@ from keygap.models.prompting.prompter import ImageTokens, Prompter
 from keygap.models.source import model_class, refuse_partial
 from keygap.models.text_stack import TextStack, attends_across, text_stack
 from keygap.models.vlm import VLM
+from keygap.text import first_line
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # A damaged file, a device that does not exist or has too little memory, a package that is missing.
@@ -147,13 +148,12 @@ def _in_one_line(what: str) -> Iterator[None]:
     try:
         yield
     except (*LOADING_ERRORS, StrictDataclassError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{what}: its repository defines it by code of its own, which keygap runs only "
+                f"{what}: its repository contains custom code, which keygap runs only "
                 "with trust_remote_code=True (--trust-remote-code): read that code first"
             ) from error
-        raise UserError(f"{what}: {lines[0]}") from error
+        raise UserError(f"{what}: {first_line(error)}") from error
 
 
 def wrap(

@@ -43,7 +43,7 @@ def source_of(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     if folder is None:
         return model, located(model, "model", revision)
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is no model: it has no config.json")
+        raise UserError(f"{folder} is not a model: it has no config.json")
     return str(folder), {"local_files_only": True}
 
 

@@ -48,7 +48,7 @@ def refuse_unusable(model: Any) -> None:
     """
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
-        raise UserError(f"{kind} is no model: give kg.load a name, a folder or a loaded model")
+        raise UserError(f"{kind} is not a model: give kg.load a name, a folder or a loaded model")
     missing = [what for name, what in _NEEDED.items() if not hasattr(model, name)]
     if missing:
         raise UserError(

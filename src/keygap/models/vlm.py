@@ -27,6 +27,7 @@ from keygap.models.decoder_layer import Attends, DecoderLayer
 from keygap.models.interventions import InterventionStack
 from keygap.models.prompting.prompter import Prompter
 from keygap.models.running import as_it_is_read, computes_in
+from keygap.text import first_line
 
 # what a model raises for inputs that it cannot use
 _REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
@@ -243,10 +244,9 @@ class VLM:
             pictures = batch.pictures if isinstance(batch, Batch) else "shown"
             if pictures == "shown" or isinstance(error, (UserError, torch.OutOfMemoryError)):
                 raise
-            line = (str(error).strip().splitlines() or [""])[0][:200]
             raise UserError(
                 f"{self.name} cannot run a prompt with pictures {pictures!r} "
-                f"({type(error).__name__}: {line}): leave this condition out"
+                f"({type(error).__name__}: {first_line(error)}): leave this condition out"
             ) from error
 
     def inputs_of(self, batch: Batch | Mapping[str, Any]) -> dict[str, Any]:

@@ -69,10 +69,10 @@ def read(root: Path) -> BiasFiles:
 
 
 def findings(run: Run, files: BiasFiles) -> list[str]:
-    """What was found, in sentences: of the answers, the attention, and each link over heads."""
+    """What was found, in sentences: of the answers, their analyses, attention, and each link."""
     found = []
     if files.answers is not None:
-        found.append(conditions_in_words(run, files.answers.frame))
+        found += [conditions_in_words(run, files.answers.frame), *files.answers.analyses]
     if files.attention is not None:
         found.append(attention_in_words(run, files.attention))
     if files.link is not None:

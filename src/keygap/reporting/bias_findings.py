@@ -36,7 +36,7 @@ def conditions_in_words(run: Run, frame: pd.DataFrame) -> str:
     others = rows[(rows["condition"] != AS_IS) & rows["accuracy"].notna()]
     followed = rows[rows["followed"].notna()]
     if len(as_is):
-        parts.append(f"accuracy is {_share(as_is.iloc[0], 'accuracy')} as it is")
+        parts.append(f"accuracy on the unchanged samples is {_share(as_is.iloc[0], 'accuracy')}")
     if len(others):
         worst = smallest(others, "accuracy")
         parts.append(f"lowest with {_share(worst, 'accuracy')} under {_condition(worst)}")

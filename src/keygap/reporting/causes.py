@@ -26,9 +26,9 @@ from keygap.align.causes.tables import CausesTable, pooled, read_causes, stronge
 from keygap.align.causes.verdict import Verdict, verdict
 from keygap.reporting.causes_figure import alternative_text, caption, dose_response, place_of
 from keygap.reporting.drawing import Drawn
-from keygap.reporting.run import Run
 from keygap.store.results import is_recorded
 from keygap.store.run import ALIGNMENT
+from keygap.text import printable
 
 FIGURE = "causes"
 IN_WORDS = {"followed": "wrong hint followed", "hint_margin": "hint margin", "margin": "margin"}
@@ -82,11 +82,10 @@ def drawn(tables: Sequence[CausesTable]) -> Drawn:
     return Drawn(FIGURE, dose_response(tables), alternative_text(tables), caption(tables))
 
 
-def section(run: Run, table: CausesTable) -> CausesSection:
+def section(table: CausesTable) -> CausesSection:
     """What the report shows of the experiment in one run.
 
     Args:
-        run: the run.
         table: of the run.
     """
     drawing: dict[str, Any] = {
@@ -94,7 +93,8 @@ def section(run: Run, table: CausesTable) -> CausesSection:
         "seed": int(table.settings["seed"]),
     }
     points = strongest(table.points)
-    decided = verdict(table.samples, points, model=run.model, **drawing)
+    model = printable(table.settings["model"])
+    decided = verdict(table.samples, points, model=model, **drawing)
     rows = effects(mediation(table.samples, points, **drawing))
     deciding = [(row["map"], row["site"], row["layers"]) == decided.decides for row in rows]
     main = [row for row, decides in zip(rows, deciding, strict=True) if decides]

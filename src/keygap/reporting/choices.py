@@ -36,8 +36,9 @@ CAPTION = (
     "Every combination of choices, sorted by the number that it gives: the ratio of the gap to "
     "halves of one modality (MMD, logarithmic axis, no unit) or the JSD. Band: 95 % jackknife "
     "interval over groups of samples, median of a column. Below, a line for each level of a "
-    "choice, dark where the choices of a column have it, and the median of the level; a line that "
-    "is dark at one end moves the number. Diamonds lead to rows of the table."
+    "choice, dark where the choices of a column have it, and the median of the level; a level "
+    "that is dark at one end only goes with small or with large values. A diamond links to its row "
+    "in the table."
 )
 MEANINGS = {
     "layer": "which stored layer, or the mean of the number over all stored layers",

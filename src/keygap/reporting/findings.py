@@ -115,8 +115,8 @@ def gap_by_layer_caption(run: Run, site: str) -> str:
     return (
         "MMD² (no unit; 0: the same distribution) of each contrast by layer, all heads together. "
         f"Bars: 95 % jackknife intervals over samples; n = {n}. Grey: the middle "
-        "95 % of what swapped labels give; a point within it is not told from 0. Points are joined "
-        "where neighbouring layers were measured."
+        "95 % of what swapped labels give; a point within it cannot be distinguished from 0. "
+        "Points are joined where neighbouring layers were measured."
     )
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import pandas as pd
 
+from keygap.display import counted
 from keygap.measurement.views import JSD_DIM
 from keygap.reporting.numbers import fixed, with_interval
 from keygap.reporting.run import Run
 
-FEW = 30  # samples below which an interval is rough
+FEW_SAMPLES = 20  # as in gap.core.cautions, which needs torch
 NOT_CAUSE = (
     "A distance does not say that the model overlooks its image: that needs its answers when image "
     "and text disagree."
@@ -94,7 +95,9 @@ def _size(rows: pd.DataFrame) -> str:
     elif below == n:
         claim = "nearer to each other than"
     elif above + below == 0:
-        claim = "not told apart more than"
+        claim = "about as far apart as"
+    elif above == 0:
+        claim = f"nearer to each other at {below} of {n} layers than"
     else:
         claim = f"farther apart at {above} of {n} layers than"
     return (
@@ -114,7 +117,7 @@ def _layers(layers: pd.Series) -> str:
 
 def _sample_text(run: Run, rows: pd.DataFrame) -> str:
     n = int(rows["n_samples"].max())
-    samples = f"{n} samples"
+    samples = counted(n, "sample")
     if run.accuracy is None or not len(run.accuracy):
         return f"Measured on {samples}; answers were not scored."
     accuracy = float(run.accuracy["accuracy"].iloc[0])
@@ -133,15 +136,16 @@ def _cautions(run: Run, rows: pd.DataFrame) -> list[str]:
     """Doubts about the numbers of one contrast, by rule."""
     found = []
     n = int(rows["n_samples"].max())
-    if n < FEW:
-        found.append(f"{n} samples are few: below {FEW}, intervals are rough.")
+    if n < FEW_SAMPLES:
+        fewer = f"{counted(n, 'sample')}, fewer than {FEW_SAMPLES}"
+        found.append(f"{fewer}: intervals and p-values are rough.")
     if run.identical_prompts:
         found.append("All prompts have the same text, so text tokens are copies of each other.")
     spans = rows[(rows["ratio_ci_low"] <= 1) & (rows["ratio_ci_high"] >= 1)]
     if len(spans):
         found.append(
-            f"At {_layers(spans['layer'])} the interval of the ratio includes 1: there the gap is "
-            "not told from a distance inside one modality."
+            f"At {_layers(spans['layer'])} the interval of the ratio includes 1: there the gap "
+            "cannot be distinguished from a distance inside one modality."
         )
     if rows["ratio"].isna().any() and rows["ratio"].notna().any():
         missing = rows[rows["ratio"].isna()]

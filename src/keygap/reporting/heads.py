@@ -112,7 +112,7 @@ def caption(run: Run, site: str) -> str:
     return (
         "MMD² (no unit; 0: the same distribution) between image and text of each key head alone "
         "(columns) at each layer (rows): the brighter, the farther apart, on one scale for all "
-        f"models of this page; n = {counted(n, 'sample')}. A dot: p below {SIGNIFICANT:g} after "
+        f"models of this page; n = {counted(n, 'sample')}. A dot: p at most {SIGNIFICANT:g} after "
         "Holm's adjustment over layers and heads. Point at a cell for its value and its 95 % "
         "jackknife interval."
     )

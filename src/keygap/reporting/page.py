@@ -312,7 +312,7 @@ def _bias(run: Run, files: bias.BiasFiles, place: str) -> dict[str, Any]:
         "figures": _shown(bias.drawn(run, files), run.root, place),
         "rows": [] if answers is None else answers.frame.to_dict("records"),
         "columns": bias.COLUMNS,
-        "notes": [] if answers is None else answers.notes,
+        "missing": [] if answers is None else answers.missing,
     }
 
 
@@ -320,7 +320,7 @@ def _causes(run: Run, table: CausesTable | None, place: str) -> dict[str, Any] |
     """What the template shows of the experiment on causes; None if it was not run."""
     if table is None:
         return None
-    found = causes.section(run, table)
+    found = causes.section(table)
     drawn = [] if found.drawn is None else [found.drawn]
     return {**vars(found), "figures": _shown(drawn, run.root, place)}
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from keygap.benchmarks.sample import BadSample
 from keygap.errors import UserError
 from keygap.models.vlm import VLM
+from keygap.text import first_line
 
 # ``not run``: nothing is known; ``does not apply``: there is nothing to check in this model;
 # ``one by one``: samples change each other in a batch, so each is read in a pass of its own.
@@ -75,7 +76,7 @@ def refusal(vlm: VLM, run: Callable[[], Any]) -> str | None:
     try:
         run()
     except (MemoryError, *_REFUSALS) as error:
-        line = _line_of(error)
+        line = first_line(error)
         if is_out_of_memory(error):
             raise _too_little_memory(vlm, error) from error
         known = isinstance(error, (BadSample, UserError))
@@ -101,12 +102,8 @@ def within_memory(vlm: VLM) -> Iterator[None]:
 def _too_little_memory(vlm: VLM, error: Exception) -> UserError:
     return UserError(
         f"{vlm.name}: out of memory on {vlm.device} during the self-check: free some, load the "
-        f"model with a smaller dtype, or spread it with device_map ({_line_of(error)})"
+        f"model with a smaller dtype, or spread it with device_map ({first_line(error)})"
     )
-
-
-def _line_of(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def outcome(passed: bool, detail: str) -> Outcome:

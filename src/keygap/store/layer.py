@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from keygap.errors import UserError
 from keygap.store.checksums import REPAIR
 from keygap.store.labelled import LabelledVectors
-from keygap.store.reading import first_line
 from keygap.store.schema import as_float32
+from keygap.text import first_line
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,9 @@ class Mirror:
         write_bytes(self.root / EXTRACTION, text)  # from here on the folder is a run
         names = [name for _, commit in lines for name in commit.checksums]
         if other := next((name for name in names if not _is_of_part(name)), None):
-            raise UserError(f"{self.objects.address} lists {other!r}, which is no file of a part")
+            raise UserError(
+                f"{self.objects.address} lists {other!r}, which is not the file of a part"
+            )
         self.objects.fetch(names, self.root)
         write_bytes(self.root / JOURNAL, b"".join(line for line, _ in lines))
 

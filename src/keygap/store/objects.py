@@ -21,6 +21,7 @@ import fsspec
 from keygap.arguments import address_of, followed
 from keygap.errors import CannotWrite, UserError
 from keygap.store.files import write_bytes
+from keygap.text import first_line
 
 COPIES = 8  # objects that are copied at once
 WAITS = (0.2, 1.0, 5.0)  # seconds before another attempt
@@ -60,7 +61,7 @@ class Objects:
         try:
             system, base = fsspec.core.url_to_fs(address)
         except Exception as error:  # each file system raises its own
-            raise UserError(f"{what} {address} cannot be reached: {_line(error)}") from error
+            raise UserError(f"{what} {address} cannot be reached: {first_line(error)}") from error
         return cls(address.rstrip("/"), system, base.rstrip("/"))
 
     def below(self, prefix: str) -> Self:
@@ -222,7 +223,7 @@ class Objects:
             except FINAL as error:
                 raise _gave_up(place, what, error) from error
             except Exception as error:  # each file system raises its own
-                logger.warning("%s cannot be %s (%s): tried again", place, what, _line(error))
+                logger.warning("%s cannot be %s (%s): tried again", place, what, first_line(error))
                 time.sleep(wait)
         try:
             return action()
@@ -232,10 +233,6 @@ class Objects:
 
 def _gave_up(place: str, what: str, error: Exception) -> CannotWrite:
     return CannotWrite(
-        f"{place} cannot be {what} ({_line(error)}): nothing that is in the folder is lost, and "
-        "the command continues when it is repeated"
+        f"{place} cannot be {what} ({first_line(error)}): nothing that is in the folder is lost, "
+        "and the command continues when it is repeated"
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -24,7 +24,7 @@ from keygap.store.journal import read_journal, with_journal, with_rows
 from keygap.store.labelled import LabelledVectors as LabelledVectors
 from keygap.store.layer import LayerOnDisk, labels_of, shape_of
 from keygap.store.lock import refuse_locked
-from keygap.store.reading import first_line, read_json, read_table, read_yaml, verify
+from keygap.store.reading import read_json, read_table, read_yaml, verify
 from keygap.store.run import (
     CHECKSUMS,
     EXTRACTION,
@@ -41,7 +41,7 @@ from keygap.store.run import (
     vectors_folder,
 )
 from keygap.store.schema import SAMPLES_SCHEMA
-from keygap.text import one_line
+from keygap.text import first_line, one_line
 
 logger = logging.getLogger("keygap")
 

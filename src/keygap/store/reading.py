@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from keygap.errors import UserError
+from keygap.text import first_line
 
 Checksums = Collection[str] | None
 
@@ -220,11 +221,6 @@ def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
         raise _unreadable(error, path, remedy) from error
     if found not in checksums:
         raise _changed(path, remedy, empty)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _own_metadata(table: pa.Table) -> dict[bytes, bytes]:

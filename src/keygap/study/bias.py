@@ -1,14 +1,18 @@
 """Probes, attention and the link between them, of one model and benchmark, in one run folder.
 
 Each step writes its own files and is left out where they are whole, so an interrupted study
-continues with the step that it was in.
+continues with the step that it was in. A step that is repeated removes what was computed from its
+former files.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from keygap.benchmarks import SampleSet
 from keygap.bias.attention import measure_attention
@@ -16,13 +20,17 @@ from keygap.bias.attention_table import AttentionTable
 from keygap.bias.condition import Probe
 from keygap.bias.indices import attention_indices
 from keygap.bias.link import link
-from keygap.bias.probe import probe
+from keygap.bias.probe import probe, settings_of
 from keygap.bias.table import FILES, BiasTable, read_bias
 from keygap.errors import CannotWrite, UserError
 from keygap.models import VLM
 from keygap.store import Store, save_results
+from keygap.store.checksums import read_checksums, write_checksums
+from keygap.store.files import remove
+from keygap.store.lock import SHORT, locked
 from keygap.store.results import is_whole
 from keygap.store.run import ATTENTION, INDICES, LINK
+from keygap.study.one_run import refuse_other
 
 logger = logging.getLogger("keygap")
 
@@ -51,17 +59,16 @@ def bias_of_run(
         batch_size: samples in one forward pass.
         n_bootstraps: resamplings behind intervals.
         store: the extraction of the same samples; None if there is none, and so no link.
-        resume: whether files that are whole are kept, because they are of the same probes.
+        resume: whether files are kept that are whole and of the same probes and samples.
 
     Raises:
-        UserError: the extraction is of another model; or as ``probe``.
+        UserError: the folder holds results of another model or benchmark; or as ``probe``.
     """
-    if store is not None and (other := store.manifest["model"]) != vlm.name:
-        raise UserError(f"{folder} is a run of {other} and not of {vlm.name}: name another folder")
-    if resume and all(is_whole(folder, name) for name in FILES):
-        table = read_bias(folder)
-    else:
+    refuse_other(folder, vlm.name, asked.name)
+    table = _kept(folder, settings_of(vlm, asked, probes, n_bootstraps)) if resume else None
+    if table is None:
         table = probe(vlm, asked, probes=probes, batch_size=batch_size, n_bootstraps=n_bootstraps)
+        _remove(folder, (ATTENTION, INDICES, LINK))
         table.save(folder)
         for note in table.notes:
             logger.info("%s on %s: %s", vlm.name, asked.name, note)
@@ -73,6 +80,25 @@ def bias_of_run(
         except UserError as reason:  # the answers stand without it
             logger.info("%s on %s: not measured: %s", vlm.name, asked.name, reason)
     return table
+
+
+def _kept(folder: Path, settings: Mapping[str, Any]) -> BiasTable | None:
+    """The tables of a folder if they are whole and have these settings, else None."""
+    if not all(is_whole(folder, name) for name in FILES):
+        return None
+    table = read_bias(folder)
+    saved = yaml.safe_load(yaml.safe_dump(dict(settings)))
+    same = all(table.settings.get(name) == value for name, value in saved.items())
+    return table if same else None
+
+
+def _remove(folder: Path, names: Sequence[str]) -> None:
+    """Remove computed files, and their checksums first."""
+    with locked(folder, SHORT):
+        if recorded := read_checksums(folder):
+            write_checksums(folder, {n: sums for n, sums in recorded.items() if n not in names})
+        for name in names:
+            remove(folder / name)
 
 
 def _attention_of_run(
@@ -95,6 +121,7 @@ def _attention_of_run(
         measured = AttentionTable.read(folder)
     else:
         measured = measure_attention(vlm, asked, batch_size=batch_size)
+        _remove(folder, (INDICES, LINK))
         measured.save(folder)
         for note in measured.notes:
             logger.info(note)

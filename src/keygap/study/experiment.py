@@ -57,7 +57,7 @@ class Experiment(Section):
     bias: Bias | None = None
     """Probes of text bias; omitted: none."""
     causes: Causes | None = None
-    """Keys and attention steered apart, as ``keygap causes`` does; omitted: not done."""
+    """Keys and attention changed separately, as ``keygap causes`` does; omitted: not done."""
     choices: Choices | None = None
     """The gap under every choice, as ``keygap choices`` measures it; omitted: not done."""
     published: Published | None = None

@@ -223,7 +223,7 @@ class Bias(Section):
 
 
 class Causes(Section):
-    """Steer keys and attention apart; what is compared (see ``keygap causes``)."""
+    """Change keys and attention separately; what is compared (see ``keygap causes``)."""
 
     samples: Annotated[int, whole_number(2)] = defaults.CAUSES_SAMPLES
     """Samples that are asked at every point."""

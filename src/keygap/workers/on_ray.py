@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 
 from keygap.errors import UserError
 from keygap.optional import require
+from keygap.text import first_line
 from keygap.workers.cluster import connected, imported, room
 
 Item = TypeVar("Item")
@@ -233,9 +234,8 @@ def _sent(make: Callable[[], Any], what: str) -> Any:
     try:
         return imported().put(make)
     except (TypeError, ValueError, AttributeError, OSError, pickle.PicklingError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{what} cannot be sent to other processes ({line}): use the engine local"
+            f"{what} cannot be sent to other processes ({first_line(error)}): use the engine local"
         ) from error
 
 

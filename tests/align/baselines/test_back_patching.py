@@ -145,7 +145,7 @@ def test_a_model_without_image_positions_is_refused():
     vlm = tiny("mllama")
     with (
         vlm.interventions.applied(back_patching(source=2, target=0)),
-        pytest.raises(UserError, match="are no positions of the prompt of tiny mllama"),
+        pytest.raises(UserError, match="are not positions of the prompt of tiny mllama"),
     ):
         logits(vlm, vlm.prompter(check_samples()))
 

@@ -217,7 +217,7 @@ def test_the_summary_says_what_was_measured():
     )
     assert f"the best of {len(POINTS)} candidates" in said[1]
     row = row_of(remedy.frame, TEST, "following")
-    assert said[2].startswith("Test half (made, 150 samples): following of the wrong hint ")
+    assert said[2].startswith("Test set (made, 150 samples): following of the wrong hint ")
     assert f"{100 * row['before']:.1f} % to {100 * row['after']:.1f} %" in said[2]
     assert said[3].startswith("Second benchmark (other, 150 samples): ")
     assert said[4].startswith("A loss of more than 2 points of accuracy is not shown")

@@ -19,11 +19,14 @@ from keygap.align.remedy.candidates import Candidates
 from keygap.align.remedy.comparing import CHOOSING, SECOND, TEST
 from keygap.align.remedy.cost import cost_of
 from keygap.errors import UserError
+from keygap.models.load import wrap
 from made import files_of
+from models.zoo import BY_FAMILY
 
 from .made_search import FEW, colours
 from .planted_judge import PlantedJudge
 
+TWO_LAYERS = {**BY_FAMILY["llava"].config, "text_config__num_hidden_layers": 2}
 MAP = {"name": "steer", "strength": -0.5, "layers": [0, 1]}
 BIAS = {"name": "attention-bias", "nats": 1.0, "layers": [0, 1]}
 
@@ -198,6 +201,15 @@ def test_a_map_that_cannot_be_fitted_leaves_the_others(vlm, planted, tmp_path):
         kg.align.search(vlm, colours(), tmp_path / "two", **{**few, "biases": ()})
 
 
+def test_a_model_without_layers_in_any_set_is_one_line(planted, tmp_path):
+    """Two layers in three thirds: none is early."""
+    shallow = wrap(*replace(BY_FAMILY["llava"], config=TWO_LAYERS).build(), name="shallow")
+    few = {**FEW, "layers": ("early",)}
+    with pytest.raises(UserError, match="shallow has no layers in early: name another set"):
+        kg.align.search(shallow, colours(), tmp_path, **few)
+    assert PlantedJudge.measured == []
+
+
 def test_the_cost_is_a_ratio_of_passes_of_one_run(vlm):
     batch = vlm.prompter(colours().samples[:4])
     bias = build("attention-bias", layers=[0], nats=1.0)
@@ -223,7 +235,7 @@ def test_the_cost_is_a_ratio_of_passes_of_one_run(vlm):
     ("wrong", "line"),
     [
         ({"maps": ("mean-shfit",)}, "unknown map 'mean-shfit'; did you mean 'mean-shift'"),
-        ({"maps": ("random-direction",)}, "random-direction is a control and no remedy"),
+        ({"maps": ("random-direction",)}, "random-direction is a control and not a remedy"),
         ({"maps": ("mean-shift, at once",)}, "only ', layer by layer' can follow"),
         ({"layers": ("erly",)}, "unknown set of layers 'erly'; did you mean 'early'"),
         ({"sites": ("kproj",)}, "unknown site 'kproj'; did you mean 'k_proj'"),

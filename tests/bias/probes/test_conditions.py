@@ -133,6 +133,17 @@ def test_without_a_wrong_answer_a_sample_is_unfit(sample, said):
         conditions_of("hint")["conflict", "0 after newline"].make(sample, samples)
 
 
+def test_an_irrelevant_description_is_that_of_any_sample_with_another_caption():
+    others = [coloured(number, caption=None) for number in range(1, 6)]
+    samples = those_of(coloured(0), *others, coloured(6), coloured(7, caption="a red square"))
+    irrelevant = conditions_of("description")["irrelevant", ""]
+    for seed in range(8):
+        made = irrelevant.make(coloured(0), replace(samples, seed=seed))
+        assert "Description: a green square" in text_of(made.sample)
+    with pytest.raises(Unfit, match="no sample that shows another image has another caption"):
+        irrelevant.make(coloured(0), those_of(coloured(0), *others))
+
+
 def test_shuffled_samples_get_what_others_show_and_ask(samples):
     sample = replace(samples.sample_set.benchmark.sample(0), question="Mine?")
     sample = replace(sample, prompt=(Piece("image"), Piece("text", text="Mine?")))

@@ -60,7 +60,7 @@ def test_a_sample_with_other_ids_is_bad_and_the_run_goes_on(tmp_path):
     [
         ("llava", "apply_chat_template"),
         ("got_ocr2", "a call with the rendered text (ValueError: Nested images"),
-        ("blip-2", "a call with the rendered text (the prompt is no list of pieces)"),
+        ("blip-2", "a call with the rendered text (the prompt is not a list of pieces)"),
     ],
 )
 def test_what_ids_were_compared_with_is_recorded(family, how):

@@ -1,4 +1,4 @@
-"""Back-patching: what image tokens are late in a model, written over what they are early in it.
+"""Back-patching: late hidden states of image tokens replace early ones.
 
 Nikankin et al. 2025, "Same Task, Different Circuits" (arXiv 2506.09047): image tokens come to
 resemble text late, after the layers that read them. A first pass gives the hidden states of image
@@ -46,7 +46,7 @@ def back_patching(*, source: int, target: int, window: int = 1) -> BackPatching:
 
     Raises:
         UserError: a setting that is not possible. In a pass: a layer that the model does not have,
-            or a model whose image tokens are no positions of the prompt.
+            or a model whose image tokens are not positions of the prompt.
     """
     whole(source, "source", 0)
     whole(target, "target", 0)
@@ -79,8 +79,8 @@ class BackPatching(Intervention):
         """Read the late hidden states in a first pass."""
         if vlm.fusion == "cross-attention":
             raise UserError(
-                f"image tokens are no positions of the prompt of {vlm.name}, whose text attends to "
-                f"image features: there are no hidden states for {self.name!r}"
+                f"image tokens are not positions of the prompt of {vlm.name}, whose text attends "
+                f"to image features: there are no hidden states for {self.name!r}"
             )
         if (last := max(self.sources.values())) >= len(vlm.layers):
             raise UserError(

@@ -40,7 +40,7 @@ class Queries:
         if names in (ALL, CURRENT):
             self.names: tuple[str, ...] = (str(names),)
         elif isinstance(names, Sequence) and {ALL, CURRENT} & set(names):
-            raise UserError(f"{ALL!r} and {CURRENT!r} are no kinds of tokens: give one alone")
+            raise UserError(f"{ALL!r} and {CURRENT!r} are not kinds of tokens: give one alone")
         else:
             self.names = known_tokens(names)
         self._latest: tuple[Tokens, Rows] | None = None

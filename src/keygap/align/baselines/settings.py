@@ -19,7 +19,7 @@ def layers_of(layers: Sequence[int]) -> list[int]:
     """Check absolute indices of layers.
 
     Raises:
-        UserError: there is none, one is named twice, or one is no index.
+        UserError: there is none, one is named twice, or one is not an index.
     """
     return [whole(layer, "layers", 0) for layer in distinct(layers, "layers", "12")]
 
@@ -34,7 +34,7 @@ def number(value: object, what: str, least: float, most: float) -> float:
         most: the greatest value.
 
     Raises:
-        UserError: it is no number, not finite, or outside the range.
+        UserError: it is not a number, not finite, or outside the range.
     """
     try:
         if isinstance(value, (bool, str)):

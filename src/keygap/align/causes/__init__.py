@@ -1,1 +1,1 @@
-"""The experiment "causes": is it the distance of keys that biases answers, or attention?"""
+"""The experiment "causes": is it the distance between keys that biases answers, or attention?"""

@@ -113,13 +113,14 @@ class Acting:
         name, site, draw = key = point.map_key
         if key not in self._maps:
             kind, _, how = name.partition(", ")
-            options: dict[str, Any] = {"site": site, "text_roles": self.roles, "draw": draw}
+            options: dict[str, Any] = {
+                "site": site, "text_roles": self.roles, "draw": draw, "seed": self.seed,
+            }  # fmt: skip
             if how == BY_LAYER:
                 make = partial(fit_layer_by_layer, self.vlm, kind, self.fitting)
                 options["batch_size"] = self.batch_size
             else:
                 make = partial(fit, kind, self._read(site))
-                options["seed"] = self.seed
             with torch.inference_mode():
                 self._maps[key] = make(**options)
         return self._maps[key]
@@ -145,7 +146,7 @@ def named_reading(
         batch_size: samples in one forward pass.
 
     Raises:
-        UserError: fewer than four samples can be scored.
+        UserError: fewer than two samples of a half can be scored.
     """
     file = folder / LAYERS
     if not file.is_file():

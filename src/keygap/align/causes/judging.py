@@ -1,8 +1,8 @@
 """Measures a model under one intervention: answers, attention, the gap, and what images tell.
 
-Everything is measured on the same samples under every intervention, and whatever an intervention
-could move the yardstick by is frozen on the model as it is: the standardisation and the bandwidths
-of the gap, the tokens that are compared, and the folds of the linear probe.
+Everything is measured on the same samples under every intervention, and everything that defines the
+measures is fixed on the unmodified model: the standardisation and the bandwidths of the gap, the
+tokens that are compared, and the folds of the linear probe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,13 @@ from keygap.align.causes.tables import NO_LAYER, SAMPLE_COLUMNS
 from keygap.align.causes.watching import Chosen, Seen, Watch
 from keygap.benchmarks import Sample, SampleSet
 from keygap.benchmarks.scoring import normalised
+from keygap.bias.candidates import candidates_of, why_not_scored
 from keygap.bias.condition import Samples, Unfit
 from keygap.bias.intervals import Interval, mean, proportion
 from keygap.bias.probe import probe, row_of
 from keygap.bias.probes.hint import hinted
 from keygap.bias.probes.prompts import SEPARATORS
-from keygap.bias.scoring import Prepared, Scored, candidates_of, prepare, score_prepared
+from keygap.bias.scoring import Prepared, Scored, prepare, score_prepared
 from keygap.bias.table import ALL
 from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
@@ -53,14 +54,14 @@ class Asked:
         plain: what is scored without a hint.
         hinted: what is scored with a wrong hint, by phrasing.
         suggested: the answer that the hint names, by sample.
-        chosen: the watched tokens.
+        chosen: the watched tokens of each group of ``plain``.
     """
 
     samples: list[Sample]
     plain: Prepared
     hinted: dict[str, Prepared]
     suggested: dict[str, str]
-    chosen: Chosen
+    chosen: list[Chosen]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Judge:
         site: of the keys whose gap is measured.
         gap_layers: where it is measured.
         state_layers: where a linear probe reads the image tokens.
-        reading: the layers over which a sample's attention and gap are averaged.
+        reading: the layers over which a sample's attention and gap are averaged; without any,
+            attention is not measured.
         roles: what counts as text.
         batch_size: samples in one pass.
         n_bootstraps: resamplings behind intervals.
@@ -156,7 +158,9 @@ class Judge:
             UserError: no sample can be scored.
         """
         began = time.perf_counter()
-        watch = Watch(self.vlm, self.site, self.gap_layers, self.state_layers)
+        attending = [each.index for each in self.vlm.layers if each.calls_function]
+        places = self.gap_layers, self.state_layers, attending if self.reading else ()
+        watch = Watch(self.vlm, self.site, *places)
         rows: list[dict[str, Any]] = []
         left_out: dict[str, str] = {}
         with steered, watch.entered():
@@ -186,10 +190,8 @@ class Judge:
         variants: dict[str, list[Sample]] = {phrasing: [] for phrasing in self.phrasings}
         for sample in read:
             own = candidates_of(sample, self.judged.benchmark.answers)
-            if sample.answer is None:
-                self.left_out[sample.id] = "the right answer is not published"
-            elif normalised(sample.answer) not in {normalised(each) for each in own}:
-                self.left_out[sample.id] = "the right answer is not among the candidates"
+            if why := why_not_scored(sample, own, least=2):
+                self.left_out[sample.id] = why
             else:
                 try:
                     made = [self._hinted(sample, known, text) for text in self.phrasings]
@@ -210,8 +212,8 @@ class Judge:
         }
         closed = self.judged.benchmark.answers
         candidates = [candidates_of(sample, closed) for sample in samples]
-        chosen = Chosen.of(samples, batch, self.roles, self.judged.seed)
         plain = prepare(self.vlm, samples, candidates)
+        chosen = Chosen.of_passes(self.vlm, plain, self.roles, self.judged.seed)
         ready = {name: prepare(self.vlm, own, candidates) for name, own in variants.items()}
         return Asked(samples, plain, ready, suggested, chosen)
 
@@ -224,10 +226,12 @@ class Judge:
         self, asked: Asked, watch: Watch, left_out: dict[str, str]
     ) -> list[dict[str, Any]]:
         """Rows of the samples of one batch."""
-        with watch.reading(asked.chosen):
-            plain, bad = score_prepared(self.vlm, asked.plain)
-        left_out |= bad
-        before = {each.sample_id: each for each in plain}
+        before: dict[str, Scored] = {}
+        for group, chosen in zip(asked.plain.groups, asked.chosen, strict=True):
+            with watch.reading(chosen):
+                plain, bad = score_prepared(self.vlm, replace(asked.plain, groups=(group,)))
+            left_out |= bad
+            before |= {each.sample_id: each for each in plain}
         samples = {sample.id: sample for sample in asked.samples}
         rows = []
         for phrasing, ready in asked.hinted.items():

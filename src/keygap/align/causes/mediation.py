@@ -1,7 +1,7 @@
 """Direct and mediated effects of moved keys: causal mediation analysis of the points.
 
 Moving the keys changes their distance from the text keys, and with it the attention to the image.
-Three points of the same map at the same strength take the two apart. Write Y(keys, attention) for
+Three points of the same map at the same strength separate the two. Write Y(keys, attention) for
 an outcome with the keys moved (1) or not (0) and each query's attention to the image as moved keys
 give it (1) or as unmoved keys give it (0). Then ``none`` is Y(0, 0), ``free`` Y(1, 1), ``held``
 Y(1, 0) and ``only`` Y(0, 1), and in the terms of Pearl (2001, "Direct and indirect effects") and
@@ -196,7 +196,7 @@ def across_points(
     """Describe how outcomes go with the gap and with attention to the image, over points.
 
     Each point is one observation: the means of its outcome, gap and attention over samples. This
-    describes the points that were run, and is no test of a cause: it weighs all points alike,
+    describes the points that were run and does not test a cause: it weighs all points alike,
     however they were chosen, and gap and attention move together in most of them. The test is
     ``mediation``.
 

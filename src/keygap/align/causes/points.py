@@ -143,7 +143,7 @@ class Plan:
             site_of(site)
         for name in distinct(self.maps, "maps", "mean-shift"):
             if is_control(name):
-                raise UserError(f"{name} is a control and no map: name it among controls")
+                raise UserError(f"{name} is a control and not a map: name it among controls")
         for name in self.controls:
             if not is_control(name):
                 raise unknown("control", name, [each for each in MAPS if is_control(each)])
@@ -167,8 +167,8 @@ class Plan:
     @property
     def strongest(self) -> list[float]:
         """The largest strength on each side of 0."""
-        ends = {min(self.strengths), max(self.strengths)}
-        return sorted(end for end in ends if end in (-max(map(abs, ends)), max(map(abs, ends))))
+        low, high = min(self.strengths), max(self.strengths)
+        return [*([low] if low < 0 else []), *([high] if high > 0 else [])]
 
     def points(self, layers: Sequence[str]) -> list[Point]:
         """All points, the first of which has no intervention.
@@ -186,8 +186,9 @@ class Plan:
         Args:
             point: the intervention.
         """
-        largest = (self.maps[0], self.sites[0], ALL, max(self.strengths))
-        here = (point.name, point.site, point.layers, point.strength)
+        strength = max(_one_of_each_size(self.strongest), key=abs)
+        largest = (self.maps[0], self.sites[0], ALL, strength, "free")
+        here = (point.name, point.site, point.layers, point.strength, point.mass)
         return self.probes if point.kind == "none" or here == largest else ()
 
     def _under_test(self, layers: Sequence[str]) -> list[Point]:
@@ -213,28 +214,33 @@ class Plan:
             found += [Point("map", name, other, ALL, each, "free") for each in self.strongest]
             if READING in layers:
                 found += [Point("map", name, other, READING, s, "free") for s in self.strongest]
-        most = max(self.strengths)
+        most = _one_of_each_size(self.strongest)
         for another in self.maps[1:]:
             found += [Point("map", another, site, ALL, each, "free") for each in self.strongest]
-            found += [Point("map", another, site, ALL, most, mass) for mass in ("held", "only")]
+            found += [
+                Point("map", another, site, ALL, each, mass)
+                for each in most
+                for mass in ("held", "only")
+            ]
         return found
 
     def _controls(self, layers: Sequence[str]) -> list[Point]:
         """Maps that move vectors as far, in other directions."""
-        site, most = self.sites[0], max(self.strengths)
+        site, most = self.sites[0], _one_of_each_size(self.strongest)
         found = []
         for name in self.controls:
             draws = self.draws if name == "random-direction" else 1
             for draw in range(draws):
-                at = [(ALL, strength, "free") for strength in self.strengths if strength > 0]
-                at += [(ALL, -most, "free")] if draws == 1 else []
-                at += [(ALL, most, mass) for mass in ("held", "only")]
-                at += [(READING, most, "free")] if READING in layers else []
+                at = [(ALL, each, "free") for each in _one_of_each_size(self.strengths)]
+                at += [(ALL, each, "free") for each in self.strongest] if draws == 1 else []
+                at += [(ALL, each, mass) for each in most for mass in ("held", "only")]
+                at += [(READING, each, "free") for each in most] if READING in layers else []
                 found += [Point("control", name, site, *each, draw) for each in at]
                 if draws > 1:
                     found += [
-                        Point("control", name, other, ALL, most, "free", draw)
+                        Point("control", name, other, ALL, each, "free", draw)
                         for other in self.sites[1:]
+                        for each in most
                     ]
         return found
 
@@ -253,6 +259,11 @@ class Plan:
                 for place in places
             ]
         return found
+
+
+def _one_of_each_size(strengths: Sequence[float]) -> list[float]:
+    """One strength of each size, the positive one where there are two."""
+    return sorted({abs(strength): strength for strength in sorted(strengths)}.values())
 
 
 def layer_sets(attending: Sequence[int], reading: Sequence[int]) -> dict[str, list[int]]:

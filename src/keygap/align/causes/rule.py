@@ -167,7 +167,10 @@ def _random(
 
 
 def draws_at(random: pd.DataFrame, strength: float) -> np.ndarray:
-    """The random directions to compare with; the sign of a direction at random means nothing.
+    """The effects of random directions to compare an effect with.
+
+    The sign of a random direction is arbitrary, so its effect at the opposite strength serves as
+    well.
 
     Args:
         random: as ``Verdict.random``.

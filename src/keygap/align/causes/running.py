@@ -61,7 +61,7 @@ def causes(
     n_bootstraps: int = defaults.N_BOOTSTRAPS,
     seed: int = 0,
 ) -> CausesTable:
-    """Steer a model's keys and its attention, apart and together, and measure what follows.
+    """Change a model's keys and attention separately and together, and measure what follows.
 
     Args:
         vlm: the model, without interventions.

@@ -10,20 +10,20 @@ from keygap.align.causes.rule import MIN_DRAWS, OUTCOME, Case, Mechanism, draws_
 Place = tuple[str, str, str]
 _HEADLINES = {
     "distance": (
-        "In {model}, the distance of image keys and text keys moves the answers by itself, and the "
-        "amount of attention to the image does not."
+        "In {model}, the distance between image keys and text keys moves the answers by itself, "
+        "and the amount of attention to the image does not."
     ),
     "attention": (
         "In {model}, moved keys change the answers through the amount of attention to the image; "
         "their distance from the text keys does not by itself."
     ),
     "both": (
-        "In {model}, the distance of image keys and text keys and the amount of attention to the "
-        "image each move the answers."
+        "In {model}, the distance between image keys and text keys and the amount of attention to "
+        "the image each move the answers."
     ),
     "neither": (
-        "In {model}, neither the distance of image keys and text keys nor the amount of attention "
-        "to the image moves the answers."
+        "In {model}, neither the distance between image keys and text keys nor the amount of "
+        "attention to the image moves the answers."
     ),
     "undecided": "In {model}, it is undecided what moves the answers: {why}.",
 }
@@ -107,7 +107,7 @@ def _dose(case: Case, place: Place) -> str:
     at = case.main_strength
     parts = []
     for dose, words in (
-        ("gap", "the distance of image keys and text keys"),
+        ("gap", "the distance between image keys and text keys"),
         ("image_attention", "the attention to the image"),
     ):
         found = case.found[at, dose]
@@ -138,10 +138,10 @@ def _margins(case: Case, at: float) -> str:
     found = case.found[at, OUTCOME]
     own = case.effects[case.effects["strength"] == at].set_index("effect")["status"]
     return (
-        f"At strength {at:g} the log-probability of the suggested over the right answer changes by "
-        f"{_with_interval(found['total'])} nats in all; the direct effect of the keys is "
-        f"{_with_interval(found['direct'])}, {_STATUS[own['direct']]}, and the effect through "
-        f"attention {_with_interval(found['attention'])}, {_STATUS[own['attention']]}."
+        f"At strength {at:g} the log-probability of the suggested answer minus that of the right "
+        f"answer changes by {_with_interval(found['total'])} nats in total; the direct effect of "
+        f"the keys is {_with_interval(found['direct'])}, {_STATUS[own['direct']]}, and the effect "
+        f"through attention {_with_interval(found['attention'])}, {_STATUS[own['attention']]}."
     )
 
 
@@ -151,8 +151,8 @@ def _random(case: Case) -> str:
         return f"No random direction of the same norm was run; {MIN_DRAWS} are needed."
     ends = f"{number(draws.min())} to {number(draws.max())}"
     return (
-        f"With attention held, {len(draws)} random directions of the same norm change it by {ends} "
-        "nats."
+        f"With attention held, {len(draws)} random directions of the same norm change the hint "
+        f"margin by {ends} nats."
     )
 
 
@@ -162,8 +162,8 @@ def _does_not_follow(case: Case, mechanism: Mechanism) -> str:
         case "distance":
             return (
                 "It does not follow that attention plays no part: with its amount held it may "
-                "still be spread otherwise among image tokens, and this counts as an effect of the "
-                "keys."
+                "still be distributed differently among image tokens, and this counts as an effect "
+                "of the keys."
             )
         case "attention":
             return (

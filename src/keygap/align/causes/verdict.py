@@ -1,4 +1,4 @@
-"""Which mechanism moves the answers of a model: the distance of keys, or attention to the image."""
+"""Which mechanism moves the answers of a model: the distance between keys, or attention?"""
 
 from __future__ import annotations
 

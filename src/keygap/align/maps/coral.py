@@ -41,7 +41,7 @@ def coral(
 def recolouring_matrix(
     source: Float[np.ndarray, "d d"], target: Float[np.ndarray, "d d"]
 ) -> Float[np.ndarray, "d d"]:
-    """C_source^{-1/2} C_target^{1/2}, which vectors are multiplied with from the left.
+    """C_source^{-1/2} C_target^{1/2}; apply it as ``vectors @ matrix``.
 
     Args:
         source: the covariance of what is moved, not singular.

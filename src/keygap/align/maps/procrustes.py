@@ -33,7 +33,7 @@ def procrustes(
 
     Raises:
         UserError: there are too few samples with both. Centred pairs that are fewer than dimensions
-            leave a part of the matrix open.
+            do not determine the matrix.
     """
     x, y = _paired_means(image, text, context)
     if len(x) <= image.shape[1]:

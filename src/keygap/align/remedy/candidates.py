@@ -47,7 +47,7 @@ class Candidates:
             if how not in ("", BY_LAYER):
                 raise UserError(f"maps has {name!r}: after a kind, only ', {BY_LAYER}' can follow")
             if is_control(kind):
-                raise UserError(f"{kind} is a control and no remedy: leave it out of maps")
+                raise UserError(f"{kind} is a control and not a remedy: leave it out of maps")
         for name in distinct(self.layers, "layers", ALL):
             if name not in LAYER_SETS:
                 raise unknown("set of layers", name, LAYER_SETS)

@@ -1,7 +1,7 @@
 """Candidates against the model as it is, paired by sample, and the rule that chooses one.
 
 A choice among many candidates makes the chosen one look better than it is: of a hundred changes
-without any effect, the best one lowers following by chance. So the differences of the choosing half
+without any effect, the best one lowers following by chance. So the differences of the choosing set
 only choose, and the claim rests on samples with other images that no choice has seen. Nothing here
 needs a model.
 """
@@ -62,7 +62,7 @@ class Rule:
     seed: int
 
     def candidates(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The candidates on the choosing half, the best one first.
+        """The candidates on the choosing set, the best one first.
 
         A candidate ``lowers`` following if the interval of the difference, all phrasings together,
         lies below 0. It ``keeps`` accuracy if the estimated loss without a hint is at most
@@ -95,7 +95,7 @@ class Rule:
         return found.loc[order.sort_values(keys, kind="stable").index].reset_index(drop=True)
 
     def chosen(self, frame: pd.DataFrame) -> str | None:
-        """The candidate that the choosing half speaks for; None if there is none.
+        """The candidate that the choosing set speaks for; None if there is none.
 
         Args:
             frame: ``COLUMNS``.
@@ -104,13 +104,13 @@ class Rule:
         return str(found["point"].iloc[0]) if found["eligible"].iloc[0] else None
 
     def confirmed(self, frame: pd.DataFrame) -> bool:
-        """Whether the test half confirms the chosen candidate.
+        """Whether the test set confirms the chosen candidate.
 
         It does if the interval of the difference of following lies below 0, no sample went
         unanswered, and accuracy without a hint is not shown to fall by more than ``most_loss``.
 
         Args:
-            frame: ``COLUMNS``; with rows of the test half.
+            frame: ``COLUMNS``; with rows of the test set.
         """
         following, accuracy = (row_of(frame, TEST, name) for name in ("following", "accuracy"))
         lost = accuracy["ci_high"] < -self.most_loss - _ROUNDING
@@ -124,7 +124,7 @@ def trial(
     model: str,
     rule: Rule,
 ) -> pd.DataFrame:
-    """Measure all candidates on the choosing half, and the chosen one on other samples.
+    """Measure all candidates on the choosing set, and the chosen one on other samples.
 
     Args:
         points: the candidates.
@@ -135,7 +135,7 @@ def trial(
         rule: what chooses.
 
     Returns:
-        ``COLUMNS``: rows of every candidate on the choosing half; if one is chosen, its rows of the
+        ``COLUMNS``: rows of every candidate on the choosing set; if one is chosen, its rows of the
         other stages too. No rows if no candidate can be measured.
     """
     frames: list[pd.DataFrame] = []

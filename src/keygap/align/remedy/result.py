@@ -1,6 +1,6 @@
 """What a search for a remedy found, in a table, in sentences and in files.
 
-The value of the choosing half is shown beside that of the test half, because the difference of the
+The value of the choosing set is shown beside that of the test set, because the difference of the
 two is what the choice itself has added. A search that found nothing says so, and how near it came.
 Nothing here needs a model.
 """
@@ -88,17 +88,17 @@ class Remedy:
 
     @property
     def candidates(self) -> pd.DataFrame:
-        """The candidates on the choosing half, the best one first (``Rule.candidates``)."""
+        """The candidates on the choosing set, the best one first (``Rule.candidates``)."""
         return self.rule.candidates(self.frame)
 
     @property
     def chosen(self) -> str | None:
-        """The candidate that the choosing half speaks for, confirmed or not; None without one."""
+        """The candidate that the choosing set speaks for, confirmed or not; None without one."""
         return self.rule.chosen(self.frame)
 
     @property
     def found(self) -> bool:
-        """Whether the test half confirms the chosen candidate."""
+        """Whether the test set confirms the chosen candidate."""
         return self.chosen is not None and self.rule.confirmed(self.frame)
 
     @property
@@ -127,7 +127,7 @@ class Remedy:
             return "\n".join(
                 [f"No remedy was found for {self._model}.", self._why_none(best, loss)]
             )
-        lines = [self._of_choice(best, loss), self._on(TEST, "Test half")]
+        lines = [self._of_choice(best, loss), self._on(TEST, "Test set")]
         stages = set(self.frame["stage"])
         if SECOND in stages:
             lines.append(self._on(SECOND, "Second benchmark"))
@@ -176,10 +176,10 @@ class Remedy:
         count = len(self.candidates)
         among = "the only candidate," if count == 1 else f"the best of {count} candidates,"
         return (
-            f"On the choosing half, {among} {_named(best)}, changes following of the wrong hint by "
+            f"On the choosing set, {among} {_named(best)}, changes following of the wrong hint by "
             f"{_points(best, 'following')} and accuracy by {_points(best, 'accuracy')}; at most "
-            f"{loss} may be lost. A choice among many makes the chosen one look better than it is, "
-            "so samples that took no part in it are what counts."
+            f"{loss} may be lost. The best of many candidates looks better than it is, so only the "
+            "results on samples that were not used for the choice count."
         )
 
     def _on(self, stage: str, where: str) -> str:
@@ -206,28 +206,28 @@ class Remedy:
             cost = found[found["lowers"]].sort_values("following").iloc[0]
             return (
                 f"Of {len(found)} candidates, {int(found['lowers'].sum())} lower following of the "
-                f"wrong hint on the choosing half, and each of them loses more than {loss} or "
+                f"wrong hint on the choosing set, and each of them loses more than {loss} or "
                 f"leaves samples unanswered: {_named(cost)} changes following by "
                 f"{_points(cost, 'following')} and accuracy by {_points(cost, 'accuracy')}."
             )
         near = (fine if len(fine) else found).sort_values("following").iloc[0]
         return (
             f"Of {len(found)} candidates, none lowers following of the wrong hint on the choosing "
-            f"half with an interval below 0; the nearest is {_named(near)}, which changes it by "
+            f"set with an interval below 0; the nearest is {_named(near)}, which changes it by "
             f"{_points(near, 'following')}."
         )
 
     def _why_not(self) -> str:
         following = row_of(self.frame, TEST, "following")
         if following["missing"] > 0:
-            return "The test half does not confirm it: some samples go unanswered under it."
+            return "The test set does not confirm it: some samples go unanswered under it."
         if not following["ci_high"] < 0:
             return (
-                "The test half does not confirm it: the interval of the change of following "
+                "The test set does not confirm it: the interval of the change of following "
                 "includes 0."
             )
         return (
-            "The test half does not confirm it: accuracy falls by more than "
+            "The test set does not confirm it: accuracy falls by more than "
             f"{self.rule.most_loss * POINT:g} points."
         )
 
@@ -254,10 +254,10 @@ class Remedy:
             cells[name] = ["yes" if value else "no" for value in found[name]]
         rows = self.frame[(self.frame["stage"] == CHOOSING) & (self.frame["measure"] == "accuracy")]
         caption = (
-            f"Candidates for a remedy of {self._model} on the choosing half "
+            f"Candidates for a remedy of {self._model} on the choosing set "
             f"({int(rows['n'].max())} samples), the best one first: changes in percentage points "
-            "with 95 % intervals, paired by sample. These numbers chose, so only those of other "
-            "samples below speak for the chosen one."
+            "with 95 % intervals, paired by sample. The candidate was chosen by these numbers, so "
+            "only the results on other samples, below, are evidence for it."
         )
         return as_html(caption, cells, self.summary().splitlines())
 

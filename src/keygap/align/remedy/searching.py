@@ -76,10 +76,10 @@ def search(
     """Search for the change that lowers following of a wrong hint most and keeps accuracy.
 
     Every map at every set of layers and strength, and every attention bias, is measured on the
-    choosing half. Of the candidates that lower following there (the interval of the paired
+    choosing set. Of the candidates that lower following there (the interval of the paired
     difference, all phrasings together, lies below 0) and whose accuracy without a hint falls by an
     estimated ``most_loss`` at most, the one that lowers following most is chosen. It is a remedy if
-    the test half confirms it: the interval lies below 0 again, and accuracy is not shown to fall by
+    the test set confirms it: the interval lies below 0 again, and accuracy is not shown to fall by
     more than ``most_loss``. To find none is a result, and not an error.
 
     Args:
@@ -95,7 +95,7 @@ def search(
         strengths: of maps, on both sides of 0.
         biases: nats that are added to the attention logits of image keys, without a map.
         most_loss: of accuracy without a hint, as a share of samples.
-        samples: how many are in the choosing half, in the test half, and from ``second``.
+        samples: how many are in the choosing set, in the test set, and from ``second``.
         fit_samples: how many others maps are fitted on.
         subjects: of the samples of ``source``; None means all.
         phrasings: of the wrong hint, each with ``{answer}`` once.
@@ -195,6 +195,11 @@ class _Search:
         self.judges = {stage: self._judge(own) for stage, own in self.samples.judged.items()}
         self.acting.sets = self._sets()
         points = self.candidates.points(self.acting.sets)
+        if not points:
+            sets = ", ".join(self.candidates.layers)
+            raise UserError(
+                f"{self.vlm.name} has no layers in {sets}: name another set, such as all"
+            )
         names = {stage: own.name for stage, own in self.samples.judged.items()}
         frame = trial(points, self._measure, names, self.vlm.name, self.rule)
         if frame.empty:

@@ -98,4 +98,4 @@ def _integer(digits: str) -> int:
 
 
 def _constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

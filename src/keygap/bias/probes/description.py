@@ -54,7 +54,7 @@ def described(
 
     Raises:
         Unfit: the sample has no caption, its caption does not name the right answer (corrupted),
-            or no other sample has another caption (irrelevant).
+            or no sample of another image has another caption (irrelevant).
     """
     caption, suggested = _caption(sample, samples, kind)
     text = f"{warning}\nDescription: {caption}\n{rule}"
@@ -72,10 +72,10 @@ def _caption(sample: Sample, samples: Samples, kind: str) -> tuple[str, str | No
     if kind == "matching":
         return sample.caption, sample.answer
     if kind == "irrelevant":
-        other = samples.partner(sample, "description")
-        if not other.caption or other.caption == sample.caption:
-            raise Unfit("no other sample has another caption")
-        return other.caption, None
+        for other in samples.partners(sample, "description"):
+            if other.caption and other.caption != sample.caption:
+                return other.caption, None
+        raise Unfit("no sample that shows another image has another caption")
     wrong = samples.wrong_answer(sample, "description")
     right, instead = (_spelled(sample, answer) for answer in (str(sample.answer), wrong))
     word = re.compile(rf"\b{re.escape(right)}\b", re.IGNORECASE)

@@ -32,6 +32,7 @@ from keygap.models.prompting.own_ids import (
 from keygap.models.prompting.processing import pixels_once, reuse
 from keygap.models.prompting.template import Template
 from keygap.models.prompting.tokenizer import TOKENIZING, Marked, aligned, recorded
+from keygap.text import first_line
 from keygap.tokens import TokenLabels
 
 _REFUSALS = (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError)
@@ -81,8 +82,7 @@ class Form:
         except BadSample:
             raise
         except _REFUSALS as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadSample(f"the processor refuses the sample: {first}") from error
+            raise BadSample(f"the processor refuses the sample: {first_line(error)}") from error
         known = self.image_tokens
         ids = inputs["input_ids"].numpy()
         mask = inputs["attention_mask"].bool().numpy()
@@ -159,13 +159,13 @@ class Form:
         The processor is then called with the rendered text.
         """
         if self.template.style != "chat":
-            return "the prompt is no list of pieces"
+            return "the prompt is not a list of pieces"
         probe = (Piece("image"), Piece("text", text="What colour?"))
         try:
             with pixels_once():  # apart from those of the prompt at hand
                 self.own.ids([probe], [[Image.new("RGB", (96, 64), (200, 30, 30))]])
         except REFUSALS as error:
-            return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            return f"{type(error).__name__}: {first_line(error)}"
         return ""
 
     def _with_image_marks(self, texts: Sequence[str], wanted: bool) -> list[str]:

@@ -37,6 +37,7 @@ from keygap.models.prompting.template import (
     check_arguments,
     template_source,
 )
+from keygap.text import first_line
 from keygap.tokens import Pictures
 
 logger = logging.getLogger("keygap")
@@ -269,7 +270,7 @@ def _objection(form: Form) -> str | None:
         return str(error)
     # a processor may object to a form with any exception; the user gets the reasons together
     except Exception as error:
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     if not (labels.role == "question").any():
         return "the text of a question did not come through"
     if form.image_marks and not form.image_marks_keep_ids(_AFTER_IMAGE, [_picture()]):

@@ -22,6 +22,7 @@ from keygap.benchmarks.sample import BadSample, Piece
 from keygap.errors import UserError
 from keygap.models.prompting.image_inputs import ImageTokens
 from keygap.models.prompting.marks import marked, read_marks, without_marks
+from keygap.text import first_line
 
 Style = Literal["chat", "chat-string", "plain", "bare"]
 _SYSTEM = marked("system", "system")
@@ -236,7 +237,7 @@ class Template:
 
 def _line(error: Exception) -> str:
     """The type of an error and the first line of its text."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _as_list(pieces: Sequence[Piece]) -> list[dict[str, Any]]:

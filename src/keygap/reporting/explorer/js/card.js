@@ -133,7 +133,7 @@ function pictures(run, token, selected) {
   if (!text && run.tokens.row[token] < 0) {
     const why = run.patches
       ? "This position shows no single patch, so none is outlined."
-      : "The image tokens of this model are no single patches (its connector mixes them, or their " +
+      : "The image tokens of this model do not correspond to single patches (its connector mixes them, or their " +
         "layout is not known), so none is outlined.";
     box.append(make("p", why, { class: "hint" }));
   }

@@ -111,7 +111,7 @@ class Explorer {
     const { run } = this;
     const notes = [];
     if (!run.patches) {
-      notes.push("The image tokens of this model are no single patches: none can be outlined.");
+      notes.push("The image tokens of this model do not correspond to single patches: none can be outlined.");
     }
     if (!run.thumbnails) {
       notes.push("This run keeps no thumbnails: keygap extract keeps them unless --no-thumbnails is given.");

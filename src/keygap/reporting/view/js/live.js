@@ -238,9 +238,10 @@ class LiveExplorer extends Explorer {
       more = ` · ${number(inside)} tokens lie inside the lasso, and ${number(drawn)} of them are drawn: ` +
         "only those are selected. Zoom in to select the others.";
     } else if (answer.matching > shown) {
-      more = ` · In view are ${number(answer.matching)}, too many for one picture: zoom in for the others.`;
+      more = ` · ${number(answer.matching)} matching tokens are in view, too many to draw at once: ` +
+        "zoom in to see the others.";
     } else if (some && answer.found && !answer.matching) {
-      more = " · None of those that match is in view: “Whole plot” shows them.";
+      more = " · No matching token is in view: press “Whole plot” to see them.";
     }
     this.find("count").textContent =
       `${number(shown)} of ${number(answer.total)} tokens shown${found}, ${number(this.selected.size)} selected${more}`;
