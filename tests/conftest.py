@@ -24,6 +24,7 @@ settings.register_profile(
 settings.load_profile("keygap")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file run in one process, for its fixtures; those of the report, for its run."""
     for item in items:

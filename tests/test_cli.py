@@ -66,17 +66,6 @@ def test_an_unknown_key_of_an_experiment_is_one_line(monkeypatch, capsys, tmp_pa
     assert f"keygap: {path}: unknown key 'nmae'; did you mean 'name'? known: name, models" in said
 
 
-def test_measure_project_report(monkeypatch, capsys, store):
-    few = ("--layers", "0", "--contrasts", "image_text,text_text", "--tokens-per-sample", "8")
-    for command, *options in (("measure", *few), ("project",), ("report",)):
-        status, _, said = keygap(monkeypatch, capsys, command, store.root, *options)
-        assert status == 0, said
-    assert {"gap.csv", "jsd.csv", "projection.parquet", "report.html"} <= {
-        path.name for path in store.root.iterdir()
-    }
-    assert list((store.root / "figures").glob("*.svg"))
-
-
 @pytest.mark.slow
 def test_more_than_one_bad_row_in_twenty_stops_the_run(monkeypatch, capsys, tmp_path):
     rows = [fixtures.bench_row(n, "cn") for n in range(19)]

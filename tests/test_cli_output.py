@@ -167,6 +167,9 @@ def test_from_extract_to_report_each_command_names_the_next(keygap, tmp_path):
         assert next_of(more).startswith(then)
         if then.startswith("keygap"):
             assert shlex.split(next_of(more))[-1] == str(run)
+    written = {"gap.csv", "jsd.csv", "projection.parquet", "accuracy.csv", "report.html"}
+    assert written <= {path.name for path in run.iterdir()}
+    assert list((run / "figures").glob("*.svg"))
 
 
 def test_answer_prints_the_accuracy_and_saves_the_answers(keygap, vlm, tmp_path):
@@ -252,6 +255,7 @@ def test_every_command_prints_one_json_object(keygap, tmp_path, arguments):
         assert found["layers"] == {"k_proj": [0]}
 
 
+@pytest.mark.slow
 def test_causes_as_json_has_the_mechanism_and_the_numbers_of_alignment_csv(keygap, tmp_path):
     sizes = ("--samples", 8, "--fit-samples", 8, "--draws", 1, "--n-bootstraps", 9)
     few = (*sizes, "--strengths", 1, "--layers", "all", "--sites", "k_proj", "--maps", "mean-shift")

@@ -51,12 +51,11 @@ def at_once() -> bool:
     return True
 
 
-@pytest.mark.parametrize("program", ["keygap", "keygap.cli"])
 @pytest.mark.parametrize(
-    ("arguments", "number"),
+    ("program", "arguments", "number"),
     [
-        (["check", "micro:linear"], signal.SIGTERM),
-        (["demo", "--out", "none/demo"], signal.SIGINT),
+        ("keygap", ["check", "micro:linear"], signal.SIGTERM),
+        ("keygap.cli", ["demo", "--out", "none/demo"], signal.SIGINT),
     ],
 )
 def test_before_the_work_begins(program, arguments, number):

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import inspect
 import re
-import subprocess
+import runpy
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -143,11 +143,12 @@ def test_a_method_describes_its_arguments_and_errors(member: Any) -> None:
 # The reference is made by a script, as ``make docs`` runs it.
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The pages of the reference by name."""
+    """The pages of the reference by name, as ``python -m tools.reference`` writes them."""
     out = tmp_path_factory.mktemp("reference")
-    command = [sys.executable, "-m", "tools.reference", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        patch.setattr(sys, "argv", ["tools.reference", "--out", str(out)])
+        runpy.run_module("tools.reference", run_name="__main__")
     return {path.stem: path.read_text() for path in out.glob("*.md")}
 
 

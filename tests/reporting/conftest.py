@@ -33,6 +33,21 @@ def own(name: str, words: list[str]) -> OwnContrast:
     )
 
 
+ALL_FORMATS = dict(drawing._OTHERS)
+
+
+@pytest.fixture(autouse=True)
+def as_svg_alone(monkeypatch) -> None:
+    """Figures are drawn as SVG alone. Their other formats take most of the time."""
+    monkeypatch.setattr(drawing, "_OTHERS", {})
+
+
+@pytest.fixture
+def in_all_formats(as_svg_alone, monkeypatch) -> None:
+    """Figures are drawn as a user gets them."""
+    monkeypatch.setattr(drawing, "_OTHERS", ALL_FORMATS)
+
+
 @pytest.fixture(scope="session")
 def explored(tmp_path_factory) -> Path:
     """A run of two sites and layers that the explorer shows."""
@@ -89,8 +104,10 @@ def whole(two_sites: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_page(whole: Path) -> Path:
-    """Its report, with all figures."""
-    return kg.report(whole)
+    """Its report, with all figures as SVG."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "_OTHERS", {})
+        return kg.report(whole)
 
 
 @pytest.fixture

@@ -210,6 +210,7 @@ def test_statements_and_variance_are_those_of_the_table(page, table):
     assert strongest == sorted(strongest, reverse=True)
 
 
+@pytest.mark.usefixtures("in_all_formats")
 def test_a_run_has_a_section_of_its_own_and_once(run_folder):
     choices_table({"mmd": 60}).save(run_folder)
     page = kg.report(run_folder).read_text()
@@ -325,6 +326,7 @@ def test_factors_say_what_their_levels_are(table):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_all_formats")
 def test_figures_are_the_same_files_when_they_are_drawn_again(page, table, two_sites, tmp_path):
     _, study = page
     shutil.copytree(two_sites, tmp_path / "run")

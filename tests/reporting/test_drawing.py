@@ -59,7 +59,7 @@ def test_dark_colours_have_another_shade_in_the_dark(tmp_path):
     assert light.count("--c") == dark.count("--c")
 
 
-@pytest.mark.usefixtures("style")
+@pytest.mark.usefixtures("style", "in_all_formats")
 def test_other_formats_are_drawn_where_the_figure_changed(tmp_path):
     folder = tmp_path / "figures"
     svg = drawing.saved(drawn(), tmp_path, "one")

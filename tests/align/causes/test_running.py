@@ -94,6 +94,7 @@ def whole(vlm, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_an_interrupted_experiment_continues(vlm, whole, tmp_path, monkeypatch):
     measure, measured = Judge.measure, list[Any]()
 
