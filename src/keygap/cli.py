@@ -159,8 +159,7 @@ def bias(
     wanted = None if subjects is None else listed(subjects)
     asked = kg.benchmark(benchmark, **source).choose(samples, seed, wanted)
     asked.first_readable()
-    run = _opened(out) if (place / MANIFEST).is_file() else at_work(place)
-    with run as store:
+    with _opened(out) if (place / MANIFEST).is_file() else at_work(place) as store:
         table = bias_of_run(
             model.load(),
             asked,
