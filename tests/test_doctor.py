@@ -49,7 +49,7 @@ def test_an_old_transformers_is_named_and_hides_nothing_else(version_of):
     assert result == "FAIL"
     assert "4.57.0 is not >=" in detail
     assert "pip install --upgrade 'transformers>=" in detail
-    assert found["attention"] == ("FAIL", "skipped: update transformers first")
+    assert found["attention"] == ("FAIL", "skipped: first fix transformers")
     assert found["Hub's cache"][0] == "ok"
 
 

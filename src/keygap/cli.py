@@ -28,7 +28,7 @@ from keygap.cli_align import align
 from keygap.cli_causes import causes
 from keygap.cli_choices import choices
 from keygap.cli_doctor import doctor
-from keygap.cli_extract import answer, extract, loaded_alike
+from keygap.cli_extract import answer, extract, extraction_of
 from keygap.cli_lists import benchmarks, maps, models, probes
 from keygap.cli_micro import micro
 from keygap.cli_options import (
@@ -151,6 +151,7 @@ def bias(
     from keygap.store.lock import at_work
     from keygap.store.run import MANIFEST
     from keygap.study.bias import bias_of_run
+    from keygap.study.one_run import refuse_other
 
     place = folder_of(out, "--out")
     given = assigned(settings or [], "--setting", "PROBE.SETTING=VALUE")
@@ -159,24 +160,19 @@ def bias(
     wanted = None if subjects is None else listed(subjects)
     asked = kg.benchmark(benchmark, **source).choose(samples, seed, wanted)
     asked.first_readable()
+    refuse_other(place, model.model, asked.name)
     with _opened(out) if (place / MANIFEST).is_file() else at_work(place) as store:
+        numbers: dict[str, Any] = {"batch_size": batch_size, "n_bootstraps": n_bootstraps}
+        loaded = model.load()
         table = bias_of_run(
-            model.load(),
-            asked,
-            place,
-            chosen,
-            attention=attention,
-            batch_size=batch_size,
-            n_bootstraps=n_bootstraps,
-            store=store,
+            loaded, asked, place, chosen, attention=attention, store=store, **numbers
         )
     same = options(benchmark=benchmark, samples=samples, **source, seed=seed or None)
-    extraction = quoted("extract", model.model, *loaded_alike(model), *same, "--out", "DIR")
     say.result(
         table=table.summary(),
         notes=table.notes,
         rows=table.frame,
-        then=quoted("report", place) if store else None if subjects else extraction,
+        then=quoted("report", place) if store else None if subjects else extraction_of(model, same),
         facts={"folder": place},
     )
 

@@ -46,8 +46,9 @@ Estimators = Annotated[
     str | None,
     typer.Option(
         help="Of the MMD: gaussian_median, gaussian_grid, gaussian_1/d, gaussian_1, linear, "
-        "energy. Of the JSD: histogram_10, _30, _100 (bins), joint_2_10, _30, _100, joint_50_10, "
-        "_30, _100 (dimensions and bins), neighbours, classifier. Default: all."
+        "energy. Of the JSD: histogram_10, histogram_30, histogram_100 (number of bins), "
+        "joint_2_10, joint_2_30, joint_2_100, joint_50_10, joint_50_30, joint_50_100 (numbers of "
+        "dimensions and bins), neighbours, classifier. Default: all."
     ),
 ]
 Tokens = Annotated[str, typer.Option(help="Numbers of image tokens, with as many text tokens.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -174,17 +175,23 @@ def answer(
         found.save(place)
     same = options(benchmark=benchmark, split=split, data=data, language=language, samples=samples)
     same += [*options(seed=seed or None), *(["--captions"] if captions else [])]
-    extraction = quoted("extract", model.model, *loaded_alike(model), *same, "--out", "DIR")
     say.result(
         *([found.what_is_left_out()] if found.left_out else []),
         table=found.summary(),
-        then=quoted("measure", place) if (place / MANIFEST).is_file() else extraction,
+        then=quoted("measure", place)
+        if (place / MANIFEST).is_file()
+        else extraction_of(model, same),
         facts={"folder": place, "left_out": found.left_out},
     )
 
 
-def loaded_alike(model: ModelOptions) -> list[str]:
-    """The options that load a model as it was loaded, without those that are not given."""
+def extraction_of(model: ModelOptions, chosen: Sequence[str]) -> str:
+    """The command that extracts with a model, loaded as it was.
+
+    Args:
+        model: the options that were given to load it.
+        chosen: the options that choose the samples.
+    """
     dtype = None if model.dtype == "auto" else model.dtype
     given = {"dtype": dtype, "device-map": model.device_map, "revision": model.revision}
     words = options(**given, system=model.system)
@@ -193,7 +200,7 @@ def loaded_alike(model: ModelOptions) -> list[str]:
         words += ["--template-argument", item]
     for item in model.parts or []:
         words += ["--part", item]
-    return words
+    return quoted("extract", model.model, *words, *chosen, "--out", "DIR")
 
 
 def _chosen(

@@ -58,7 +58,7 @@ def examine() -> list[Finding]:
     too_old = {each.check for each in needed if each.result == "FAIL"}
     for check, uses in ((devices, {"torch"}), (attention, {"torch", "transformers"})):
         if blocked := sorted(uses & too_old):
-            found.append(Finding(check.__name__, "FAIL", f"skipped: update {blocked[0]} first"))
+            found.append(Finding(check.__name__, "FAIL", f"skipped: first fix {blocked[0]}"))
         else:
             found += check()
     return [*found, *caches()]

@@ -32,9 +32,9 @@ def one_line(text: object, longest: int = LONGEST) -> str:
     return f"{shown[: longest * 3 // 4]} [...] {shown[-(longest // 4) :]}"
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, in at most 200 characters; its type if it is silent."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """The first line of what an error says, or its type; shortened as by ``one_line``."""
+    return one_line((str(error).strip().splitlines() or [type(error).__name__])[0], longest)
 
 
 def unprintable(text: str) -> str | None:

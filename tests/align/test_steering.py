@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 import keygap as kg
 from keygap.align.affine import Affine
 from keygap.align.map import Map
+from keygap.align.steering import Steering
 from keygap.capture import Capture
 from keygap.errors import UserError
 from keygap.models.load import wrap
@@ -299,3 +301,12 @@ def test_what_cannot_be_steered_is_one_line():
         with pytest.raises(UserError, match=what) as caught:
             kg.align.steering_of(vlm, **{"fitted": shift, **given})
         assert "\n" not in str(caught.value)
+
+
+def test_a_steering_that_was_used_is_sent_without_its_copies_on_a_device():
+    shift = shift_of(vlm_of(), "k_proj")
+    used = Steering(shift, [0], 1.0, ["image"])
+    used._ready[0, torch.device("cpu")] = shift.layers[0]
+    sent = pickle.loads(pickle.dumps(used))  # noqa: S301
+    assert sent._ready == {}
+    assert sent.identity() == used.identity()

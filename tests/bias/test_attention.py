@@ -271,7 +271,7 @@ def test_what_cannot_be_measured_is_refused(llava):
 
 def test_an_encoder_has_no_generated_positions_to_measure_alone():
     vlm = wrap(*BY_FAMILY["florence2"].build(), name="tiny encoder")
-    with pytest.raises(UserError, match="nothing is measured: generated tokens are no positions"):
+    with pytest.raises(UserError, match="nothing is measured: generated tokens are not positions"):
         measure_attention(vlm, bench_of(check_samples()), queries=(), generated=2)
 
 

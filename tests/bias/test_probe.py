@@ -226,7 +226,7 @@ def test_an_answer_that_is_spelled_otherwise_than_its_candidate_is_left_out(vlm)
     table = kg.probe(vlm, bench, probes=["absent"], n_bootstraps=5)
     (reason,) = table.left_out["reason"]
     assert reason == "the answer 'Red' is not among the options red, blue"
-    with pytest.raises(UserError, match=r"2 samples can be scored \(the answer 'Red' is not among"):
+    with pytest.raises(UserError, match=r"2 samples can be scored.* the answer 'Red' is not among"):
         kg.reading_layers(vlm, bench, layers=[0])
 
 

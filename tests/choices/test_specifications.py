@@ -131,7 +131,8 @@ def test_cost_grows_with_coordinates_and_kernels_and_not_with_choices(monkeypatc
 
 def test_what_a_store_cannot_serve_is_one_line_each_and_the_rest_goes_on():
     table = specifications(planted(layers=(0, 2), attention=None), plan=Plan(tokens=[60, 5000]))
-    notes = table.settings["notes"]
+    groups, *notes = table.settings["notes"]
+    assert groups.startswith("intervals leave out ")
     assert set(table.frame["tokens"]) == {60}
     assert set(table.frame["layer"]) == {"first", "last", "mean"}
     for word in ("layer middle", "5000 image tokens: the store has 240", "sinks are unknown"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from contrasts.test_ladder import labels_of
-from keygap.contrasts import CONTRASTS, limits
+from keygap.contrasts import CONTRASTS
 from keygap.contrasts.confounds import CONFOUNDS, MASSIVE, massive_dimensions
 from keygap.contrasts.contrast import NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
@@ -123,12 +123,3 @@ def test_massive_dimensions_are_found():
     array[:, 1, 3] *= 2 * MASSIVE
     found = massive_dimensions(array)
     assert np.argwhere(found).tolist() == [[1, 3]]
-
-
-def test_position_matched_pairs_a_limited_number_of_samples(monkeypatch):
-    labels = flipped(40)
-    monkeypatch.setattr(limits, "MAX_SAMPLES", 5)
-    a, b = selected("position_matched", labels, ["question"], 0)
-    assert 1 <= a.sum() <= 5
-    assert b.sum() == a.sum()
-    assert sorted(labels["position"][a]) == sorted(labels["position"][b])

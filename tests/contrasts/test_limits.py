@@ -58,23 +58,22 @@ def test_of_many_samples_some_are_drawn(monkeypatch, name):
     assert "of 8 samples" in case.limited
 
 
-def test_of_many_pairs_some_are_drawn(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_SAMPLES", 5)
-    chosen, limited = limits.drawn_pairs(9, seed=0)
-    assert len(set(chosen)) == 5
-    assert limited == "5 of 9 pairs"
-    assert limits.drawn_pairs(5, seed=0)[1] == ""
-
-
 def test_pairs_are_made_among_some_of_many_samples(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_SAMPLES", 10)
     vectors = made_vectors(pictures=(2, 9))
     selector = Selector(vectors, ["question"], 64, 0)
     (matched,) = (each for each in CONFOUNDS if each.by_pair)
+    whole = len(selector.without(matched, selector.case(CONTRASTS["image_text"])).a)
+    monkeypatch.setattr(limits, "MAX_SAMPLES", 10)
     case = selector.without(matched, selector.case(CONTRASTS["image_text"]))
     assert 4 <= len(case.a) == len(case.b) <= 10
     np.testing.assert_array_equal(case.a.positions, case.b.positions)
     assert case.limited == "pairs among 20 of 24 samples"
+    monkeypatch.setattr(limits, "MAX_SAMPLES", 12)
+    assert selector.without(matched, selector.case(CONTRASTS["image_text"])).limited == ""
+    monkeypatch.setattr(limits, "MAX_SAMPLES", 5)
+    everything = Selector(vectors, ["question"], None, 0)
+    case = everything.without(matched, everything.case(CONTRASTS["image_text"]))
+    assert (len(case.a), case.limited) == (whole, "")
 
 
 def test_everything_is_used_where_all_tokens_are_asked_for(monkeypatch):

@@ -265,7 +265,9 @@ def test_the_work_names_the_model_so_that_any_process_can_load_it(
         ("auto", "auto"),
         ("cpu", "cpu"),
         ("cuda:1", "cuda"),
+        (1, "cuda"),
         ({"": 1}, {"": 0}),
+        ({"a": "1", "b": "cuda:1", "c": 0}, {"a": 1, "b": 1, "c": 0}),
         ({"a": "cuda:2", "b": "cuda:5", "c": "cpu"}, {"a": 0, "b": 1, "c": "cpu"}),
     ],
 )
@@ -296,6 +298,7 @@ def test_a_worker_in_another_folder_finds_the_samples(tiny, tmp_path, monkeypatc
         (None, "cuda:1", 1),
         ({"a": 0, "b": 1, "c": 1, "d": "cpu"}, "cuda:0", 2),
         ({"a": "cpu"}, "cpu", 0),
+        ({"a": 0, "b": "cuda:0"}, "cuda:0", 1),
     ],
 )
 def test_gpus_of_a_model(placed, device, number):

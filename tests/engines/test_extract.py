@@ -22,6 +22,7 @@ from PIL import Image
 
 import keygap as kg
 from benchmarks import fixtures
+from keygap.engines import plan as planning
 from keygap.engines.part import read_parts
 from keygap.errors import UserError
 from keygap.store.lock import locked
@@ -114,6 +115,18 @@ def test_a_folder_with_another_extraction_is_refused(vlm, easy_vqa, store):
     with pytest.raises(UserError, match=r"holds another extraction: its seed is 0, not 1"):
         kg.extract(vlm, easy_vqa, store.root, samples=SAMPLES, batch_size=8, seed=1)
     assert files_of(store.root) == before
+
+
+def test_a_run_whose_parts_have_another_size_is_not_continued(vlm, easy_vqa, tmp_path, monkeypatch):
+    """Its next part would replace vectors of other samples."""
+    asked: dict[str, Any] = {"layers": [0], "samples": 8, "batch_size": 2}
+    monkeypatch.setattr(planning, "PART_SAMPLES", 4)
+    kg.extract(vlm, easy_vqa, tmp_path / "run", **asked)
+    before = files_of(tmp_path / "run")
+    monkeypatch.setattr(planning, "PART_SAMPLES", 2)
+    with pytest.raises(UserError, match="its part_size is 4, not 2"):
+        kg.extract(vlm, easy_vqa, tmp_path / "run", **asked)
+    assert files_of(tmp_path / "run") == before
 
 
 def test_a_folder_with_the_same_benchmark_of_other_files_is_refused(vlm, tmp_path):

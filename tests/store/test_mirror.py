@@ -142,6 +142,7 @@ def test_a_copy_that_names_other_files_is_refused(vlm, asked, tmp_path):
     ):
         kg.extract(vlm, out=tmp_path / "new", mirror=ADDRESS, **asked)
     assert (tmp_path / "part-00001.parquet").read_text() == "mine"
+    assert files_of(tmp_path / "new") == {}
 
 
 def test_a_damaged_object_is_noticed_and_its_part_extracted_again(vlm, asked, tmp_path, caplog):

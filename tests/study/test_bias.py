@@ -154,6 +154,14 @@ def test_a_study_keeps_only_the_answers_to_what_it_asks(
     assert set(table.settings["probes"]) == {each.name for each in probes}
 
 
+def test_a_study_does_not_keep_answers_to_as_many_other_questions(vlm, easy_vqa, tmp_path):
+    probes = [PROBES["absent"]()]
+    first, other = easy_vqa.choose(2), easy_vqa.choose(2, 0, ["shape"])
+    bias.bias_of_run(vlm, first, tmp_path, probes, **ABSENT)
+    table = bias.bias_of_run(vlm, other, tmp_path, probes, **ABSENT, resume=True)
+    assert set(table.samples["sample_id"]) == {entry.id for entry in other.entries}
+
+
 def test_a_disk_that_fills_while_attention_is_saved_stops_a_study(tmp_path, monkeypatch):
     """It is no reason to go on without it."""
     full = explained(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "x")

@@ -8,6 +8,7 @@ defaults, so that no caller has to test whether they exist.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -151,6 +152,12 @@ class SampleSet:
         """Index entry of every chosen sample."""
         index = self.benchmark.index()
         return tuple(index[place] for place in self.places)
+
+    @property
+    def digest(self) -> str:
+        """A digest of the ids in order: a slice has the count and seed of the whole set."""
+        ids = "\x1f".join(entry.id for entry in self.entries)
+        return hashlib.sha256(ids.encode()).hexdigest()[:16]
 
     def sample(self, number: int) -> Sample:
         """Open the chosen sample of this number.

@@ -78,10 +78,10 @@ def measure_attention(
     if generated and vlm.fusion == "encoder":
         if not queries:
             raise UserError(
-                f"nothing is measured: generated tokens are no positions of the encoder of "
+                "nothing is measured: generated tokens are not positions of the encoder of "
                 f"{vlm.name}, so name question or last in queries"
             )
-        notes.append("generated tokens are no positions of the encoder: they are not measured")
+        notes.append("generated tokens are not positions of the encoder: they are not measured")
         generated = 0
     measurement = _Measurement(vlm, indices, queries, generated)
     batches = chosen.batches(read_size(vlm, batch_size))

@@ -85,6 +85,7 @@ def settings_of(
         "benchmark": asked.name,
         "split": asked.benchmark.split,
         "samples": len(asked),
+        "sample_ids": asked.digest,
         "seed": asked.seed,
         "n_bootstraps": n_bootstraps,
         "interventions": vlm.interventions.identity,

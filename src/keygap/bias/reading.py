@@ -255,7 +255,8 @@ class _Reader:
 
     def effects(self) -> dict[Masked, Float[np.ndarray, " n"]]:
         """By how much each mask lowers the margin of every sample."""
-        rows = {name: np.asarray([own[i] for i in self.ids]) for name, own in self._margins.items()}
+        ids = self.ids
+        rows = {name: np.asarray([own[i] for i in ids]) for name, own in self._margins.items()}
         plain = rows.pop((PLAIN, -1, -1))
         return {name: plain - margins for name, margins in rows.items()}
 
@@ -309,10 +310,11 @@ def _places(
     names = np.asarray([is_naming[name] for name in ids], dtype=bool)
     halves = np.flatnonzero(names), np.flatnonzero(~names)
     if (fewest := min(map(len, halves))) < MIN_SAMPLES:
-        why = f" ({next(iter(left_out.values()))})" if left_out else ""
+        first = next(iter(left_out.values()), "")
+        why = f"; others were left out, the first because {first}" if first else ""
         raise UserError(
-            f"{counted(len(ids), 'sample')} can be scored{why}, {fewest} of one half of the "
-            f"images, and {MIN_SAMPLES} of each half are needed: ask for more samples"
+            f"only {counted(len(ids), 'sample')} can be scored, and a half of them has {fewest} "
+            f"where {MIN_SAMPLES} are needed: ask for more samples{why}"
         )
     return halves
 

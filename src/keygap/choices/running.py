@@ -69,6 +69,11 @@ def specifications(
     notes: list[str] = []
     passes = 0
     n_groups = _n_groups(stores, sites, chosen, seed)
+    if n_groups < chosen.n_groups:
+        notes.append(
+            f"intervals leave out {n_groups} groups of samples and not {chosen.n_groups}: the "
+            f"smallest selection has {2 * n_groups} samples or one more"
+        )
     for store in stores:
         for site in sites or store.sites:
             numbers, layers = _numbers(store, site, chosen, n_groups, seed, target)

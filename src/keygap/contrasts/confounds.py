@@ -20,7 +20,6 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from keygap import random_streams
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
 from keygap.contrasts.labels import halves, is_sink
-from keygap.contrasts.limits import drawn_samples
 
 MASSIVE = 6.0  # least root mean square of a massive dimension, over that of the median dimension
 TEMPLATE_ROLES = ("template", "system")  # text that is the same in every prompt
@@ -103,18 +102,15 @@ def position_matched(
 
     Equal numbers of tokens at each position would not be enough, because samples weigh the same
     whatever their number of tokens. Here each sample gives one token to one side. Half of the
-    samples offer tokens of the first side, the other half tokens of the second. Pairing costs the
-    product of their numbers, so each half has at most ``limits.MAX_SAMPLES`` samples.
+    samples offer tokens of the first side, the other half tokens of the second. Memory grows with
+    the product of their numbers.
 
     Raises:
         NotMeasurable: no two tokens can be paired.
     """
     rng = random_streams.generator(seed, "matched positions")
     a, b = contrast.select(labels, roles, seed)
-    first, second = (
-        mask & labels["sample_id"].isin(drawn_samples(labels["sample_id"][mask].unique(), seed))
-        for mask in halves(labels, a | b, seed)
-    )
+    first, second = halves(labels, a | b, seed)
     position = labels["position"].to_numpy()
     sample, _ = pd.factorize(labels["sample_id"])
     place = pd.MultiIndex.from_arrays([sample, position])

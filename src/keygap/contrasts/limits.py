@@ -57,7 +57,7 @@ def drawn_tokens(
         own = (mask & sample.isin(names).to_numpy() for mask, names in zip(masks, ids, strict=True))
         return Drawn(tuple(own), "")
     rng = random_streams.generator(seed, "tokens of a sample")
-    kept = [drawn_samples(names, seed) for names in ids]
+    kept = [drawn_samples(names, seed, MAX_SAMPLES) for names in ids]
     usable = []
     for mask, names in zip(masks, kept, strict=True):
         rows = rng.permutation(np.flatnonzero(mask))
@@ -91,30 +91,15 @@ def _in_turn(
     return rows[few][np.argsort((turn / size)[few], kind="stable")]
 
 
-def drawn_pairs(count: int, seed: int) -> tuple[Int[np.ndarray, " k"], str]:
-    """Draw pairs of tokens, each of which counts as a sample.
-
-    Args:
-        count: how many there are.
-        seed: of the draw.
-
-    Returns:
-        The numbers of the pairs that are used, and what that is in words if it is not all.
-    """
-    if count <= MAX_SAMPLES:
-        return np.arange(count), ""
-    rng = random_streams.generator(seed, "pairs of tokens")
-    return np.sort(rng.permutation(count)[:MAX_SAMPLES]), f"{MAX_SAMPLES:,} of {count:,} pairs"
-
-
-def drawn_samples(names: Collection[str], seed: int) -> Collection[str]:
-    """Draw at most ``MAX_SAMPLES`` samples, the same for both sides of one contrast.
+def drawn_samples(names: Collection[str], seed: int, most: int) -> Collection[str]:
+    """Draw samples, the same for both sides of one contrast.
 
     Args:
         names: ids of the samples.
         seed: of the draw.
+        most: how many are kept at most.
     """
-    if len(names) <= MAX_SAMPLES:
+    if len(names) <= most:
         return names
     rng = random_streams.generator(seed, "samples of a comparison")
-    return set(rng.permutation(sorted(map(str, names)))[:MAX_SAMPLES])
+    return set(rng.permutation(sorted(map(str, names)))[:most])

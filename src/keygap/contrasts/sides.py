@@ -20,7 +20,7 @@ from keygap import random_streams
 from keygap.contrasts import limits
 from keygap.contrasts.confounds import Confound
 from keygap.contrasts.contrast import Contrast, Masks, Rung, TooFewSamples
-from keygap.contrasts.limits import drawn_pairs, drawn_tokens
+from keygap.contrasts.limits import drawn_samples, drawn_tokens
 from keygap.errors import UserError
 from keygap.store import LabelledVectors
 
@@ -123,15 +123,15 @@ class Selector:
         """
         a, b, kept, left_out, limited = case.a, case.b, case.kept, case.left_out, case.limited
         if confound.select is not None:
-            labels = self.vectors.labels
+            few, limited = self._samples_of_pairs(case) if confound.by_pair else (None, "")
             masks = confound.select(
-                _as_selected(case),
-                labels,
+                _as_selected(case, few),
+                self.vectors.labels,
                 self.text_roles,
                 random_streams.integer(self.seed, "confound", confound.name),
             )
             if confound.by_pair:
-                a, b, limited = self._pairs_of_tokens(masks)
+                a, b = self._pairs_of_tokens(masks)
             else:
                 a, b, left_out, limited = self._sides(case.contrast, masks)
         if confound.excluded is not None:
@@ -165,28 +165,33 @@ class Selector:
         a, b = self.vectors.where_each(drawn.masks)
         return a, b, left_out, drawn.limited
 
-    def _pairs_of_tokens(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors, str]:
+    def _samples_of_pairs(self, case: Case) -> tuple[Bool[np.ndarray, " n"] | None, str]:
+        """The tokens of the samples in which pairs are looked for, and what these are in words.
+
+        Each pair takes two samples. All samples are used if all tokens are, or if they are few.
+        """
+        sample = self.vectors.labels["sample_id"]
+        masks = _as_selected(case).select(self.vectors.labels, self.text_roles, 0)
+        names = sample[masks[0] | masks[1]].unique()
+        most = 2 * limits.MAX_SAMPLES
+        if self.tokens_per_sample is None or len(names) <= most:
+            return None, ""
+        drawn = sample.isin(drawn_samples(names, self.seed, most))
+        return drawn.to_numpy(), f"pairs among {most:,} of {len(names):,} samples"
+
+    def _pairs_of_tokens(self, masks: Masks) -> tuple[LabelledVectors, LabelledVectors]:
         """The sides of tokens that were matched one to one; each pair is a sample.
 
         Raises:
             TooFewSamples: there are fewer than ``MIN_SAMPLES`` pairs.
         """
-        count = int(masks[0].sum())
-        _refuse_few(count)
-        chosen, limited = np.arange(count), ""
-        if self.tokens_per_sample is not None:
-            chosen, limited = drawn_pairs(count, self.seed)
-        samples = self.vectors.labels["sample_id"].nunique()
-        if not limited and samples > 2 * limits.MAX_SAMPLES:
-            limited = f"pairs among {2 * limits.MAX_SAMPLES:,} of {samples:,} samples"
-        rows = [self._by_position(mask)[chosen] for mask in masks]
-        every = np.arange(len(self.vectors.labels))
-        sides = self.vectors.where_each([np.isin(every, own) for own in rows])
+        _refuse_few(int(masks[0].sum()))
+        rows = [self._by_position(mask) for mask in masks]
         a, b = (
-            _one_sample_per_token(side, np.argsort(np.argsort(own)), chosen)
-            for side, own in zip(sides, rows, strict=True)
+            _one_sample_per_token(side, np.argsort(np.argsort(own)))
+            for side, own in zip(self.vectors.where_each(masks), rows, strict=True)
         )
-        return a, b, limited
+        return a, b
 
     def _by_position(self, mask: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:
         """The rows of the layer where a mask is true, in the order of their positions."""
@@ -214,18 +219,22 @@ def refuse_non_finite(vectors: Layer, site: str, layer: int) -> None:
         )
 
 
-def _as_selected(case: Case) -> Contrast:
-    """The contrast of a case, selecting with the seed of the case whatever seed it is given."""
+def _as_selected(case: Case, few: Bool[np.ndarray, " n"] | None = None) -> Contrast:
+    """The contrast of a case, selecting with the seed of the case whatever seed it is given.
+
+    Args:
+        case: the case.
+        few: the tokens that it may select among; None: all.
+    """
 
     def select(labels: pd.DataFrame, roles: Sequence[str], _seed: int) -> Masks:
-        return case.contrast.select(labels, roles, case.selection)
+        a, b = case.contrast.select(labels, roles, case.selection)
+        return (a, b) if few is None else (a & few, b & few)
 
     return replace(case.contrast, select=select)
 
 
-def _one_sample_per_token(
-    side: LabelledVectors, order: Int[np.ndarray, " k"], chosen: Int[np.ndarray, " k"]
-) -> LabelledVectors:
+def _one_sample_per_token(side: LabelledVectors, order: Int[np.ndarray, " k"]) -> LabelledVectors:
     """One side of matched pairs, in the order of the pairs, with the pair as the sample.
 
     Labels are then swapped inside a pair, and products of the two tokens of a pair, which would
@@ -234,9 +243,8 @@ def _one_sample_per_token(
     Args:
         side: the tokens of the pairs.
         order: which of them belongs to each pair.
-        chosen: the numbers of the pairs.
     """
-    pairs = [f"pair {number}" for number in chosen]
+    pairs = [f"pair {number}" for number in range(len(order))]
     return LabelledVectors(side.array[order], side.labels.iloc[order].assign(sample_id=pairs))
 
 

@@ -187,15 +187,24 @@ def _said_by_this_worker() -> Iterator[None]:
 
 def _as_a_worker_sees_it(placed: Any) -> Any:
     """A device or a device map for a process that sees its own GPUs alone, counted from 0."""
-    if isinstance(placed, Mapping):
-        gpus = sorted({str(place) for place in placed.values()} - {"cpu", "disk"})
-        number = {gpu: place for place, gpu in enumerate(gpus)}
-        return {part: number.get(str(place), place) for part, place in placed.items()}
-    return "cuda" if str(placed).startswith("cuda") else placed
+    if not isinstance(placed, Mapping):
+        return placed if _gpu(placed) is None else "cuda"
+    number: dict[int | None, int] = {gpu: place for place, gpu in enumerate(_gpus(placed))}
+    return {part: number.get(_gpu(place), place) for part, place in placed.items()}
 
 
 def gpus_of(vlm: VLM) -> int:
     """How many GPUs a model is on."""
     placed = getattr(vlm.model, "hf_device_map", None) or {"": vlm.device}
-    devices = {str(place) for place in placed.values()} - {"cpu", "disk"}
-    return len(devices) if vlm.device.type == "cuda" else 0
+    return len(_gpus(placed)) if vlm.device.type == "cuda" else 0
+
+
+def _gpus(placed: Mapping[str, Any]) -> list[int]:
+    """The indices of the GPUs of a device map."""
+    return sorted({gpu for gpu in map(_gpu, placed.values()) if gpu is not None})
+
+
+def _gpu(place: Any) -> int | None:
+    """The index of a GPU, which may be written as 1, "1" or "cuda:1"; None for any other place."""
+    number = str(place).removeprefix("cuda").removeprefix(":") or "0"
+    return int(number) if number.isdecimal() else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -44,13 +42,8 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "part_size": plan.part_size,
         "tokens": "all" if plan.image_tokens is None else plan.image_tokens,
         "thumbnails": plan.thumbnails,
-        "sample_ids": _digest([entry.id for entry in plan.samples.entries]),
+        "sample_ids": plan.samples.digest,
     }
-
-
-def _digest(ids: Sequence[str]) -> str:
-    """A digest of ids in order: a slice of a sample set has the count and seed of the whole set."""
-    return hashlib.sha256("\x1f".join(ids).encode()).hexdigest()[:16]
 
 
 def manifest_of(plan: Plan, identity: dict[str, Any], writer: StoreWriter) -> dict[str, Any]:

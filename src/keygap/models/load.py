@@ -34,7 +34,7 @@ from keygap.models.prompting.prompter import ImageTokens, Prompter
 from keygap.models.source import model_class, refuse_partial
 from keygap.models.text_stack import TextStack, attends_across, text_stack
 from keygap.models.vlm import VLM
-from keygap.text import first_line
+from keygap.text import LONGEST, first_line
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # A damaged file, a device that does not exist or has too little memory, a package that is missing.
@@ -153,7 +153,7 @@ def _in_one_line(what: str) -> Iterator[None]:
                 f"{what}: its repository contains custom code, which keygap runs only "
                 "with trust_remote_code=True (--trust-remote-code): read that code first"
             ) from error
-        raise UserError(f"{what}: {first_line(error)}") from error
+        raise UserError(f"{what}: {first_line(error, LONGEST)}") from error
 
 
 def wrap(

@@ -68,9 +68,9 @@ def _folder(model: str) -> Path | None:
 def is_on_cpu(placed: str | Mapping[str, Any]) -> bool:
     """Whether a device or a device map puts every part of a model on the CPU."""
     if isinstance(placed, Mapping):
-        return all(str(place) == "cpu" for place in placed.values())
+        return all(str(place) in ("cpu", "disk") for place in placed.values())
     if placed in MAPS:
-        return not torch.cuda.is_available()
+        return not torch.accelerator.is_available()
     return torch.device(placed).type == "cpu"
 
 

@@ -257,7 +257,7 @@ class VLM:
         """
         if isinstance(batch, Batch):
             inputs = BatchFeature(dict(batch.inputs))  # moving changes a BatchFeature itself
-            return dict(inputs.to(self.device, dtype=self.dtype))
+            return dict(inputs.to(self.device, dtype=self.model.dtype))
         return dict(batch)
 
     def _decoder_start(self, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -101,7 +101,7 @@ def within_memory(vlm: VLM) -> Iterator[None]:
 
 def _too_little_memory(vlm: VLM, error: Exception) -> UserError:
     return UserError(
-        f"{vlm.name}: out of memory on {vlm.device} during the self-check: free some, load the "
+        f"{vlm.name}: out of memory on {vlm.device} during the self-check: free memory, load the "
         f"model with a smaller dtype, or spread it with device_map ({first_line(error)})"
     )
 

@@ -153,12 +153,12 @@ class Mirror:
         if not lines:
             return
         logger.info("%s: continues from the copy at %s", self.root, self.objects.address)
-        write_bytes(self.root / EXTRACTION, text)  # from here on the folder is a run
         names = [name for _, commit in lines for name in commit.checksums]
         if other := next((name for name in names if not _is_of_part(name)), None):
             raise UserError(
                 f"{self.objects.address} lists {other!r}, which is not the file of a part"
             )
+        write_bytes(self.root / EXTRACTION, text)  # from here on the folder is a run
         self.objects.fetch(names, self.root)
         write_bytes(self.root / JOURNAL, b"".join(line for line, _ in lines))
 

@@ -23,7 +23,7 @@ from typing import Any
 from keygap import interrupts
 from keygap.errors import UserError
 from keygap.temporary import temporary_folder
-from keygap.text import first_line
+from keygap.text import LONGEST, first_line
 
 ADDRESS = "RAY_ADDRESS"
 NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
@@ -142,7 +142,7 @@ def _begin(options: Mapping[str, Any], failure: str, remedy: str) -> None:
             logging_level=logging.ERROR,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{failure} ({first_line(error)}): {remedy}") from error
+        raise UserError(f"{failure} ({first_line(error, LONGEST)}): {remedy}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():

@@ -32,7 +32,7 @@ from keygap.models.prompting.own_ids import (
 from keygap.models.prompting.processing import pixels_once, reuse
 from keygap.models.prompting.template import Template
 from keygap.models.prompting.tokenizer import TOKENIZING, Marked, aligned, recorded
-from keygap.text import first_line
+from keygap.text import LONGEST, first_line
 from keygap.tokens import TokenLabels
 
 _REFUSALS = (ValueError, IndexError, RuntimeError, ZeroDivisionError, OSError)
@@ -82,7 +82,8 @@ class Form:
         except BadSample:
             raise
         except _REFUSALS as error:
-            raise BadSample(f"the processor refuses the sample: {first_line(error)}") from error
+            said = first_line(error, LONGEST)
+            raise BadSample(f"the processor refuses the sample: {said}") from error
         known = self.image_tokens
         ids = inputs["input_ids"].numpy()
         mask = inputs["attention_mask"].bool().numpy()
