@@ -26,10 +26,10 @@ settings.load_profile("keygap")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file run in one process, for its fixtures; those of the report, for its run."""
+    """Tests of a file run in one process, for its fixtures; those of some folders, for a run."""
     for item in items:
-        of_report = item.path.parent.name == "reporting"
-        item.add_marker(pytest.mark.xdist_group(str(item.path.parent if of_report else item.path)))
+        shares = item.path.parent.name in ("measurement", "reporting")
+        item.add_marker(pytest.mark.xdist_group(str(item.path.parent if shares else item.path)))
 
 
 # A new default of a checkpoint's processor is announced in other words, and is no removal.

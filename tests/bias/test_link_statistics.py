@@ -72,7 +72,9 @@ def test_an_interval_is_that_of_resampled_rows():
     assert (indirect.low[0], indirect.high[0]) == pytest.approx((low, high), abs=0.02)
 
 
-@pytest.mark.parametrize("strengths", [(-0.6, 0.7, 0.5), (-0.3, 0.8, 0.3)])
+@pytest.mark.parametrize(
+    "strengths", [(-0.6, 0.7, 0.5), pytest.param((-0.3, 0.8, 0.3), marks=pytest.mark.slow)]
+)
 def test_a_planted_chain_is_within_its_interval(strengths):
     """Coverage over 600 simulations, each a unit; the truth is that of a million samples."""
     rng = np.random.default_rng(4)

@@ -190,6 +190,7 @@ def test_llava_reads_576_patches_at_all_32_layers(llava):
     assert len(read) == 32
 
 
+@pytest.mark.slow
 def test_qwen_reads_its_native_resolution_at_all_28_layers(qwen):
     batch = qwen.prompter([photograph()])
     labels = batch.labels[0]
