@@ -170,11 +170,12 @@ class Selector:
 
         Each pair takes two samples. All samples are used if all tokens are, or if they are few.
         """
-        sample = self.vectors.labels["sample_id"]
-        masks = _as_selected(case).select(self.vectors.labels, self.text_roles, 0)
-        names = sample[masks[0] | masks[1]].unique()
-        most = 2 * limits.MAX_SAMPLES
-        if self.tokens_per_sample is None or len(names) <= most:
+        if self.tokens_per_sample is None:
+            return None, ""
+        sample, most = self.vectors.labels["sample_id"], 2 * limits.MAX_SAMPLES
+        a, b = case.contrast.select(self.vectors.labels, self.text_roles, case.selection)
+        names = sample[a | b].unique()
+        if len(names) <= most:
             return None, ""
         drawn = sample.isin(drawn_samples(names, self.seed, most))
         return drawn.to_numpy(), f"pairs among {most:,} of {len(names):,} samples"
