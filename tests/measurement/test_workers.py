@@ -21,11 +21,15 @@ def processors(request):
 
 @pytest.mark.parametrize("size", [0, MEMORY // 2, MEMORY + 1])
 def test_in_the_order_of_the_items_and_side_by_side(processors, size):
+    expected = {0: processors, MEMORY // 2: min(processors, 2), MEMORY + 1: 1}[size]
     at_once, running = [], []
+    together = threading.Barrier(expected)  # what runs alone breaks it
 
     def compute(seconds):
         running.append(seconds)
         at_once.append(len(running))
+        if len(at_once) <= expected:
+            together.wait(60)
         time.sleep(seconds)
         running.remove(seconds)
         return threading.get_ident(), 10 * seconds
@@ -33,7 +37,6 @@ def test_in_the_order_of_the_items_and_side_by_side(processors, size):
     items = [0.09, 0.01, 0.05, 0.02]
     found = list(side_by_side(compute, items, size))
     assert [(item, result) for item, (_, result) in found] == [(item, 10 * item) for item in items]
-    expected = {0: processors, MEMORY // 2: min(processors, 2), MEMORY + 1: 1}[size]
     assert max(at_once) == expected
     own = {thread for _, (thread, _) in found} == {threading.get_ident()}
     assert own == (expected == 1)

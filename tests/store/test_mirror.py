@@ -23,7 +23,7 @@ from keygap.store.journal import Commit, commit_of, line_of
 from keygap.store.mirror import COMMITS, SENT, Mirror
 from keygap.store.results import save_results
 from made import bench_of, files_of
-from store.unsteady import ADDRESS, Unsteady, copied
+from store.unsteady import ADDRESS, Unsteady, claim_of, copied
 from survival import on_other_nodes
 
 
@@ -214,64 +214,29 @@ def test_another_extraction_is_neither_restored_nor_overwritten(vlm, asked, tmp_
     assert copied() == before
 
 
-def claim_of(**changed: object) -> bytes:
-    made = {"token": "0", "process": 7, "host": "elsewhere", "folder": "/x", "time": time.time()}
-    return json.dumps(made | changed).encode()
-
-
 def test_two_writers_of_one_address(vlm, asked, tmp_path, monkeypatch):
     system = Unsteady()
     monkeypatch.setattr(claim, "HELD", 0.5)
     monkeypatch.setattr(claim, "RENEWED", 0.1)
     system.pipe_file("/bucket/run/.lock", claim_of())
-    renewing = threading.Timer(
-        0.2, lambda: system.pipe_file("/bucket/run/.lock", claim_of(time=time.time() + 1))
-    )
+    refused = threading.Event()
+
+    def renew() -> None:
+        while not refused.wait(0.05):
+            system.pipe_file("/bucket/run/.lock", claim_of())
+
+    renewing = threading.Thread(target=renew)
     renewing.start()
     with pytest.raises(UserError, match=r"is being written by process 7 on elsewhere"):
         kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
+    refused.set()
+    renewing.join()
     assert not (tmp_path / "run").exists()
     system.pipe_file("/bucket/run/.lock", claim_of(time=time.time()))  # and then it was killed
     began = time.monotonic()
     kg.extract(vlm, out=tmp_path / "run", mirror=ADDRESS, **asked)
     assert time.monotonic() - began > 0.4
     assert ".lock" not in copied()
-
-
-def test_a_claim_is_renewed_while_the_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "RENEWED", 0.05)
-    own = objects.Objects.at(ADDRESS, "mirror")
-    with claim.Claim(own, tmp_path) as held:
-        first = json.loads(copied()[".lock"])["time"]
-        time.sleep(0.5)
-        assert json.loads(copied()[".lock"])["time"] > first
-        assert held.is_held()
-        Unsteady().pipe_file("/bucket/run/.lock", claim_of())
-        assert not held.is_held()
-        time.sleep(0.2)
-        assert json.loads(copied()[".lock"])["host"] == "elsewhere"  # not taken back
-    assert ".lock" in copied()
-
-
-def test_what_is_no_claim_does_not_hold_anybody_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "HALF", 0.01)
-    monkeypatch.setattr(claim, "RENEWED", 0.01)
-    monkeypatch.setattr(claim, "HELD", 0.01)
-    for text in (b"", b"[1]", b'{"time": null, "token": 3}', b"\xff"):
-        Unsteady().pipe_file("/bucket/run/.lock", text)
-        own = objects.Objects.at(ADDRESS, "mirror")
-        with claim.Claim(own, tmp_path) as held:
-            assert held.is_held()
-
-
-def test_a_claim_is_waited_for_whatever_the_clocks_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "RENEWED", 0.1)
-    monkeypatch.setattr(claim, "HELD", 0.1)
-    for seconds in (time.time() - 3600, time.time() + 3600, None):
-        Unsteady().pipe_file("/bucket/run/.lock", claim_of(time=seconds))
-        began = time.monotonic()
-        with claim.Claim(objects.Objects.at(ADDRESS, "mirror"), tmp_path):
-            assert time.monotonic() - began > 0.2
 
 
 def test_a_run_that_commits_nothing_does_not_bind_the_address(vlm, asked, tmp_path, monkeypatch):

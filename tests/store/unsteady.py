@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any, ClassVar
 
 import fsspec
@@ -48,3 +50,9 @@ def copied() -> dict[str, bytes]:
     start = len("/bucket/run/")
     found = {name[start:]: file.getvalue() for name, file in Unsteady.store.items()}
     return {name: data for name, data in found.items() if not name.startswith(COMMITS)}
+
+
+def claim_of(**changed: object) -> bytes:
+    """The claim of another process."""
+    made = {"token": "0", "process": 7, "host": "elsewhere", "folder": "/x", "time": time.time()}
+    return json.dumps(made | changed).encode()

@@ -40,6 +40,7 @@ class Task:
         fails: the numbers that raise a user error, by message.
         breaks: the numbers that divide by zero.
         slow: the numbers that take half a second.
+        awaits: the numbers that wait until two workers have begun.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Task:
     fails: tuple[int, ...] = ()
     breaks: tuple[int, ...] = ()
     slow: tuple[int, ...] = ()
+    awaits: tuple[int, ...] = ()
 
     def begin(self):
         (self.folder / f"began-{os.getpid()}").touch()
@@ -56,6 +58,8 @@ class Task:
     def square(self, number: int) -> int:
         if number in self.slow:
             time.sleep(0.5)
+        while number in self.awaits and len(list(self.folder.glob("began-*"))) < 2:
+            time.sleep(0.05)
         once = self.folder / f"died-{number}"
         if number in self.always or (number in self.dies and not once.exists()):
             once.touch()

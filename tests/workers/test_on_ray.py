@@ -54,7 +54,7 @@ def squares(workers, task, numbers) -> list[int]:
 
 def test_results_are_in_order_and_each_worker_prepares_once(workers, tmp_path):
     numbers = list(range(20))
-    found = squares(workers, Task(tmp_path, slow=(0, 7)), numbers)
+    found = squares(workers, Task(tmp_path, slow=(7,), awaits=(0,)), numbers)
     assert found == [number**2 for number in numbers]
     assert len(list(tmp_path.glob("began-*"))) == 2
 
