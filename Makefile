@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 # Two processes of one thread each: most of a test is Python. tests/conftest.py says what shares a process.
-PARALLEL := --numprocesses 2 --dist loadgroup
+PARALLEL := --numprocesses 2 --dist loadscope
 test test-lowest test-newest: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help

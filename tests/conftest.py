@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 import keygap as kg
 from keygap.benchmarks import Sample
@@ -24,12 +27,18 @@ settings.register_profile(
 settings.load_profile("keygap")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Scheduling(LoadScopeScheduling):
     """Tests of a file run in one process, for its fixtures; those of some folders, for a run."""
-    for item in items:
-        shares = item.path.parent.name in ("measurement", "reporting")
-        item.add_marker(pytest.mark.xdist_group(str(item.path.parent if shares else item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePosixPath(nodeid.split("::", 1)[0])
+        return str(path.parent if path.parent.name in ("measurement", "reporting") else path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Groups by marks (``--dist loadgroup``) are ignored by pytest 9.2 with pytest-xdist 3.8."""
+    return Scheduling(config, log)
 
 
 # A new default of a checkpoint's processor is announced in other words, and is no removal.

@@ -21,7 +21,8 @@ from torch import Tensor
 from keygap.choices.levels import BIASED, SAMPLE, UNBIASED
 from keygap.choices.selection import CONTRASTS, Selection
 from keygap.gap.core.inputs import two_sides
-from keygap.gap.core.kernels import grid_around, median_distance
+from keygap.gap.core.kernels import grid_around
+from keygap.gap.core.median import median_distance
 
 _BLOCK = {"cpu": 512, "cuda": 4096}  # rows
 _MEDIAN = 2  # place of the median itself in the grid around it
@@ -169,7 +170,7 @@ def kernel_sums(
         selection: the tokens, for their cells.
         points: their vectors, image tokens first.
         kernels: names of ``levels.KERNELS``.
-        seed: of the subsample that the median distance is taken from.
+        seed: of the pairs that the median distance is taken from.
         device: where the kernels are evaluated.
 
     Raises:

@@ -37,6 +37,7 @@ from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
 from keygap.gap.core.gaussian import LABEL_SWAPS, gaussian_totals
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, two_sides
+from keygap.gap.core.median import median_distance
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import PairSums, PairTotals, central_band, p_value, root_or_zero
 from keygap.gap.core.sides import Sides
@@ -182,8 +183,7 @@ def mmd(
             "linear": <a, b>. "energy": -|a - b|, for which MMD^2 is the energy distance
             2 E|X - Y| - E|X - X'| - E|Y - Y'|.
         bandwidth: One sigma or several, in units of the vectors. None: the median distance between
-            vectors of a balanced, seeded subsample of both sides, times 2, sqrt 2, 1, 1 / sqrt 2
-            and 1/2.
+            vectors (see ``core.median.median_distance``), times 2, sqrt 2, 1, 1 / sqrt 2 and 1/2.
         estimator: "unbiased": pairs of vectors of one sample are left out. "biased": the
             V-statistic, for comparison with published work. It keeps them, and every vector with
             itself, and is never negative. ``null``, ``bootstraps``, ``without`` and ``ci`` are then
@@ -199,7 +199,7 @@ def mmd(
             samples and an equal seed give joint draws.
         level: Confidence level of the interval, a jackknife over samples (see
             ``PairSums.interval``).
-        seed: Seed of the median's subsample, the swaps and the bootstraps.
+        seed: Seed of the median's pairs, the swaps and the bootstraps.
         device: Where the kernel is evaluated, "cpu" or "cuda"; None: a GPU if there is one.
 
     Returns:
@@ -314,7 +314,7 @@ def _bandwidths(
 ) -> tuple[float | None, tuple[float, ...]]:
     """The bandwidth that names the grid, if there is one, and the grid in descending order."""
     if given is None:
-        median = kernels.median_distance(sides, seed)
+        median = median_distance(sides, seed)
         return median, kernels.grid_around(median)
     sigmas = tuple(sorted(np.atleast_1d(np.asarray(given, dtype=float)).tolist(), reverse=True))
     if not sigmas or not all(math.isfinite(sigma) and sigma > 0 for sigma in sigmas):
@@ -345,7 +345,7 @@ def _together(heads: Sequence[Sides]) -> list[MMDResult | UserError]:
 
     def checked(sides: Sides) -> tuple[CheckedSides, float]:
         found = two_sides(*sides.standardised, *sides.groups)
-        return found, kernels.median_distance(found, sides.seed)
+        return found, median_distance(found, sides.seed)
 
     prepared = [or_error(checked, sides) for sides in heads]
     usable = [

@@ -30,6 +30,7 @@ from keygap.gap.core.components import pooled_components
 from keygap.gap.core.described import Described
 from keygap.gap.core.gaussian import gaussian_totals
 from keygap.gap.core.inputs import Array, CheckedSides, Groups, two_sides
+from keygap.gap.core.median import median_distance
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
 from keygap.gap.core.weights import weighted_moments
@@ -58,7 +59,7 @@ class MomentsResult(Described, title="Parts of a gap by moment"):
         dims: Number of principal components.
         explained: Share of the pooled variance in these components.
         paired: Whether both sides hold the same samples.
-        seed: Seed of the median distance's subsample.
+        seed: Seed of the median distance's pairs.
         cautions: What makes interval or p-value doubtful (see ``core.cautions``).
     """
 
@@ -123,7 +124,7 @@ def moments(
             has a thousandth of the pooled variance in every direction. Text keys of a first layer
             are one vector for each word and have fewer.
         paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
-        seed: Seed of the median distance's subsample.
+        seed: Seed of the median distance's pairs.
 
     Returns:
         MMD^2 of each stage and the shares.
@@ -139,7 +140,7 @@ def moments(
     used = _usable(_with_vectors(given, found.scores), found.available, choose=dims is None)
     scores = (found.scores * np.sqrt(found.variance))[:, :used]  # in units of the vectors
     sides = _with_vectors(given, scores)
-    sigmas = kernels.grid_around(kernels.median_distance(sides, seed))
+    sigmas = kernels.grid_around(median_distance(sides, seed))
     total, centred, matched = (_mmd2(stage, sigmas) for stage in _stages(sides))
     mean, covariance, higher = _shares(total, centred, matched)
     return MomentsResult(

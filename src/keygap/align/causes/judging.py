@@ -38,7 +38,8 @@ from keygap.bias.table import ALL
 from keygap.capture.batches import labelled, opened
 from keygap.errors import UserError
 from keygap.gap.core.inputs import two_sides
-from keygap.gap.core.kernels import grid_around, median_distance
+from keygap.gap.core.kernels import grid_around
+from keygap.gap.core.median import median_distance
 from keygap.models.vlm import VLM
 
 FOLDS = 5

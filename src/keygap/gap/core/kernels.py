@@ -16,16 +16,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from keygap import random_streams
 from keygap.errors import UserError
 from keygap.gap.core.cells import Block, add_to_cells, block_pairs, by_sample, cell_means, target_of
 from keygap.gap.core.gaussian import exponent_blocks, gaussians
-from keygap.gap.core.inputs import CheckedSides, in_turn
+from keygap.gap.core.inputs import CheckedSides
 from keygap.gap.core.weights import mean_by_sample
 
 _GRID = (2.0, math.sqrt(2.0), 1.0, math.sqrt(0.5), 0.5)  # times the median; squares halve
-MEDIAN_ROWS = 1000  # rows of each side that the median distance is taken from
-_MEDIAN_BLOCK = 250  # of these rows
 MAX_CELLS = 10_000  # the matrix over cells then takes 0.8 GB
 
 
@@ -43,55 +40,6 @@ def check_cells(sides: CheckedSides) -> None:
             f"x and y have {sides.n_cells} samples together, and the limit is {MAX_CELLS}: "
             "pass sample ids (groups_x, groups_y), or fewer vectors"
         )
-
-
-def median_distance(sides: CheckedSides, seed: int) -> float:
-    """Median Euclidean distance between two vectors of a balanced subsample. O(2000^2 d).
-
-    The subsample has as many vectors of x as of y, at most 1,000 of each, and takes them from the
-    samples in turn so that no sample dominates it.
-
-    Args:
-        sides: Both sides.
-        seed: Seed of the subsample.
-
-    Returns:
-        The median, in units of the vectors.
-
-    Raises:
-        UserError: The median is zero.
-    """
-    rng = random_streams.generator(seed, "median distance")
-    take = min(MEDIAN_ROWS, len(sides.x), len(sides.y))
-    chosen = [
-        values[in_turn(sample, rng)[:take]]
-        for values, sample in ((sides.x, sides.sample_x), (sides.y, sides.sample_y))
-    ]
-    median = math.sqrt(_median_square(np.concatenate(chosen).astype(np.float64)))
-    if median == 0.0:
-        raise UserError(
-            "the median distance between vectors is 0 (most vectors are equal): "
-            "drop repeated vectors, or give a bandwidth"
-        )
-    return median
-
-
-def _median_square(points: Float[np.ndarray, "n d"]) -> float:
-    """Median squared distance between two of the points, the lower one of an even number."""
-    points = points - points.mean(0)
-    squares = (points**2).sum(1)
-    rounding = 1e-14 * points.shape[1] * squares.max()
-    found = []
-    for start in range(0, len(points), _MEDIAN_BLOCK):
-        rows = slice(start, start + _MEDIAN_BLOCK)
-        between = -2.0 * points[rows] @ points[start:].T
-        between += squares[start:]
-        between += squares[rows, None]
-        found.append(between[np.triu(np.ones(between.shape, dtype=bool), 1)])
-    pairs = np.concatenate(found)
-    pairs[pairs < rounding] = 0.0  # equal points
-    middle = (len(pairs) - 1) // 2
-    return float(np.partition(pairs, middle)[middle])
 
 
 def grid_around(median: float) -> tuple[float, ...]:
