@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 from sklearn.decomposition import PCA
 
 from choices.planted import planted
@@ -91,8 +91,11 @@ def number(row: dict[str, Any], x: Any, y: Any, groups: Any, sigma: Any) -> floa
 
 
 def sigma_of(row, flat):
-    distances = np.sort(pdist(np.concatenate(flat)))
-    median = float(distances[(len(distances) - 1) // 2])  # the lower one of two
+    kinds = [(pdist(flat[0]), 0.25), (pdist(flat[1]), 0.25), (cdist(*flat).ravel(), 0.5)]
+    distances = np.concatenate([kind for kind, _ in kinds])
+    weights = np.concatenate([np.full(len(kind), share / len(kind)) for kind, share in kinds])
+    order = np.argsort(distances)
+    median = float(distances[order][np.searchsorted(np.cumsum(weights[order]), 0.5 - 1e-12)])
     d = flat[0].shape[1]
     return {
         "gaussian_median": median,

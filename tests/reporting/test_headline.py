@@ -23,9 +23,13 @@ def measured(two_sites) -> Run:
 
 
 def changed(
-    run: Run, accuracy: float | None = 0.9, saturates_at: int | None = None, **values: Any
+    run: Run,
+    accuracy: float | None = 0.9,
+    saturates_at: int | None = None,
+    others: dict[str, Any] | None = None,
+    **values: Any,
 ) -> Run:
-    """A run with a single row at layer 3 of ``k_proj`` whose columns have given values."""
+    """A run with one gap, at layer 3 of ``k_proj``, and one other contrast of given values."""
     frame = run.table.frame
     row = frame[(frame["rung"] == "between") & (frame["head"] == "all") & (frame["confound"] == "")]
     fixed: dict[str, Any] = {
@@ -35,6 +39,7 @@ def changed(
     }  # fmt: skip
     own = row.head(1).assign(**{**fixed, **values})
     kind = own.assign(contrast="text_vocabulary", rung="kind", mmd2=0.15, ratio=np.nan)
+    kind = kind.assign(**(others or {}))
     profile = run.table.profile.head(1).assign(
         site="k_proj", layer=3, contrast="image_text", jsd_saturates_at=saturates_at
     )
@@ -53,19 +58,23 @@ FAR = (
     "(text_vocabulary): their MMD² is 2.00 times (95 % intervals from 1.80 to 2.20) as large, at "
     "layer 3."
 )
+UNDECIDED = (
+    "Image and text are not shown to be farther apart or nearer to each other than the two most "
+    "distant kinds of token inside one modality (text_vocabulary): their MMD² is"
+)
+SCORED = "Accuracy (all): 0.90, over 10 scored answers."
+NO_RATIO = dict.fromkeys(("ratio", "ratio_ci_low", "ratio_ci_high"), math.nan)
 GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
-    "far": ({}, f"{FAR} Measured on 200 samples, of which the model answers 90 % correctly.", []),
+    "far": ({}, f"{FAR} Measured on 200 samples. {SCORED}", []),
     "few samples": (
         {"n_samples": 19},
-        f"{FAR} Measured on 19 samples, of which the model answers 90 % correctly.",
+        f"{FAR} Measured on 19 samples. {SCORED}",
         ["19 samples, fewer than 20: intervals and p-values are rough."],
     ),
     "an interval that spans 1": (
         {"ratio": 1.1, "ratio_ci_low": 0.9, "ratio_ci_high": 1.3},
-        "Image and text are about as far apart as the two most distant kinds of token inside one "
-        "modality (text_vocabulary): their MMD² is 1.10 times (95 % intervals from 0.90 to "
-        "1.30) as large, at layer 3. Measured on 200 samples, of which the model answers 90 % "
-        "correctly.",
+        f"{UNDECIDED} 1.10 times (95 % intervals from 0.90 to 1.30) as large, at layer 3. Measured "
+        f"on 200 samples. {SCORED}",
         [
             "At layer 3 the interval of the ratio includes 1: there the gap cannot be "
             "distinguished from a distance inside one modality."
@@ -73,7 +82,7 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     ),
     "as many samples as were checked": (
         {"n_samples": 20},
-        f"{FAR} Measured on 20 samples, of which the model answers 90 % correctly.",
+        f"{FAR} Measured on 20 samples. {SCORED}",
         [],
     ),
     "one sample": (
@@ -85,20 +94,47 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         {"ratio": 0.5, "ratio_ci_low": 0.4, "ratio_ci_high": 0.6},
         "Image and text are nearer to each other than the two most distant kinds of token inside "
         "one modality (text_vocabulary): their MMD² is 0.50 times (95 % intervals from 0.40 to "
-        "0.60) as large, at layer 3. Measured on 200 samples, of which the model answers 90 % "
-        "correctly.",
+        "0.60) as large, at layer 3. Measured on 200 samples. " + SCORED,
         [],
     ),
-    "no comparator": (
-        {"ratio": math.nan, "ratio_ci_low": math.nan, "ratio_ci_high": math.nan},
-        "Image and text are 0.300 apart in MMD² at layer 3; nothing inside one modality was "
-        "measured beside it, so this size cannot be judged. Measured on 200 samples, of which the "
-        "model answers 90 % correctly.",
-        [],
+    "no samples in common": (
+        NO_RATIO,
+        f"MMD² of image and text is 0.300 at layer 3. Measured on 200 samples. {SCORED}",
+        [
+            "At layer 3, no contrast inside one modality shares samples with the gap, so there is "
+            "no ratio."
+        ],
+    ),
+    "nothing beside it": (
+        {**NO_RATIO, "others": {"rung": "same"}},
+        f"MMD² of image and text is 0.300 at layer 3. Measured on 200 samples. {SCORED}",
+        [
+            "At layer 3, nothing inside one modality was measured, so the size of the gap cannot "
+            "be judged."
+        ],
+    ),
+    "no gap": (
+        {**NO_RATIO, "mmd2": -0.0004},
+        f"MMD² of image and text is 0.000 at layer 3. Measured on 200 samples. {SCORED}",
+        ["At layer 3, MMD² of image and text is not above 0: there is no gap, and no ratio."],
+    ),
+    "no distance inside a modality": (
+        {**NO_RATIO, "others": {"mmd2": -0.001}},
+        f"MMD² of image and text is 0.300 at layer 3. Measured on 200 samples. {SCORED}",
+        ["At layer 3, no MMD² inside one modality is above 0, so there is no ratio."],
+    ),
+    "an interval without an end": (
+        {"ratio_ci_low": 0.0, "ratio_ci_high": math.inf},
+        f"{UNDECIDED} 2.00 times (95 % intervals from 0.00 to no bound) as large, at layer 3. "
+        f"Measured on 200 samples. {SCORED}",
+        [
+            "At layer 3 the interval of the ratio includes 1: there the gap cannot be "
+            "distinguished from a distance inside one modality."
+        ],
     ),
     "saturated": (
         {"saturates_at": 2},
-        f"{FAR} Measured on 200 samples, of which the model answers 90 % correctly.",
+        f"{FAR} Measured on 200 samples. {SCORED}",
         [
             "At layer 3 the JSD is saturated in 2 components: it says that the sides can be told "
             "apart, and not how far apart they are."
@@ -121,10 +157,10 @@ def test_few_samples_are_those_of_which_a_measurement_warns():
     [
         ((1.2, 1.1), "farther apart than"),
         ((1.2, 0.9), "farther apart at 1 of 2 layers than"),
-        ((1.2, 0.1), "farther apart at 1 of 2 layers than"),
+        ((1.2, 0.1), "farther apart at 1 and nearer to each other at 1 of 2 layers than"),
         ((0.9, 0.1), "nearer to each other at 1 of 2 layers than"),
         ((0.2, 0.1), "nearer to each other than"),
-        ((0.9, 0.8), "about as far apart as"),
+        ((0.9, 0.8), "not shown to be farther apart or nearer to each other than"),
     ],
 )
 def test_a_claim_over_layers_is_true_of_them(measured, lows, claim):
@@ -212,3 +248,20 @@ def test_a_number_inside_its_null_band_is_0(measured):
     assert near_zero(0.25, -0.0004, 0.0003) == "0.2500"
     swaps = least_p(measured.table.statistics)
     assert swaps[("k_proj", 0)] == max(20, 40 * 2)  # 40 for each of two layers
+
+
+def test_layers_without_a_gap_are_named_apart_and_not_counted(measured):
+    run = changed(measured)
+    frame = run.table.frame
+    none = frame.assign(layer=0, **NO_RATIO)
+    none.loc[none["rung"] == "between", "mmd2"] = -0.0004
+    table = dataclasses.replace(run.table, frame=pd.concat([none, frame], ignore_index=True))
+    run = dataclasses.replace(run, table=table)
+    (found,) = verdicts([run], [False])
+    assert found.sentence.startswith(FAR)
+    assert found.cautions == [
+        "At layer 0, MMD² of image and text is not above 0: there is no gap, and no ratio."
+    ]
+    first, second = headline([run])
+    assert (first["highest"], first["ratio"]) == ("no gap", "")
+    assert second["highest"] == "text_vocabulary 0.150"

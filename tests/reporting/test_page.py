@@ -18,7 +18,7 @@ import keygap as kg
 from keygap import progress
 from keygap.errors import UserError
 from keygap.reporting import figures, heads, read_run, shape
-from keygap.reporting.page import at_least, definitions, fixed
+from keygap.reporting.page import definitions, fixed
 from made import as_of_keygap_0_1
 from measurement.outside import IMAGE_TEMPLATE
 
@@ -161,7 +161,7 @@ def test_numbers_have_fixed_decimals(value, text):
     ("ratio", "text"), [(130.4, "130"), (float("inf"), "no bound"), (float("nan"), "")]
 )
 def test_the_least_that_a_ratio_can_be(ratio, text):
-    assert at_least(ratio, 0) == text
+    assert fixed(ratio, 0) == text
 
 
 @pytest.mark.usefixtures("not_drawn")

@@ -1,13 +1,15 @@
 """The figure that carries the verdict: the ratio of the gap to the largest distance in a modality.
 
 A forest plot has a row for each model and layer, so that intervals are read beside each other and
-against the line at 1, where the gap is as large as an ordinary distance inside one modality.
+against the line at 1, where the gap is as large as the largest distance inside one modality.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -44,14 +46,11 @@ def forest(runs: Sequence[Run], site: str) -> Figure | None:
     figure, grid = canvas(1, 1, WIDTH, EDGES + ROW * len(table))
     axes: Axes = grid[0, 0]
     colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(table["run"].unique())}
-    for place, row in enumerate(table.to_dict("records")):
-        errors = [[row["ratio"] - row["ratio_ci_low"]], [row["ratio_ci_high"] - row["ratio"]]]
-        axes.errorbar(
-            [row["ratio"]], [place], xerr=errors, fmt="o", ms=4, capsize=2,
-            color=colours[row["run"]],
-        )  # fmt: skip
-    axes.axvline(1.0, color="#000000", lw=0.8)
     axes.set_xscale("log")
+    axes.set_xlim(*_span(table))
+    for place, row in enumerate(table.to_dict("records")):
+        _draw(axes, place, row, colours[row["run"]])
+    axes.axvline(1.0, color="#000000", lw=0.8)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="minor", labelsize=8)
@@ -63,6 +62,24 @@ def forest(runs: Sequence[Run], site: str) -> Figure | None:
     axes.set_xlabel("MMD\u00b2 of the gap over the largest MMD\u00b2 inside one modality")
     figure.suptitle(f"Is the gap larger than distances inside one modality? {site}", size=9)
     return figure
+
+
+def _span(table: pd.DataFrame) -> tuple[float, float]:
+    """Ends of the axis: all ratios, 1, and every end of an interval that a logarithm has."""
+    ends = table[["ratio", "ratio_ci_low", "ratio_ci_high"]].to_numpy(float)
+    known = ends[np.isfinite(ends) & (ends > 0)]
+    return float(min(known.min(), 1.0)) / 1.2, float(max(known.max(), 1.0)) * 1.2
+
+
+def _draw(axes: Axes, place: int, row: dict[Hashable, Any], colour: str) -> None:
+    """A ratio and its interval; an arrow where an end is 0 or has no bound."""
+    left, right = axes.get_xlim()
+    low, high = max(row["ratio_ci_low"], left), min(row["ratio_ci_high"], right)
+    axes.plot([low, high], [place, place], color=colour, marker="|", ms=4)
+    axes.plot([row["ratio"]], [place], "o", ms=4, color=colour)
+    for end, given, arrow in ((low, row["ratio_ci_low"], "<"), (high, row["ratio_ci_high"], ">")):
+        if end != given:
+            axes.plot([end], [place], arrow, ms=6, color=colour, clip_on=False)
 
 
 def forest_in_words(runs: Sequence[Run], site: str) -> str:
@@ -85,10 +102,11 @@ def forest_caption(runs: Sequence[Run], site: str) -> str:
     table = rows_of(runs, site)
     low, high = int(table["n_samples"].min()), int(table["n_samples"].max())
     n = counted(high, "sample") if low == high else f"{low} to {counted(high, 'sample')}"
+    open_ended = ((table["ratio_ci_low"] <= 0) | np.isinf(table["ratio_ci_high"])).any()
     return (
         "The gap (MMD² between image and text) over the largest MMD² between two kinds of token "
         "inside one modality: a ratio without a unit, on a logarithmic axis, all heads together. "
         "A point right of the line at 1 with an interval that does not reach it is a gap larger "
         "than any distance inside one modality that was measured. Bars: 95 % jackknife intervals "
-        f"over samples; n = {n}."
+        f"over samples; n = {n}.{' Arrows: intervals without an end here.' if open_ended else ''}"
     )

@@ -8,7 +8,7 @@ by the rules below; nothing is worded by hand for a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,15 @@ from keygap.reporting.numbers import fixed, with_interval
 from keygap.reporting.run import Run
 
 FEW_SAMPLES = 20  # as in gap.core.cautions, which needs torch
+# Why a gap has no ratio, in a cell of the first table and in a caution.
+NO_RATIO = {
+    "nothing measured": "nothing inside one modality was measured, so the size of the gap cannot "
+    "be judged.",
+    "no gap": "MMD² of image and text is not above 0: there is no gap, and no ratio.",
+    "none above 0": "no MMD² inside one modality is above 0, so there is no ratio.",
+    "no common samples": "no contrast inside one modality shares samples with the gap, so there is "
+    "no ratio.",
+}
 NOT_CAUSE = (
     "A distance does not say that the model overlooks its image: that needs its answers when image "
     "and text disagree."
@@ -76,34 +85,52 @@ def _verdict(run: Run, site: str, contrast: str, rows: pd.DataFrame, probed: boo
 def _size(rows: pd.DataFrame) -> str:
     """How the gap compares with the largest distance inside one modality, over layers."""
     compared = rows[rows["ratio"].notna()]
-    layers = _layers(rows["layer"])
     if compared.empty:
         low, high = rows["mmd2"].min(), rows["mmd2"].max()
-        return (
-            f"Image and text are {_range(low, high, 3)} apart in MMD² at {layers}; nothing inside "
-            "one modality was measured beside it, so this size cannot be judged."
-        )
+        return f"MMD² of image and text is {_range(low, high, 3)} at {_layers(rows['layer'])}."
     low, high = compared["ratio"].min(), compared["ratio"].max()
     least, most = compared["ratio_ci_low"].min(), compared["ratio_ci_high"].max()
     highest = ", ".join(dict.fromkeys(compared["highest"]))
-    span = f"{_range(low, high, 2)} times (95 % intervals from {least:.2f} to {most:.2f})"
-    above = (compared["ratio_ci_low"] > 1).sum()
-    below = (compared["ratio_ci_high"] < 1).sum()
-    n = len(compared)
-    if above == n:
-        claim = "farther apart than"
-    elif below == n:
-        claim = "nearer to each other than"
-    elif above + below == 0:
-        claim = "about as far apart as"
-    elif above == 0:
-        claim = f"nearer to each other at {below} of {n} layers than"
-    else:
-        claim = f"farther apart at {above} of {n} layers than"
+    ends = f"{fixed(least, 2)} to {fixed(most, 2)}"
+    span = f"{_range(low, high, 2)} times (95 % intervals from {ends})"
     return (
-        f"Image and text are {claim} the two most distant kinds of token inside one modality "
-        f"({highest}): their MMD² is {span} as large, at {layers}."
+        f"Image and text are {_claim(compared)} than the two most distant kinds of token inside "
+        f"one modality ({highest}): their MMD² is {span} as large, at {_layers(compared['layer'])}."
     )
+
+
+def _claim(compared: pd.DataFrame) -> str:
+    """What the intervals of the ratio say, of all layers or of how many."""
+    n = len(compared)
+    above = int((compared["ratio_ci_low"] > 1).sum())
+    below = int((compared["ratio_ci_high"] < 1).sum())
+    if above == n:
+        return "farther apart"
+    if below == n:
+        return "nearer to each other"
+    if above + below == 0:
+        return "not shown to be farther apart or nearer to each other"
+    claims = {"farther apart": above, "nearer to each other": below}
+    found = " and ".join(f"{claim} at {count}" for claim, count in claims.items() if count)
+    return f"{found} of {n} layers"
+
+
+def _why_no_ratio(run: Run, row: dict[Hashable, Any]) -> str:
+    """A key of ``NO_RATIO``; empty where there is a ratio."""
+    if not math.isnan(row["ratio"]):
+        return ""
+    frame = run.table.main
+    kinds = frame[
+        (frame["head"] == "all")
+        & (frame["rung"] == "kind")
+        & (frame["site"] == row["site"])
+        & (frame["layer"] == row["layer"])
+    ]
+    if kinds.empty:
+        return "nothing measured"
+    if row["mmd2"] <= 0:
+        return "no gap"
+    return "no common samples" if (kinds["mmd2"] > 0).any() else "none above 0"
 
 
 def _layers(layers: pd.Series) -> str:
@@ -120,10 +147,13 @@ def _sample_text(run: Run, rows: pd.DataFrame) -> str:
     samples = counted(n, "sample")
     if run.accuracy is None or not len(run.accuracy):
         return f"Measured on {samples}; answers were not scored."
-    accuracy = float(run.accuracy["accuracy"].iloc[0])
-    if math.isnan(accuracy):
+    overall = run.accuracy.iloc[0]
+    if math.isnan(overall["accuracy"]):
         return f"Measured on {samples}; no answer could be scored."
-    return f"Measured on {samples}, of which the model answers {100 * accuracy:.0f} % correctly."
+    return (
+        f"Measured on {samples}. Accuracy ({overall['rule']}): {fixed(overall['accuracy'], 2)}, "
+        f"over {overall['total']:,} scored answers."
+    )
 
 
 def _not_said(probed: bool) -> str:
@@ -147,9 +177,11 @@ def _cautions(run: Run, rows: pd.DataFrame) -> list[str]:
             f"At {_layers(spans['layer'])} the interval of the ratio includes 1: there the gap "
             "cannot be distinguished from a distance inside one modality."
         )
-    if rows["ratio"].isna().any() and rows["ratio"].notna().any():
-        missing = rows[rows["ratio"].isna()]
-        found.append(f"At {_layers(missing['layer'])} there is nothing to compare the gap with.")
+    reasons = [_why_no_ratio(run, row) for row in rows.to_dict("records")]
+    for reason, text in NO_RATIO.items():
+        own = [layer for layer, why in zip(rows["layer"], reasons, strict=True) if why == reason]
+        if own:
+            found.append(f"At {_layers(pd.Series(own))}, {text}")
     ends = run.saturates_at()
     saturated = [
         row["layer"]
@@ -182,12 +214,13 @@ def headline(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for row in summary.to_dict("records"):
             own = sizes[row["site"], row["layer"], row["contrast"]]
             what = f"{row['contrast']}, " if several else ""
+            why = _why_no_ratio(run, own)
             kind = row["highest"] and f"{row['highest']} {row['kind']:.3f}"
             rows.append({
                 "model": f"{run.model} on {run.manifest['benchmark']}",
                 "place": f"{what}{row['site']}, layer {row['layer']}",
                 "gap": with_interval(own["mmd2"], own["mmd2_ci_low"], own["mmd2_ci_high"], 3),
-                "highest": kind or "nothing measured",
+                "highest": kind or why,
                 "ratio": with_interval(row["ratio_kind"], own["ratio_ci_low"],
                                         own["ratio_ci_high"], 2),
                 "samples": int(own["n_samples"]),

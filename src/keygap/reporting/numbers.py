@@ -15,17 +15,14 @@ from keygap.display import counted
 def fixed(value: float | None, digits: int) -> str:
     """Format a number with a fixed number of decimals.
 
-    A missing number is empty, and a number that rounds to zero has no sign.
+    A missing number is empty, an infinite one has no bound, and one that rounds to zero no sign.
     """
     if value is None or math.isnan(value):
         return ""
+    if math.isinf(value):
+        return "no bound"
     text = f"{value:.{digits}f}"
     return text if float(text) else text.removeprefix("-")
-
-
-def at_least(ratio: float, digits: int) -> str:
-    """Format the least that a ratio can be; an infinite one has no bound."""
-    return "no bound" if math.isinf(ratio) else fixed(ratio, digits)
 
 
 def samples_in(counts: pd.Series) -> str:

@@ -39,7 +39,7 @@ from keygap.reporting.explorer import explorer
 from keygap.reporting.forest import forest, forest_caption, forest_in_words
 from keygap.reporting.headline import headline, verdicts
 from keygap.reporting.notes import notes_of
-from keygap.reporting.numbers import at_least, fixed, least_p, near_zero, p_value
+from keygap.reporting.numbers import fixed, least_p, near_zero, p_value
 from keygap.reporting.papers import write_for_papers
 from keygap.reporting.provenance import provenance
 from keygap.reporting.run import Run, contrasts_of, read_run
@@ -173,7 +173,6 @@ def _template() -> Template:
     )
     environment.filters |= {
         "fixed": fixed,
-        "at_least": at_least,
         "jsd": jsd_in_words,
         "p_value": p_value,
         "near_zero": near_zero,

@@ -15,26 +15,26 @@ from jaxtyping import Float, Int
 
 from keygap import random_streams
 from keygap.errors import UserError
-from keygap.gap.core.inputs import CheckedSides, in_turn
+from keygap.gap.core.inputs import CheckedSides
 
-MOST_ROWS = 20_000  # of each side that are used
-BLOCK = 25  # rows of each side between which distances are taken
-LEAST_BLOCKS = 200  # so that few vectors have many pairs, too
+FEW_ROWS = 1_000  # of both sides together, between all of which distances are taken
+MOST_ROWS = 20_000  # of each side that are drawn, if there are more
+BLOCK = 25  # of the rows that are drawn of a side, between which distances are taken
+LEAST_BLOCKS = 200
 _AT_ONCE = 16  # blocks
 
 
 def median_distance(sides: CheckedSides, seed: int) -> float:
     """Median Euclidean distance between two vectors. O(50 (n + m) d).
 
-    Both sides are shuffled and cut into blocks of 25 rows, again and again until there are 200 of
-    each, and as many as the longer side has. Distances are those within a block of x and a block of
-    y together. A quarter of their weight is on pairs of x, a quarter on pairs of y, and half on
-    pairs of x and y; the samples of a side weigh the same. At most 20,000 rows of a side are used,
-    which its samples give in turn.
+    A quarter of the weight is on pairs of x, a quarter on pairs of y, and half on pairs of x and y;
+    the samples of a side weigh the same. If there are more than 1,000 vectors, not all pairs are
+    used: rows of each side are drawn, at most 20,000, which its samples give in turn, and cut into
+    blocks of 25. Distances are those within a block of x and a block of y together.
 
     Args:
         sides: Both sides.
-        seed: Seed of the blocks.
+        seed: Seed of the draw.
 
     Returns:
         The median, in units of the vectors: the smallest distance at which half of the weight is
@@ -43,14 +43,19 @@ def median_distance(sides: CheckedSides, seed: int) -> float:
     Raises:
         UserError: The median is zero.
     """
-    rng = random_streams.generator(seed, "median distance")
-    rows_x, rows_y = (in_turn(one, rng)[:MOST_ROWS] for one in (sides.sample_x, sides.sample_y))
-    size = min(BLOCK, len(rows_x), len(rows_y))
-    count = max(len(rows_x) // size, len(rows_y) // size, LEAST_BLOCKS)
-    x, y = (_blocks(rows, count, size, rng) for rows in (rows_x, rows_y))
-    weights = _weights(_of_rows(sides.sample_x, rows_x)[x], _of_rows(sides.sample_y, rows_y)[y])
+    if len(sides.x) + len(sides.y) <= FEW_ROWS:
+        x, y = np.arange(len(sides.x))[None], np.arange(len(sides.y))[None]
+        of_rows = np.concatenate([sides.weights_x[x], sides.weights_y[y]], 1)
+    else:
+        longer = min(MOST_ROWS, max(len(sides.x), len(sides.y)))
+        count = max(longer // BLOCK, LEAST_BLOCKS)
+        rng = random_streams.generator(seed, "median distance")
+        x = _drawn(sides.sample_x, count * BLOCK, rng).reshape(count, BLOCK)
+        y = _drawn(sides.sample_y, count * BLOCK, rng).reshape(count, BLOCK)
+        of_rows = np.ones((count, 2 * BLOCK))
+    weights = _weights(x, y, of_rows)
     squares = np.empty_like(weights)
-    for start in range(0, count, _AT_ONCE):
+    for start in range(0, len(squares), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         squares[some] = _squares(np.concatenate([sides.x[x[some]], sides.y[y[some]]], 1))
     median = math.sqrt(_weighted_median(squares.ravel(), weights.ravel()))
@@ -62,30 +67,30 @@ def median_distance(sides: CheckedSides, seed: int) -> float:
     return median
 
 
-def _blocks(
-    rows: Int[np.ndarray, " n"], count: int, size: int, rng: np.random.Generator
-) -> Int[np.ndarray, "count size"]:
-    """Blocks of different rows in random order, which use all rows before they use one again."""
-    whole = len(rows) // size * size
-    turns = -(-count * size // whole)
-    shuffled = np.concatenate([rng.permutation(rows)[:whole] for _ in range(turns)])
-    return shuffled[: count * size].reshape(count, size)
-
-
-def _of_rows(sample: Int[np.ndarray, " n"], rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, " n"]:
-    """One over the number of these rows that the sample of each row has."""
-    return 1.0 / np.bincount(sample[rows]).clip(min=1)[sample]
+def _drawn(
+    sample: Int[np.ndarray, " n"], count: int, rng: np.random.Generator
+) -> Int[np.ndarray, " count"]:
+    """Rows that the samples give in turn; a sample that has given all begins anew."""
+    shuffled = rng.permutation(len(sample))
+    by_sample = shuffled[np.argsort(sample[shuffled], kind="stable")]
+    sizes = np.bincount(sample)
+    turns = np.arange(-(-count // len(sizes)))[:, None]
+    places = np.cumsum(sizes) - sizes + turns % sizes
+    return by_sample[rng.permuted(places, axis=1).ravel()[:count]]
 
 
 def _weights(
-    x: Float[np.ndarray, "blocks size"], y: Float[np.ndarray, "blocks size"]
+    x: Int[np.ndarray, "blocks a"],
+    y: Int[np.ndarray, "blocks b"],
+    of_rows: Float[np.ndarray, "blocks a+b"],
 ) -> Float[np.ndarray, "blocks pairs"]:
-    """Weights of the pairs, from those of the rows."""
-    size = x.shape[1]
-    of_rows = np.concatenate([x, y], 1)
-    first, second = np.triu_indices(2 * size, 1)
+    """Weights of the pairs of rows within each block, from those of the rows."""
+    first, second = np.triu_indices(of_rows.shape[1], 1)
     found = of_rows[:, first] * of_rows[:, second]
-    within_x, within_y = second < size, first >= size
+    within_x, within_y = second < x.shape[1], first >= x.shape[1]
+    rows = np.concatenate([x, y], 1)
+    twice = (rows[:, first] == rows[:, second]) & (within_x | within_y)
+    found[twice] = 0.0  # a row and itself
     for share, pairs in ((0.25, within_x), (0.25, within_y), (0.5, ~within_x & ~within_y)):
         found[:, pairs] *= share / found[:, pairs].sum()
     return found
