@@ -12,7 +12,7 @@ from planted import PLANTED, planted
 from keygap import gap
 from keygap.errors import UserError
 
-from .made_sides import classified_sides
+from .made_sides import classified_sides, sides
 
 LN2 = math.log(2)
 FEW: dict[str, Any] = {"n_permutations": 99, "n_bootstraps": 200}
@@ -77,6 +77,49 @@ def test_null_reads_zero(rho):
         assert 0.0 <= result.ci[0] <= result.nats <= 0.02
 
 
+@pytest.mark.parametrize(
+    ("samples", "tokens_x", "tokens_y", "power"),
+    [
+        (100, [8], [16], 0.0),
+        (100, [1], [16], 0.0),
+        (100, [2], [8], 0.5),
+        (100, [8], [2, 6, 14, 10], 0.0),
+        (100, [5], [64], 0.25),
+    ],
+)
+def test_unequal_numbers_of_vectors_read_zero(samples, tokens_x, tokens_y, power):
+    """One distribution in 128 columns, whose deviations fall by this power of their number.
+
+    Components that knew the sides by the weight of their vectors read 0.05 to 0.6 here.
+    """
+    rng = np.random.default_rng(9)
+    deviations = np.arange(1, 129) ** -power
+    vectors, groups = [], []
+    for tokens in (tokens_x, tokens_y):
+        counts = np.resize(tokens, samples)
+        vectors.append(rng.normal(size=(counts.sum(), 128)) * deviations)
+        groups.append(np.repeat(np.arange(samples), counts))
+    profile = gap.jsd_profile(*vectors, *groups, **FEW)
+    assert profile.dims == (2, 5, 10, 50)
+    for result in profile.results:
+        assert result.raw_nats < 0.01
+        assert result.ci[0] < 0.005
+        assert result.p_value > 0.01
+        assert result.n_x == result.n_y == min(map(len, vectors))
+
+
+def test_few_vectors_against_many_samples_read_zero():
+    rng = np.random.default_rng(4)
+    few, many = rng.normal(size=(20, 256)), rng.normal(size=(1000, 256))
+    given = gap.Sides(few, many, np.arange(20), np.arange(20, 1020))
+    (profile,) = gap.STATISTICS["jsd"].of_heads([given])
+    assert max(result.raw_nats for result in profile.results) < 0.05
+    assert {result.n_samples_y for result in profile.results} == {20}
+    found = gap.c2st(few, many, np.arange(20), np.arange(20, 1020), **FEW)
+    assert abs(found.accuracy - 0.5) < 0.2
+    assert found.p_value > 0.01
+
+
 def test_separable_sides_read_ln2():
     result = gap.jsd(*classified_sides(0, shift=60.0), **FEW)
     assert result.nats == pytest.approx(LN2, abs=0.003)
@@ -87,7 +130,7 @@ def test_separable_sides_read_ln2():
 @given(st.integers(0, 1000))
 @settings(max_examples=5, deadline=None)
 def test_order_shift_scale_and_names_do_not_matter(seed):
-    x, y, groups_x, groups_y = classified_sides(seed, samples=12, shift=1.0)
+    x, y, groups_x, groups_y = sides(seed, samples=12, d=4, shift=1.0, counts=(5, 5))
     base = gap.jsd(x, y, groups_x, groups_y, **FEW)
     order = np.random.default_rng(seed).permutation(len(x))
     moved = gap.jsd(
@@ -154,7 +197,7 @@ def test_thinning_keeps_every_sample():
 
 
 def test_unpaired_and_fewest_samples():
-    x, y, groups_x, groups_y = classified_sides(8, samples=4, shift=3.0)
+    x, y, groups_x, groups_y = sides(8, samples=4, d=4, shift=3.0, counts=(10, 10))
     for ids in (groups_y, groups_y + 4):
         result = gap.jsd(x, y, groups_x, ids, **FEW)
         assert 0.2 < result.nats <= LN2

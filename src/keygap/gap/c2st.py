@@ -23,7 +23,7 @@ from keygap.gap.core.held_out import (
     held_out,
     named_critics,
 )
-from keygap.gap.core.inputs import Array, Groups, check_level, thinned, two_sides
+from keygap.gap.core.inputs import Array, Groups, check_level, two_sides, with_equal_numbers
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.statistic import Statistic
 
@@ -112,7 +112,7 @@ def c2st(
         dims: Number of principal components; None: all that have variance.
         paired: As in ``jsd``, like all that follow.
         critics: Names of the critics that compete.
-        max_vectors: Limit of vectors on each side.
+        max_vectors: Limit of vectors on each side; as in ``jsd``, as many are used of each.
         n_permutations: Number of label swaps.
         n_bootstraps: Number of bootstraps.
         level: Confidence level of the interval.
@@ -126,7 +126,7 @@ def c2st(
     """
     competing = named_critics(critics)
     check_level(level)
-    sides = thinned(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
+    sides = with_equal_numbers(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
     components = pooled_components(sides, dims)
     rng = random_streams.generator(seed, "c2st", "folds and label swaps")
     rng_bootstrap = random_streams.generator(seed, "c2st", "bootstraps")

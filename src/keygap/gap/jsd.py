@@ -10,6 +10,10 @@ Estimates from histograms and from neighbours are badly biased in more than a fe
 bound is biased in one known direction only, provided that its terms come from samples that the
 classifier never saw, that the critic is chosen and calibrated on inner folds of the training
 samples, and that the sides and the samples of a side are balanced by weights (see ``held_out``).
+
+Both sides are used with as many vectors as each other. The components are fitted to all vectors,
+also those that are held out, and each draws them towards itself. With unequal numbers and equal
+weight for the sides, this alone told vectors of the smaller side apart.
 """
 
 from __future__ import annotations
@@ -38,7 +42,14 @@ from keygap.gap.core.held_out import (
     mean_with_interval,
     named_critics,
 )
-from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, thinned, two_sides
+from keygap.gap.core.inputs import (
+    Array,
+    CheckedSides,
+    Groups,
+    check_level,
+    two_sides,
+    with_equal_numbers,
+)
 from keygap.gap.core.sides import Sides
 from keygap.gap.core.statistic import Statistic, or_error
 from keygap.gap.jsd_results import JSDProfile, JSDResult
@@ -71,13 +82,13 @@ def jsd(
         y: Vectors of the second side, shape (m, d).
         groups_x: Sample id of each row of ``x``; None: every row is a sample of its own.
         groups_y: Sample id of each row of ``y``.
-        dims: Number of principal components, which are fitted to both sides, balanced, without
-            labels. None: all that have variance.
+        dims: Number of principal components, which are fitted to both sides without labels. None:
+            all that have variance.
         paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
         critics: Names of the critics that compete: "linear", "quadratic", "spline", "network",
             "boosted" (see ``core.critics``).
-        max_vectors: Limit of vectors on each side. If there are more, a seeded selection takes them
-            from the samples in turn.
+        max_vectors: Limit of vectors on each side. As many are used of each side, chosen at random
+            by the seed from its samples in turn.
         n_permutations: Number of label swaps of the prequential test (see ``core.prequential``).
         n_bootstraps: Number of bootstraps of whole samples over their held-out terms, for the
             percentile interval. The critics stay fixed, so it is an interval of the bound and not
@@ -94,7 +105,7 @@ def jsd(
     """
     draws = _Draws(n_permutations, n_bootstraps, level, seed)
     competing = named_critics(critics)
-    sides = thinned(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
+    sides = with_equal_numbers(two_sides(x, y, groups_x, groups_y, paired), max_vectors, seed)
     found = pooled_components(sides, dims)
     return _bounds([_Space(sides, found, found.available)], competing, draws)[0]
 
@@ -139,7 +150,7 @@ def jsd_profile(
     draws = _Draws(n_permutations, n_bootstraps, level, seed)
     competing = named_critics(critics)
     sides = two_sides(x, y, groups_x, groups_y, paired)
-    spaces, unavailable = _spaces(thinned(sides, max_vectors, seed), dims)
+    spaces, unavailable = _spaces(with_equal_numbers(sides, max_vectors, seed), dims)
     return _profile(_bounds(spaces, competing, draws), unavailable)
 
 
@@ -279,7 +290,7 @@ def _together(heads: Sequence[Sides]) -> list[JSDProfile | UserError]:
 
     def spaces(sides: Sides) -> tuple[list[_Space], tuple[int, ...]]:
         checked = two_sides(*sides.standardised, *sides.groups)
-        return _spaces(thinned(checked, MAX_VECTORS, draws.seed), sides.dims)
+        return _spaces(with_equal_numbers(checked, MAX_VECTORS, draws.seed), sides.dims)
 
     prepared = [or_error(spaces, sides) for sides in heads]
     every = [space for one in prepared if not isinstance(one, UserError) for space in one[0]]

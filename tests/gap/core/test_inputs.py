@@ -5,7 +5,13 @@ import pytest
 
 from keygap import gap
 from keygap.errors import UserError
-from keygap.gap.core.inputs import check_level, check_varies, in_turn, thinned, two_sides
+from keygap.gap.core.inputs import (
+    check_level,
+    check_varies,
+    in_turn,
+    two_sides,
+    with_equal_numbers,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 5))
@@ -55,7 +61,10 @@ def test_bad_input_is_one_clear_line(statistic, case):
         (lambda: two_sides(X, Y, GX, GY + 6, paired=True), "paired=True needs the same samples"),
         (lambda: two_sides(X, Y, GX, None, paired=True), "on both sides, or on neither"),
         (lambda: two_sides(X, Y, paired=True), "24 samples in x, 12 in y, 12 in both"),
-        (lambda: thinned(two_sides(X, Y, GX, GY), 5, 0), "allow one vector each"),
+        (
+            lambda: with_equal_numbers(two_sides(X, Y, GX, GY), 5, 0),
+            "allow one vector each",
+        ),
         (lambda: check_level(95), "between 0 and 1"),
         (lambda: check_varies(two_sides(X, Y * 0, GX, GY), "no width"), "of y are equal: no width"),
     ],
@@ -151,12 +160,31 @@ def test_samples_take_turns():
 
 
 def test_thinning_keeps_every_sample_and_its_vectors():
-    thin = thinned(two_sides(X, Y, GX, GY), 7, seed=0)
+    thin = with_equal_numbers(two_sides(X, Y, GX, GY), 7, seed=0)
     assert (len(thin.x), len(thin.y)) == (7, 7)
     assert set(thin.sample_x) == set(thin.sample_y) == set(range(6))
     for vector, sample in zip(thin.x, thin.sample_x, strict=True):
         (row,) = np.flatnonzero((vector == X).all(1))
         assert GX[row] == sample
+
+
+def test_the_larger_side_is_thinned_to_the_number_of_the_other():
+    given = two_sides(X, Y, GX, GY)
+    found = with_equal_numbers(given, 1000, seed=0)
+    assert len(found.x) == len(found.y) == 12
+    assert np.bincount(found.sample_x).tolist() == [2] * 6
+    assert np.array_equal(found.y, given.y)
+    assert with_equal_numbers(found, 12, seed=1) is found
+
+
+def test_samples_beyond_the_vectors_of_the_other_side_are_left_out():
+    given = two_sides(X, Y[:5], np.arange(100, 124), np.arange(5))
+    found = with_equal_numbers(given, 1000, seed=0)
+    assert (found.n_samples_x, found.n_samples_y, found.n_cells) == (5, 5, 10)
+    assert len(set(found.names_x)) == 5
+    for vector, sample in zip(found.x, found.sample_x, strict=True):
+        (row,) = np.flatnonzero((vector == X).all(1))
+        assert found.names_x[sample] == 100 + row
 
 
 def test_each_sample_and_each_side_weighs_the_same():

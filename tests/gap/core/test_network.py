@@ -48,7 +48,7 @@ def test_independent_axes_find_the_plane_of_a_shape(name):
     planted = shape(name, 10)
     x, y = planted.draw(np.random.default_rng(1), 5000)
     z = np.concatenate([x, y])
-    axes, strength = independent_axes(z, np.ones(len(z)))
+    axes, strength = independent_axes(z)
     np.testing.assert_allclose(axes.T @ axes, np.eye(10), atol=1e-5)
     assert (np.diff(strength) <= 0).all()
     k = {"ring": 2, "one axis": 1}[name]

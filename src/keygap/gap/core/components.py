@@ -2,8 +2,9 @@
 
 Distances between distributions in many dimensions saturate, so they are computed in a few. Those
 few must not be chosen by the difference that is then measured. Components are therefore fitted to
-the pooled vectors without their labels, with equal weight for both sides and for every sample of a
-side.
+the pooled vectors without their labels, and every vector has the same weight: a vector draws the
+components towards itself by its weight, so that heavier vectors of a smaller side could be told by
+that alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Components:
     """Scores of the pooled vectors on the leading components.
 
     Attributes:
-        scores: Coordinates of the vectors of x, then of y; each component has weighted variance 1.
+        scores: Coordinates of the vectors of x, then of y; each component has variance 1.
         variance: Variance of each component before that scaling, in squared units of the vectors.
         explained: Share of the pooled variance in each component.
         available: Number of components with variance, at most the number that was asked for.
@@ -57,17 +58,17 @@ def pooled_components(
         UserError: ``dims`` exceeds what the vectors have (their number less one, their columns, or
             the directions in which they vary), or all vectors are equal.
     """
-    pooled, weights = sides.pooled, sides.weights
-    d = pooled.shape[1]
+    pooled = sides.pooled
+    n, d = pooled.shape
     _check_dims(dims, *pooled.shape)
     if not np.ptp(pooled, axis=0).any():
         raise UserError("all vectors are equal, on both sides: nothing to compare")
-    parts = [slice(start, start + _ROWS) for start in range(0, len(pooled), _ROWS)]
-    mean = sum((weights[rows] @ pooled[rows].astype(np.float64) for rows in parts), np.zeros(d))
+    parts = [slice(start, start + _ROWS) for start in range(0, n, _ROWS)]
+    mean = pooled.mean(0, dtype=np.float64)
     covariance = np.zeros((d, d))
     for rows in parts:
         centred = pooled[rows] - mean
-        covariance += centred.T @ (centred * weights[rows, None])
+        covariance += centred.T @ centred / n
     total = float(np.trace(covariance))
     wanted = d if dims is None else dims
     if d > _LANCZOS_FROM and wanted < d // 10:

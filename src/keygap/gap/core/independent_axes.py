@@ -18,7 +18,7 @@ _LOG_COSH_OF_GAUSSIAN = 0.37457  # E log cosh of N(0, 1)
 
 
 def independent_axes(
-    z: Float[np.ndarray, "n k"], weight: Float[np.ndarray, " n"]
+    z: Float[np.ndarray, "n k"],
 ) -> tuple[Float[np.ndarray, "k k"], Float[np.ndarray, " k"]]:
     """Rotation found by symmetric FastICA with log cosh as contrast (Hyvarinen 1999).
 
@@ -26,15 +26,14 @@ def independent_axes(
     settle, and the search stops after 60 steps. O(60 n k^2).
 
     Args:
-        z: Whitened vectors.
-        weight: Weight of each vector.
+        z: Whitened vectors, which have the same weight (see ``core.components``).
 
     Returns:
         The axes as columns, least Gaussian first, and by how much the mean of log cosh on each axis
         differs from that of N(0, 1).
     """
     rows = z.astype(np.float32)
-    share = (weight / weight.sum()).astype(np.float32)[:, None]
+    share = np.float32(1.0 / len(rows))
     covariance = rows.T @ (share * rows)  # nearly I; the difference must not pass for a shape
     axes = np.eye(z.shape[1], dtype=np.float32)
     for _ in range(_STEPS):

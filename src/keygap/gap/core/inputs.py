@@ -185,8 +185,11 @@ def in_turn(sample: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.n
     return by_sample[np.lexsort((rng.random(len(sample)), turn))]
 
 
-def thinned(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
-    """The sides with at most ``max_vectors`` vectors each, taken from the samples in turn.
+def with_equal_numbers(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
+    """Sides with as many vectors as each other, at most ``max_vectors``.
+
+    The vectors of the larger side are taken from its samples in turn. A larger side whose samples
+    outnumber the vectors of the other one loses samples.
 
     Args:
         sides: Both sides.
@@ -194,7 +197,7 @@ def thinned(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
         seed: Seed of the choice.
 
     Returns:
-        Sides that still have every sample.
+        Both sides. Paired ones still have every sample.
 
     Raises:
         UserError: The limit is smaller than the number of samples.
@@ -204,17 +207,25 @@ def thinned(sides: CheckedSides, max_vectors: int, seed: int) -> CheckedSides:
             f"max_vectors is {max_vectors} and there are "
             f"{max(sides.n_samples_x, sides.n_samples_y)} samples: allow one vector each"
         )
-    if max(len(sides.x), len(sides.y)) <= max_vectors:
+    count = min(len(sides.x), len(sides.y), max_vectors)
+    if count == max(len(sides.x), len(sides.y)):
         return sides
-    rng_x, rng_y = random_streams.generator(seed, "thinning").spawn(2)
-    keep_x = np.sort(in_turn(sides.sample_x, rng_x)[:max_vectors])
-    keep_y = np.sort(in_turn(sides.sample_y, rng_y)[:max_vectors])
+    streams = random_streams.generator(seed, "thinning").spawn(2)
+    larger_is_y = len(sides.y) > len(sides.x)  # what is drawn of a side does not depend on its name
+    rng_x, rng_y = reversed(streams) if larger_is_y else streams
+    keep_x = np.sort(in_turn(sides.sample_x, rng_x)[:count])
+    keep_y = np.sort(in_turn(sides.sample_y, rng_y)[:count])
+    left_x, sample_x = np.unique(sides.sample_x[keep_x], return_inverse=True)
+    left_y, sample_y = np.unique(sides.sample_y[keep_y], return_inverse=True)
     return replace(
         sides,
         x=sides.x[keep_x],
         y=sides.y[keep_y],
-        sample_x=sides.sample_x[keep_x],
-        sample_y=sides.sample_y[keep_y],
+        sample_x=sample_x,
+        sample_y=sample_y,
+        n_samples_x=len(left_x),
+        n_samples_y=len(left_y),
+        names_x=tuple(sides.names_x[place] for place in left_x),
     )
 
 

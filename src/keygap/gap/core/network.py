@@ -152,7 +152,7 @@ def _inputs(rows: Rows, trains: Trains) -> Float32[np.ndarray, "sets|1 n inputs"
     """Inputs of one head, by training set where they depend on it."""
     length = np.sqrt((rows.z**2).mean(1))
     z = rows.z * np.minimum(1.0, _FAR / np.maximum(length, 1e-9))[:, None]
-    shared = _shared_inputs(z, length, rows.weight)
+    shared = _shared_inputs(z, length)
     if rows.z.shape[1] <= N_DIRECTIONS:
         return shared[None]
     directions = Basis.fit(rows, trains).directions()
@@ -165,10 +165,10 @@ def _inputs(rows: Rows, trains: Trains) -> Float32[np.ndarray, "sets|1 n inputs"
 
 
 def _shared_inputs(
-    z: Float[np.ndarray, "n k"], length: Float[np.ndarray, " n"], weight: Float[np.ndarray, " n"]
+    z: Float[np.ndarray, "n k"], length: Float[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n inputs"]:
     """Scores on the least Gaussian axes and the two norms, which no training set changes."""
-    axes, strength = independent_axes(z, weight)
+    axes, strength = independent_axes(z)
     scores = z @ axes
     scale = np.minimum(1.0, strength / (_CLEAR * np.median(strength) + 1e-12))
     scale = np.maximum(scale / scale.max(), _LEAST_SCALE)
