@@ -15,7 +15,7 @@ from keygap.capture.tables import (
     token_table,
     vector_tables,
 )
-from keygap.store.schema import TOKENS_SCHEMA, as_float32
+from keygap.store.schema import TOKENS_SCHEMA, as_float32, numbers_in
 
 SITES, LAYERS = ["k_proj", "query"], [0, 29]
 
@@ -99,7 +99,7 @@ def test_the_order_of_the_samples_is_that_of_the_run(captured):
 def test_no_precision_is_lost(vlm, samples, batch, read, dtype):
     lower = {key: tensor.to(dtype) for key, tensor in read.items() if key[0] != "attention"}
     for key, table in vector_tables([kept_of(vlm, samples, batch, lower)]):
-        stored = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        stored = numbers_in(table["vector"].combine_chunks())
         assert stored.dtype.itemsize == dtype.itemsize
         found = as_float32(stored, table.schema.metadata[b"dtype"].decode())
         rows = [lower[key][row, : len(labels)] for row, labels in enumerate(batch.labels)]

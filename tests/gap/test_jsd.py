@@ -113,6 +113,7 @@ def test_few_vectors_against_many_samples_read_zero():
     few, many = rng.normal(size=(20, 256)), rng.normal(size=(1000, 256))
     given = gap.Sides(few, many, np.arange(20), np.arange(20, 1020))
     (profile,) = gap.STATISTICS["jsd"].of_heads([given])
+    assert isinstance(profile, gap.JSDProfile)
     assert max(result.raw_nats for result in profile.results) < 0.05
     assert {result.n_samples_y for result in profile.results} == {20}
     found = gap.c2st(few, many, np.arange(20), np.arange(20, 1020), **FEW)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from keygap.store import StoreWriter, write_part
+from keygap.store.files import write_table
+from keygap.store.schema import as_float32, numbers_in, vectors_schema
 
 from .made import IDENTITY, TOKENS, part, vector
 
@@ -52,3 +57,42 @@ def test_a_part_says_how_its_vectors_are_divided_into_heads(root):
     assert schema.metadata[b"head_dim"] == b"2"
     assert schema.metadata[b"dtype"] == b"float32"
     assert schema.names == ["sample_id", "position", "modality", "drawn", "attention", "vector"]
+
+
+@pytest.fixture
+def halves() -> tuple[torch.Tensor, pa.Table]:
+    """Vectors in bfloat16, and their table."""
+    vectors = torch.randn(300, 4, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    schema = vectors_schema(4, 64, "bfloat16")
+    data = pa.py_buffer(vectors.view(torch.int16).numpy())
+    column = pa.FixedSizeBinaryArray.from_buffers(schema.field("vector").type, 300, [None, data])
+    names = pa.array(["s"] * 300).dictionary_encode()
+    rest = [names, range(300), names, [True] * 300, [0.0] * 300]
+    arrays = [pa.array(one).cast(field.type) for one, field in zip(rest, schema, strict=False)]
+    return vectors, pa.table([*arrays, column], schema=schema)
+
+
+def test_a_number_in_bfloat16_takes_two_bytes_and_is_read_as_it_was(halves, tmp_path):
+    vectors, table = halves
+    path = tmp_path / "part-00000.parquet"
+    write_table(path, table)
+    assert path.stat().st_size < 1.1 * 2 * vectors.numel()
+    column = pq.read_table(path)["vector"].combine_chunks()
+    expected = vectors.float().numpy()
+    assert np.array_equal(as_float32(numbers_in(column), "bfloat16"), expected.ravel())
+    part = as_float32(numbers_in(column.slice(7, 5)), "bfloat16")
+    assert np.array_equal(part, expected[7:12].ravel())
+    assert len(numbers_in(column.slice(0, 0))) == 0
+
+
+def test_integers_that_an_earlier_keygap_wrote_for_bfloat16_are_read(halves):
+    vectors, _ = halves
+    bits = vectors.view(torch.int16).numpy().view(np.uint16)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(bits.ravel()), 256)
+    found = as_float32(numbers_in(column), "bfloat16")
+    assert np.array_equal(found, vectors.float().numpy().ravel())
+
+
+def test_a_column_of_something_else_has_no_numbers():
+    with pytest.raises(TypeError, match="a column of string"):
+        numbers_in(pa.array(["a"]))

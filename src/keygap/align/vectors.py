@@ -32,7 +32,7 @@ from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
 from keygap.store import LabelledVectors, Store
-from keygap.store.schema import as_float32
+from keygap.store.schema import as_float32, numbers_in
 
 logger = logging.getLogger("keygap")
 
@@ -246,7 +246,7 @@ def facts_of(source: Store | FitVectors) -> dict[str, Any]:
 def _labelled(table: pa.Table, tokens: pd.DataFrame) -> LabelledVectors:
     """The vectors of a layer with the labels of their tokens, as a store gives them."""
     shape = [int(table.schema.metadata[name]) for name in (b"heads", b"head_dim")]
-    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    flat = numbers_in(table["vector"].combine_chunks())
     array = as_float32(flat, table.schema.metadata[b"dtype"].decode()).reshape(-1, *shape)
     index = ["sample_id", "position"]
     rows = table.select(index).to_pandas().astype({"sample_id": str})

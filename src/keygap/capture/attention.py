@@ -177,12 +177,8 @@ def attention_by_key(call: AttentionCall, queries: QueryGroups) -> KeyAttention:
     return KeyAttention(*sums)
 
 
-def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor, "b s"]:
-    """The attention that each key receives, in multiples of its even share.
-
-    The attention weights of the last ``QUERIES`` prompt positions are multiplied by the number of
-    keys that each of them sees and averaged over heads and queries. If attention were even, the
-    result would be 1 everywhere; an attention sink receives many times that.
+def ends_of(call: AttentionCall, attention_mask: Tensor | None) -> Int[Tensor, " b"]:
+    """The last position of each prompt, on the device of the call.
 
     Args:
         call: one call of the attention function.
@@ -190,14 +186,16 @@ def received(call: AttentionCall, attention_mask: Tensor | None) -> Float[Tensor
     """
     batch, _, length, _ = call.query.shape
     if attention_mask is None or attention_mask.ndim != 2:
-        lengths = torch.full((batch,), length, device=call.query.device)
-    else:
-        lengths = attention_mask.sum(1).to(call.query.device)
-    return received_at(call, lengths - 1)
+        return torch.full((batch,), length - 1, device=call.query.device)
+    return (attention_mask.sum(1) - 1).to(call.query.device)
 
 
 def received_at(call: AttentionCall, ends: Int[Tensor, " b"]) -> Float[Tensor, "b s"]:
-    """What ``received`` returns, for prompts that end at these positions.
+    """The attention that each key receives, in multiples of its even share.
+
+    The attention weights of the last ``QUERIES`` prompt positions are multiplied by the number of
+    keys that each of them sees and averaged over heads and queries. If attention were even, the
+    result would be 1 everywhere; an attention sink receives many times that.
 
     Args:
         call: one call of the attention function.

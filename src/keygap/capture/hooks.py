@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from keygap.capture.attention import received
+from keygap.capture.attention import ends_of, received_at
 from keygap.capture.sites import Site, site_of
 from keygap.errors import UserError
 from keygap.models.attention_tap import AttentionCall, AttentionTap
@@ -82,6 +82,7 @@ class Capture:
         self._seen: set[Key] = set()  # in this pass
         self._then: Keep | None = None
         self._inputs: Mapping[str, Any] = {}  # of the pass that is read; other passes are not
+        self._ends: dict[torch.device, Tensor] = {}  # the last position of each prompt of that pass
         self._in_preparation = False  # whether that pass is one that an intervention needs first
         tapped = sum(layer.calls_function for layer in self.layers) if attention else 0
         self._wanted = len(self.layers) * len(self.sites) + tapped
@@ -117,7 +118,7 @@ class Capture:
         Returns:
             Vectors by (site, layer). In a cross-attention layer the tokens of keys and values are
             image features. If asked for, ``("attention", layer)``: the attention that each position
-            receives over its even share, (batch, tokens), see ``received``.
+            receives over its even share, (batch, tokens), see ``received_at``.
         """
         self._forget()
         self._then = then
@@ -129,7 +130,7 @@ class Capture:
                 self.output = self.vlm.forward(batch)
         finally:
             read, seen = self._read, self._seen
-            self._read, self._then, self._inputs = {}, None, {}
+            self._read, self._then, self._inputs, self._ends = {}, None, {}, {}
         missing = self._wanted - len(seen)
         if missing:
             raise RuntimeError(
@@ -208,13 +209,19 @@ class Capture:
                 modules.append(layer.attention)
         return modules
 
+    def _ends_for(self, call: AttentionCall) -> Tensor:
+        """The last position of each prompt; brought to a device once, which waits for it."""
+        device = call.query.device
+        if device not in self._ends:
+            self._ends[device] = ends_of(call, self._inputs.get("attention_mask"))
+        return self._ends[device]
+
     def _read_call(self, owners: Mapping[int, DecoderLayer], call: AttentionCall) -> Any:
         if not self._reading:
             return call.proceed()
         layer = owners[id(call.module)]
         if self.attention:
-            shares = received(call, self._inputs.get("attention_mask"))
-            self._keep((ATTENTION, layer.index), shares)
+            self._keep((ATTENTION, layer.index), received_at(call, self._ends_for(call)))
         for site in self.sites:
             if site.kind == "attention":
                 states: Tensor = getattr(call, site.source)

@@ -103,7 +103,7 @@ class KeptVectors:
             self.place[chosen],
             self.drawn[chosen],
             self.attention[chosen],
-            self.vectors[torch.from_numpy(chosen)],
+            self.vectors.index_select(0, torch.from_numpy(np.arange(len(self.row))[chosen])),
             self.of_features,
         )
 
@@ -233,10 +233,13 @@ class _Choice:
 
     def not_finite(self, tensor: Float[Tensor, "b t ..."]) -> Bool[Tensor, " b"]:
         """The rows that have a number that is not finite, without waiting for the device."""
-        finite = tensor.detach().isfinite()
-        if tensor.ndim > 2:
-            finite = finite.flatten(2).all(-1)
-        return (~finite & self._on(tensor.device, "checked")).any(1)
+        found = tensor.detach()
+        if found.ndim > 2:
+            # A sum reads the numbers once and needs no mask of them. It also overflows near the
+            # largest number of float32, where a vector is of no use either.
+            wide = torch.promote_types(found.dtype, torch.float32)
+            found = found.flatten(2).sum(-1, dtype=wide)
+        return (~found.isfinite() & self._on(tensor.device, "checked")).any(1)
 
     def rows(self, device: torch.device, received: Float[Tensor, "b t"] | None) -> _Rows:
         """The rows of a layer that are copied: those that are kept, and what may be a sink."""

@@ -96,9 +96,12 @@ def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generat
     Yields:
         The batches of each part, at least one; the longest samples of a part come first.
     """
+    before = torch.get_num_threads()
+    # Lanes on the CPU have divided the processors. Beside a GPU each thread gets one.
+    own = (torch.set_num_threads, (1,)) if vlm.device.type == "cuda" else ()
     with (
         ThreadPoolExecutor(1, "keygap-open") as opening,
-        ThreadPoolExecutor(THREADS, "keygap-prepare") as threads,
+        ThreadPoolExecutor(THREADS, "keygap-prepare", *own) as threads,
     ):
         ahead = _Ahead(vlm, iter(parts), limit, opening, threads)
         try:
@@ -106,6 +109,8 @@ def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generat
                 yield ahead.batches.popleft().result()
         finally:
             ahead.cancel()
+            if own:
+                torch.set_num_threads(before)  # some of torch's libraries have one number for all
 
 
 class _Ahead:

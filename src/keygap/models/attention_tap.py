@@ -208,6 +208,8 @@ def _tapped(
     """The function that a tapped name points to."""
     function = own or _eager_function(module)
     handlers = tuple(tap.handler for tap in _entered if id(module) in tap.modules)
+    if not handlers:  # of a vision tower, which may call it for each of thousands of windows
+        return function(module, query, key, value, *rest, **keywords)
     return AttentionCall(module, query, key, value, rest, keywords, function, handlers).proceed()
 
 

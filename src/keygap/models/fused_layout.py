@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any, get_args
 
 import torch
@@ -37,7 +38,7 @@ def with_layouts(decoder: nn.Module, layers: tuple[DecoderLayer, ...]) -> tuple[
         return layers
     module = fused[0].projections["v_proj"].module
     offloaded = hasattr(module, "_hf_hook")  # accelerate brings the weight in when it is called
-    if module.weight.device.type == "meta" and not offloaded:
+    if _device_of(module).type == "meta" and not offloaded:
         return layers  # a model without weights: nothing can be run
     layout = _layout(decoder, fused[0])
     result = []
@@ -47,6 +48,11 @@ def with_layouts(decoder: nn.Module, layers: tuple[DecoderLayer, ...]) -> tuple[
             layer = replace(layer, projections=moved)
         result.append(layer)
     return tuple(result)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    """Where a module's numbers are; quantised modules may keep them in buffers."""
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def _layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
@@ -74,9 +80,9 @@ def _output_and_value(decoder: nn.Module, layer: DecoderLayer) -> tuple[Tensor, 
     def hook(module: nn.Module, arguments: Any, output: Tensor) -> None:
         seen["output"] = output
 
-    width = int(getattr(module, "in_features", module.weight.shape[-1]))
+    width = int(module.in_features if hasattr(module, "in_features") else module.weight.shape[-1])
     random = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0))
-    place = "cpu" if module.weight.device.type == "meta" else module.weight.device
+    place = "cpu" if _device_of(module).type == "meta" else _device_of(module)
     handle = module.register_forward_hook(hook)
     try:
         assert layer.attention is not None  # it has projections

@@ -185,9 +185,10 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     Vectors are neither searched for repeated values, of which they have none, nor compressed: that
     would make them a tenth smaller and take five times as long.
     """
-    vectors = {field.name for field in schema if pa.types.is_fixed_size_list(field.type)}
-    others = [field.name for field in schema if field.name not in vectors]
-    plain = {f"{name}.list.element": "none" for name in vectors}
+    lists = {field.name for field in schema if pa.types.is_fixed_size_list(field.type)}
+    bytes_ = {field.name for field in schema if pa.types.is_fixed_size_binary(field.type)}
+    others = [field.name for field in schema if field.name not in lists | bytes_]
+    plain = dict.fromkeys([*(f"{name}.list.element" for name in lists), *bytes_], "none")
     return {"use_dictionary": others, "compression": dict.fromkeys(others, "zstd") | plain}
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from keygap.errors import UserError
 from keygap.store.checksums import REPAIR
 from keygap.store.labelled import LabelledVectors
-from keygap.store.schema import as_float32
+from keygap.store.schema import as_float32, numbers_in
 from keygap.text import first_line
 
 
@@ -131,7 +131,7 @@ def _index_of(rows: pd.DataFrame) -> pd.MultiIndex:
 def _vectors_of(table: pa.Table, folder: Path) -> Float[np.ndarray, "n heads head_dim"]:
     dtype = (table.schema.metadata or {}).get(b"dtype", b"float32").decode()
     try:
-        flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        flat = numbers_in(table["vector"].combine_chunks())
         return as_float32(flat, dtype).reshape(-1, *shape_of(table, folder))
     except (ValueError, TypeError, AttributeError) as error:  # without checksums only
         raise UserError(f"{folder} holds no vectors ({first_line(error)}): {REPAIR}") from error

@@ -67,14 +67,10 @@ THUMBNAILS_SCHEMA = pa.schema(
 )
 
 
-# What vectors are computed in, and how their numbers are stored. Parquet has no bfloat16, whose 16
-# bits are stored as they are: they are the upper half of a float32.
-NUMBERS = {
-    "float32": pa.float32(),
-    "float16": pa.float16(),
-    "bfloat16": pa.uint16(),
-    "float64": pa.float64(),
-}
+# What vectors are computed in, and how their numbers are stored. Parquet has neither bfloat16 nor
+# integers of 16 bits, so a vector in bfloat16 is stored as its bytes. keygap 0.1 wrote integers.
+NUMBERS = {"float32": pa.float32(), "float16": pa.float16(), "float64": pa.float64()}
+BFLOAT16 = "bfloat16"
 
 
 def vectors_schema(heads: int, head_dim: int, dtype: str = "float32") -> pa.Schema:
@@ -88,9 +84,13 @@ def vectors_schema(heads: int, head_dim: int, dtype: str = "float32") -> pa.Sche
     Args:
         heads: heads of the site, in the metadata of the file too.
         head_dim: dimensions of a head, in the metadata of the file too.
-        dtype: a key of ``NUMBERS``, in the metadata of the file too.
+        dtype: ``BFLOAT16`` or a key of ``NUMBERS``, in the metadata of the file too.
     """
-    number = pa.field("element", NUMBERS[dtype], nullable=False)  # half the time to write and read
+    size = heads * head_dim
+    if dtype == BFLOAT16:
+        kind: pa.DataType = pa.binary(2 * size)
+    else:  # elements that cannot be null take half the time to write and read
+        kind = pa.list_(pa.field("element", NUMBERS[dtype], nullable=False), size)
     return pa.schema(
         [
             ("sample_id", LABEL),
@@ -98,10 +98,25 @@ def vectors_schema(heads: int, head_dim: int, dtype: str = "float32") -> pa.Sche
             ("modality", LABEL),
             ("drawn", pa.bool_()),
             ("attention", pa.float32()),
-            pa.field("vector", pa.list_(number, heads * head_dim), nullable=False),
+            pa.field("vector", kind, nullable=False),
         ],
         metadata={"heads": str(heads), "head_dim": str(head_dim), "dtype": dtype},
     )
+
+
+def numbers_in(column: pa.Array) -> np.ndarray:
+    """The numbers of a column ``vector`` as they are stored, one vector after another.
+
+    Raises:
+        TypeError: it holds no vectors.
+    """
+    if pa.types.is_fixed_size_binary(column.type):
+        width = column.type.byte_width
+        data, first = column.buffers()[1], column.offset * width
+        return np.frombuffer(data or b"", np.uint16, len(column) * width // 2, first)
+    if not pa.types.is_fixed_size_list(column.type):
+        raise TypeError(f"a column of {column.type}")
+    return column.flatten().to_numpy(zero_copy_only=False)
 
 
 def as_float32(stored: np.ndarray, dtype: str = "float32") -> Float[np.ndarray, " n"]:
@@ -111,6 +126,6 @@ def as_float32(stored: np.ndarray, dtype: str = "float32") -> Float[np.ndarray, 
         stored: as they are stored.
         dtype: what the metadata of the file says; files without it hold float32.
     """
-    if dtype == "bfloat16":
+    if dtype == BFLOAT16:  # the upper half of a float32
         return np.left_shift(stored.astype(np.uint32), 16).view(np.float32)
     return stored.astype(np.float32, copy=False)

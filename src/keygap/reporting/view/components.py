@@ -27,7 +27,7 @@ from keygap.store import Store
 from keygap.store.checksums import REPAIR
 from keygap.store.reading import read_blocks
 from keygap.store.run import vectors_folder
-from keygap.store.schema import as_float32
+from keygap.store.schema import as_float32, numbers_in
 from keygap.tokens import MODALITIES
 
 FITTED = 10_000  # most tokens of images that axes are fitted on, and of texts
@@ -206,6 +206,8 @@ def _chosen(path: Path, rows: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
 def _width(path: Path) -> int:
     """How many numbers a vector of a file has."""
     kind = pq.read_schema(path.absolute()).field("vector").type
+    if pa.types.is_fixed_size_binary(kind):
+        return int(kind.byte_width) // 2
     if not pa.types.is_fixed_size_list(kind):
         raise UserError(f"{path} holds no vectors: {REPAIR}")
     return int(kind.list_size)
@@ -216,7 +218,7 @@ def _rows(path: Path) -> int:
 
 
 def _array(block: pa.RecordBatch, path: Path) -> Float[np.ndarray, "n d"]:
-    flat = block["vector"].flatten().to_numpy(zero_copy_only=False)
+    flat = numbers_in(block["vector"])
     if len(flat) != block.num_rows * _width(path):
         raise UserError(f"{path} holds tokens without vectors: {REPAIR}")
     dtype = (block.schema.metadata or {}).get(b"dtype", b"float32").decode()
