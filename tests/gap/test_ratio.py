@@ -54,7 +54,8 @@ def test_interval_equals_leaving_samples_out_for_real(missing):
         rest = [(v[ids != missing], ids[ids != missing]) for v, ids in sides]
         _, of_second = gaps_of(rest, other_without=name)
         logs.append(math.log(of_first.mmd2 / of_second.mmd2))
-    half = stats.t.ppf(0.975, 11) * math.sqrt(11 * np.var(logs))
+    fewest = 10 if missing else 11  # degrees of freedom of the contrast with fewer samples
+    half = stats.t.ppf(0.975, fewest) * math.sqrt(11 * np.var(logs))
     found = gap.mmd_ratio(first, second)
     assert found.ratio == pytest.approx(first.mmd2 / second.mmd2)
     assert found.n_samples == 12
@@ -134,3 +135,21 @@ def test_coverage(samples, fewer):
 
     held = [one_ratio(samples, 0.5, 1.0, 1.5, fewer, i)[0] for i in range(400)]
     assert 0.92 <= np.mean(held) <= 0.985
+
+
+def test_a_contrast_with_few_samples_makes_the_ratio_less_certain():
+    """Four samples of one contrast beside 60 of the other."""
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        sides = [rng.normal(size=(60, 3)) * 0.2 + shift for shift in (0.0, 1.5)]
+        few = [rng.normal(size=(4, 3)) * 0.4 + shift for shift in (0.0, 1.5)]
+        first = gap.mmd(
+            *sides, np.arange(60), np.arange(60), kernel="linear", n_permutations=0, n_bootstraps=0
+        )
+        second = gap.mmd(
+            *few, np.arange(4), np.arange(4), kernel="linear", n_permutations=0, n_bootstraps=0
+        )
+        low, high = gap.mmd_ratio(first, second).ci
+        held += low <= 1.0 <= high  # both means are 1.5 apart in each of three columns
+    assert held / 200 >= 0.95  # 0.92 with the degrees of freedom of 60 samples

@@ -30,7 +30,7 @@ def test_ball_and_cloud():
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_spread_leaves_samples_out_for_real(paired):
-    x, y, groups_x, groups_y = sides(10, samples=12, d=5, shift=1.0, scale=1.5)
+    x, y, groups_x, groups_y = sides(10, samples=12, d=5, shift=1.0, scale=1.5, counts=(6, 6))
     groups_y = groups_y if paired else groups_y + 12
 
     def ratios(keep_x, keep_y):
@@ -54,6 +54,16 @@ def test_spread_leaves_samples_out_for_real(paired):
         strict=True,
     ):
         assert ci == pytest.approx((value * np.exp(-width), value * np.exp(width)))
+
+
+def test_sides_of_unequal_numbers_have_the_dimension_of_equal_ones():
+    """One distribution: with all vectors of both sides the ratio reads 1.6."""
+    rng = np.random.default_rng(0)
+    ids = np.arange(50)
+    x, y = rng.normal(size=(50 * 64, 512)), rng.normal(size=(50 * 8, 512))
+    found = gap.spread(x, y, np.repeat(ids, 64), np.repeat(ids, 8))
+    assert found.dimension_ratio_ci[0] < 1.0 < found.dimension_ratio_ci[1]
+    assert found.dimension_ratio == pytest.approx(1.0, abs=0.03)
 
 
 def test_spread_holds_few_matrices():

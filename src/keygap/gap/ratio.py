@@ -4,11 +4,13 @@ Two contrasts of one run share samples and often tokens, so their MMD^2 vary tog
 of their ratio is not that of two unrelated numbers. The interval is therefore a jackknife that
 leaves the same sample out of both contrasts at once, on the log scale because a ratio is skewed:
 
-    log ratio +- t(S - 1) * sqrt((S - 1) / S * sum over samples of (log ratio without s - mean)^2)
+    log ratio +- t(m - 1) * sqrt((S - 1) / S * sum over samples of (log ratio without s - mean)^2)
 
-Its coverage is measured by bench/statistics/ratio_coverage.py. Quantiles of ratios of bootstraps
-cover as well, but they are wider where a gap is weak, and they are joint draws only if both
-contrasts have exactly the same samples.
+S counts the samples of either contrast, and m those of the contrast that has fewer: if it has few,
+they alone say how certain the ratio is. The coverage is measured by
+bench/statistics/ratio_coverage.py. Quantiles of ratios of bootstraps cover as well, but they are
+wider where a gap is weak, and they are joint draws only if both contrasts have exactly the same
+samples.
 """
 
 from __future__ import annotations
@@ -93,5 +95,6 @@ def mmd_ratio(gap: MMDResult, other: MMDResult, *, level: float = 0.95) -> Ratio
     doubts = tuple(dict.fromkeys((*gap.cautions, *other.cautions)))
     if not (left_out > 0.0).all():
         return RatioResult(ratio, (0.0, math.inf), level, len(samples), doubts)
-    low, high = log_jackknife_interval(ratio, left_out[:, 0] / left_out[:, 1], level)
+    degrees = min(len(gap.without), len(other.without)) - 1
+    low, high = log_jackknife_interval(ratio, left_out[:, 0] / left_out[:, 1], level, degrees)
     return RatioResult(ratio, (float(low), float(high)), level, len(samples), doubts)

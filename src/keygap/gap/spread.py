@@ -8,8 +8,10 @@ of each side. A third number relates the distance of the two centres to their wi
                          principal axes: d for a round ball, 1 for a line
     separation           distance of the centres / root mean squared spread
 
-These are plug-in estimates. With few samples the effective dimension is too small, so ratios and
-separation have intervals. For the participation ratio see for example Gao et al. 2017.
+These are plug-in estimates. The effective dimension is too small if there are few vectors, so both
+sides are used with as many vectors as each other. The separation is above 0 even if the centres are
+equal, by about the root of the number of columns over the number of vectors, and its interval does
+not correct for that. For the participation ratio see for example Gao et al. 2017.
 """
 
 from __future__ import annotations
@@ -23,7 +25,15 @@ from jaxtyping import Float, Int
 from keygap import random_streams
 from keygap.gap.core.cautions import cautions
 from keygap.gap.core.described import Described
-from keygap.gap.core.inputs import Array, CheckedSides, Groups, check_level, check_varies, two_sides
+from keygap.gap.core.inputs import (
+    Array,
+    CheckedSides,
+    Groups,
+    check_level,
+    check_varies,
+    two_sides,
+    with_equal_numbers,
+)
 from keygap.gap.core.reading import Reading
 from keygap.gap.core.resampling import log_jackknife_interval
 from keygap.gap.core.statistic import Statistic
@@ -119,7 +129,7 @@ def spread(
         groups_y: Sample id of each row of ``y``.
         paired: Whether both sides hold the same samples; None: decided by the ids, as in ``mmd``.
         level: Confidence level of the intervals.
-        seed: Seed of the batches.
+        seed: Seed of the batches, and of the vectors that are used of the larger side.
 
     Returns:
         The estimates and their intervals.
@@ -129,7 +139,8 @@ def spread(
             all equal.
     """
     check_level(level)
-    sides = two_sides(x, y, groups_x, groups_y, paired)
+    given = two_sides(x, y, groups_x, groups_y, paired)
+    sides = with_equal_numbers(given, max(len(given.x), len(given.y)), seed)
     check_varies(sides, "it has no spread")
     numbers = _numbers_left_out(sides, random_streams.generator(seed, "spread", "samples left out"))
     ratios = _ratios(numbers)

@@ -16,6 +16,7 @@ from keygap.errors import UserError
 
 MOST_PERPLEXITY = 1000.0  # each point has three times as many neighbours in memory
 FEW = 1000  # below this many points, threads cost more than they save
+JOBS = 4  # threads above that, on any machine: coordinates depend on their number
 
 
 def tsne(
@@ -41,7 +42,7 @@ def tsne(
             f"{len(array)} tokens are too few for t-SNE with perplexity {perplexity:g}: more than "
             f"{3 * perplexity:g} are needed; extract more with --samples"
         )
-    jobs = 1 if len(array) < FEW else -1
+    jobs = 1 if len(array) < FEW else JOBS
     model = TSNE(
         perplexity=perplexity,
         initialization="pca",

@@ -9,8 +9,8 @@ from keygap.gap.core.inputs import two_sides
 from keygap.gap.core.median import median_distance
 
 
-def of_all_pairs(x, y, groups_x, groups_y) -> float:
-    """The distance at which half of the weight of all pairs is reached."""
+def of_all_pairs(x, y, groups_x, groups_y, paired: bool = False) -> float:
+    """The distance at which half of the weight of all pairs of two samples is reached."""
     found: list[tuple[float, float]] = []
     for a, b, of_a, of_b, share in (
         (x, x, groups_x, groups_x, 0.25),
@@ -20,6 +20,8 @@ def of_all_pairs(x, y, groups_x, groups_y) -> float:
         pairs = []
         for i in range(len(a)):
             for j in range(i + 1 if a is b else 0, len(b)):
+                if of_a[i] == of_b[j] and (a is b or paired):
+                    continue
                 weight = 1 / (of_a.count(of_a[i]) * of_b.count(of_b[j]))
                 pairs.append((float(np.linalg.norm(a[i] - b[j])), weight))
         total = sum(weight for _, weight in pairs)
@@ -53,6 +55,12 @@ def test_of_few_vectors_it_is_that_of_all_pairs(sizes) -> None:
     for seed in range(3):
         found = median_distance(sides, seed)
         assert found == pytest.approx(of_all_pairs(x, y, groups_x, groups_y), rel=1e-9)
+
+
+def test_pairs_of_one_sample_do_not_count_on_two_sides_either() -> None:
+    x, y, groups_x, groups_y = drawn([3, 4, 2, 5], [2, 6, 3, 1])
+    found = median_distance(two_sides(x, y, groups_x, groups_y, paired=True), 0)
+    assert found == pytest.approx(of_all_pairs(x, y, groups_x, groups_y, paired=True), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from keygap.gap.core.resampling import PairTotals, drawn_swaps
 
 LABEL_SWAPS = "mmd", "label swaps"  # the purpose of their random numbers
 _COLUMNS = 64  # at a time
+_PRODUCTS = 2**22  # numbers of label swaps at a time: 32 MB
 # mean squared length, in units of 2 sigma^2, above which float32 changes an exponent by more than
 # 1e-6 (root mean square)
 _LONG = 8.0
@@ -55,8 +56,8 @@ def gaussian_totals(
 ) -> list[Swapped]:
     """MMD squared of a Gaussian kernel averaged over bandwidths, and under label swaps.
 
-    O((n + m)^2 d / 2 + swaps S^2) time. The matrix over samples is used in parts, so memory is
-    O(n + m) times d, and a byte for each swap and sample.
+    O((n + m)^2 d / 2 + swaps S^2) time for each of the sides. The matrix over samples is used in
+    parts, so memory is O(n + m) times d, and a byte for each swap and sample.
 
     Args:
         sides: One pair of sides. Or several: the first has all heads and the others are its heads,
@@ -129,8 +130,14 @@ class _Sums:
             to[:, rows] += parts @ on[columns]
             if row is not column:
                 to[:, columns] += on[rows] @ parts
-        forms = (self.swaps[:, rows].double() @ parts) * self.swaps[:, columns]
-        self.quadratic.add_(forms.sum(2), alpha=1.0 if row is column else 2.0)
+        alpha = 1.0 if row is column else 2.0
+        size = max(1, _PRODUCTS // parts.shape[2])
+        for start in range(0, len(self.swaps), size):  # the products of all would take gigabytes
+            some = self.swaps[start : start + size]
+            right = some[:, columns].double()
+            for head, part in enumerate(parts):
+                forms = (some[:, rows].double() @ part).mul_(right)
+                self.quadratic[head, start : start + size].add_(forms.sum(1), alpha=alpha)
 
     def found(self, sides: CheckedSides) -> Iterator[tuple[int, Swapped]]:
         """MMD and its null from the sums of all blocks, each with the place of its sides."""

@@ -1,9 +1,10 @@
 """The median distance between two vectors, around which the bandwidths of a Gaussian kernel lie.
 
-MMD squared changes by about as much as its bandwidth, in percent. So the median may vary less with
-the draw than MMD squared with the samples, whose interval knows nothing of the draw. All pairs of n
-vectors would take n^2 distances, and all pairs of few vectors differ from draw to draw. Some pairs
-of every vector cost as little as all pairs of few, and differ far less.
+MMD squared changes by about as much as its bandwidth, in percent. The interval of MMD squared does
+not include how the median varies between draws, so that variation has to be much smaller than the
+sampling error. All pairs of n vectors would take n^2 distances, and all pairs of a thousand vectors
+differ too much from draw to draw. A few pairs of each of many vectors cost no more and differ far
+less.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ def median_distance(sides: CheckedSides, seed: int) -> float:
     """Median Euclidean distance between two vectors. O(50 (n + m) d).
 
     A quarter of the weight is on pairs of x, a quarter on pairs of y, and half on pairs of x and y;
-    the samples of a side weigh the same. If there are more than 1,000 vectors, not all pairs are
-    used: rows of each side are drawn, at most 20,000, which its samples give in turn, and cut into
-    blocks of 25. Distances are those within a block of x and a block of y together.
+    the samples of a side weigh the same, and pairs of one sample do not count, as in MMD. If there
+    are more than 1,000 vectors, not all pairs are used: up to 20,000 rows of each side are drawn,
+    one from each sample in turn, and cut into blocks of 25. Each block of x is joined with a block
+    of y, and the distances between their 50 rows are used.
 
     Args:
         sides: Both sides.
@@ -53,7 +55,8 @@ def median_distance(sides: CheckedSides, seed: int) -> float:
         x = _drawn(sides.sample_x, count * BLOCK, rng).reshape(count, BLOCK)
         y = _drawn(sides.sample_y, count * BLOCK, rng).reshape(count, BLOCK)
         of_rows = np.ones((count, 2 * BLOCK))
-    weights = _weights(x, y, of_rows)
+    unit_y = sides.sample_y if sides.paired else sides.sample_y + sides.n_samples_x
+    weights = _weights(sides.sample_x[x], unit_y[y], of_rows)
     squares = np.empty_like(weights)
     for start in range(0, len(squares), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
@@ -84,13 +87,12 @@ def _weights(
     y: Int[np.ndarray, "blocks b"],
     of_rows: Float[np.ndarray, "blocks a+b"],
 ) -> Float[np.ndarray, "blocks pairs"]:
-    """Weights of the pairs of rows within each block, from those of the rows."""
+    """Weights of the pairs of rows within each block, from the samples and weights of the rows."""
     first, second = np.triu_indices(of_rows.shape[1], 1)
     found = of_rows[:, first] * of_rows[:, second]
+    samples = np.concatenate([x, y], 1)
+    found[samples[:, first] == samples[:, second]] = 0.0
     within_x, within_y = second < x.shape[1], first >= x.shape[1]
-    rows = np.concatenate([x, y], 1)
-    twice = (rows[:, first] == rows[:, second]) & (within_x | within_y)
-    found[twice] = 0.0  # a row and itself
     for share, pairs in ((0.25, within_x), (0.25, within_y), (0.5, ~within_x & ~within_y)):
         found[:, pairs] *= share / found[:, pairs].sum()
     return found

@@ -296,23 +296,28 @@ def root_or_zero(squared: float) -> float:
 
 
 def log_jackknife_interval(
-    value: Float[np.ndarray, ...] | float, left_out: Float[np.ndarray, "s ..."], level: float
+    value: Float[np.ndarray, ...] | float,
+    left_out: Float[np.ndarray, "s ..."],
+    level: float,
+    degrees: int | None = None,
 ) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
     """Jackknife interval of a positive number on the log scale, where a ratio is not skewed.
 
-        log value +- t(S - 1) * sqrt((S - 1) / S * sum over parts of (log left_out - its mean)^2)
+        log value +- t * sqrt((S - 1) / S * sum over parts of (log left_out - its mean)^2)
 
     Args:
         value: One number or several.
         left_out: The same without each of S parts, shape (S,) or (S, numbers), all positive.
         level: Share of intervals that hold the truth.
+        degrees: Degrees of freedom of Student's t; None: S - 1.
 
     Returns:
         Low and high ends.
     """
     logs = np.log(left_out)
     error = np.sqrt((len(logs) - 1) * logs.var(axis=0))
-    half = float(stats.t.ppf((1 + level) / 2, len(logs) - 1)) * error
+    t = stats.t.ppf((1 + level) / 2, len(logs) - 1 if degrees is None else degrees)
+    half = float(t) * error
     return value * np.exp(-half), value * np.exp(half)
 
 
