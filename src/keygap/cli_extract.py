@@ -160,15 +160,21 @@ def answer(
     from keygap.bias.answers import TooManyBad
     from keygap.store.lock import at_work
     from keygap.store.run import MANIFEST
-    from keygap.study.one_run import refuse_other, refuse_other_extraction
+    from keygap.study.one_run import (
+        refuse_other,
+        refuse_other_extraction,
+        refuse_other_prompt,
+    )
 
     place = folder_of(out, "--out")
     chosen = _chosen(benchmark, split, data, language, samples, captions, seed)
     with at_work(place):
         refuse_other(place, model.model, chosen.name)
         refuse_other_extraction(place, chosen)
+        loaded = model.load()
+        refuse_other_prompt(place, loaded)
         try:
-            found = kg.answer(model.load(), chosen, batch_size=batch_size, max_bad=max_bad)
+            found = kg.answer(loaded, chosen, batch_size=batch_size, max_bad=max_bad)
         except TooManyBad as stop:
             stop.answers.save(place)
             raise UserError(f"{stop}; the answers so far are in {place}") from stop

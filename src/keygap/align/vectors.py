@@ -214,6 +214,7 @@ def facts_of_model(vlm: VLM, chosen: SampleSet) -> dict[str, Any]:
         "architecture": vlm.architecture,
         "n_layers": len(vlm.layers),
         "dtype": str(vlm.dtype).removeprefix("torch."),
+        "prompt": vlm.prompter.identity,
         "interventions": vlm.interventions.identity,
         "benchmark": benchmark.name,
         "split": benchmark.split,
@@ -237,8 +238,8 @@ def facts_of(source: Store | FitVectors) -> dict[str, Any]:
     known = {**source.manifest, **source.identity}
     known["fingerprint"] = known.get("weights")
     names = (
-        "model", "revision", "fingerprint", "architecture", "n_layers", "dtype", "interventions",
-        "benchmark", "split", "data", "language", "seed",
+        "model", "revision", "fingerprint", "architecture", "n_layers", "dtype", "prompt",
+        "interventions", "benchmark", "split", "data", "language", "seed",
     )  # fmt: skip
     return {name: known.get(name) for name in names}
 

@@ -82,6 +82,8 @@ def settings_of(
     """What ``probe`` is asked, as ``BiasTable.settings`` says it; arguments as there."""
     return {
         "model": vlm.name,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "prompt": vlm.prompter.identity,
         "benchmark": asked.name,
         "split": asked.benchmark.split,
         "samples": len(asked),

@@ -227,7 +227,7 @@ class GapTable:
             "largest contrast inside one modality, which is named under highest. ratio_kind: mmd2 "
             "/ kind. interval: 95 % interval of ratio_kind, a jackknife over samples. same: MMD "
             "squared of two halves of one modality, 0 apart from noise. ratio_same: mmd2 divided "
-            "by the upper end of the interval of same, a lower bound of that ratio."
+            "by the upper end of the interval of same."
         )
         return as_html(caption, self.summary(), self.notes)
 

@@ -22,8 +22,8 @@ def ratio_to_same(mmd2: float, upper_ends: Iterable[float]) -> float:
     """Compare a gap with contrasts of rung ``same``, which are 0 apart from noise.
 
     The denominator is the largest value that these contrasts can have, the upper end of their
-    intervals, because a ratio to a value that is 0 within noise is noise. The result is therefore
-    the least that the ratio can be.
+    intervals, because a ratio to a value that is 0 within noise is noise. The ratio is
+    therefore cautious about the denominator; the error of the gap itself is not included.
 
     Args:
         mmd2: MMD squared of the gap.

@@ -30,7 +30,7 @@ from keygap.store.files import remove
 from keygap.store.lock import SHORT, locked
 from keygap.store.results import is_whole
 from keygap.store.run import ATTENTION, INDICES, LINK
-from keygap.study.one_run import refuse_other
+from keygap.study.one_run import refuse_other, refuse_other_prompt
 
 logger = logging.getLogger("keygap")
 
@@ -65,6 +65,7 @@ def bias_of_run(
         UserError: the folder holds results of another model or benchmark; or as ``probe``.
     """
     refuse_other(folder, vlm.name, asked.name)
+    refuse_other_prompt(folder, vlm)
     table = _kept(folder, settings_of(vlm, asked, probes, n_bootstraps)) if resume else None
     if table is None:
         table = probe(vlm, asked, probes=probes, batch_size=batch_size, n_bootstraps=n_bootstraps)

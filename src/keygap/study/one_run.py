@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keygap.benchmarks import SampleSet
 from keygap.errors import UserError
+from keygap.models import VLM
 from keygap.store import Store
 from keygap.store.reading import read_json, read_yaml
 from keygap.store.results import is_whole
@@ -41,6 +42,25 @@ def refuse_other(folder: Path, model: str, benchmark: str) -> None:
                     f"{folder} holds results of the {what} {known[what]} and not of {asked}: name "
                     "another folder with --out"
                 )
+
+
+def refuse_other_prompt(folder: Path, vlm: VLM) -> None:
+    """Refuse a run folder whose vectors were read with other prompts, or in another precision.
+
+    Raises:
+        UserError: it is one.
+    """
+    if not is_whole(folder, EXTRACTION):
+        return
+    known = read_yaml(folder / EXTRACTION, "name another folder with --out")
+    asked = {"dtype": str(vlm.dtype).removeprefix("torch."), "prompt": vlm.prompter.identity}
+    for what, value in asked.items():
+        if known.get(what, value) != value:
+            raise UserError(
+                f"{folder} is a run with the {what} {known[what]} and not {value}, and one report "
+                "would show both: load the model as its extraction did, or name another folder "
+                "with --out"
+            )
 
 
 def refuse_other_extraction(folder: Path, chosen: SampleSet) -> None:
