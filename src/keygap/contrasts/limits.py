@@ -4,7 +4,7 @@ A kernel between all tokens of two sides costs the square of their number, and a
 million samples. Samples are independent and tokens of one sample are not, so tokens are given up
 first. Every sample keeps one token, and the same share of the others, so that long samples keep
 their weight in the coordinates. Cost and memory depend on the tokens of both sides together, so
-they share one limit: what a small side leaves of its half is used by the other. What is used is
+they share one limit: if one side needs less than half, the other may use the rest. What is used is
 drawn at random with the given seed, and the numbers of tokens and samples are in every row of the
 tables.
 """

@@ -198,7 +198,7 @@ def mmd(
         n_bootstraps: Number of bootstraps of whole samples, which are in ``bootstraps``. Equal
             samples and an equal seed give joint draws.
         level: Confidence level of the interval, a jackknife over samples (see
-            ``PairSums.interval``).
+            ``PairTotals.interval``).
         seed: Seed of the median's pairs, the swaps and the bootstraps.
         device: Where the kernel is evaluated, "cpu" or "cuda"; None: a GPU if there is one.
 

@@ -217,8 +217,8 @@ def _choose(
     """Calibrate every column on the training folds and choose the one of the largest bound.
 
     The largest bound of several calibrated columns is positive by luck where there is nothing to
-    find. So a winner has to exceed two standard errors over samples. With one, 2 of 60 true nulls
-    with 20 strongly correlated samples read more than 0.02 nats.
+    find. So a winner has to exceed two standard errors over samples. With a threshold of one, 2 of
+    60 simulations without a difference (20 samples, strongly correlated) read more than 0.02 nats.
     """
     label, weight = task.label[train], task.weight[train]
     calibration = Calibration.fit(inner[train], label, weight)

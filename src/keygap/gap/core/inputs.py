@@ -33,8 +33,9 @@ class CheckedSides:
     Attributes:
         x: Vectors of the first side, shape (n, d), float32 or float64.
         y: Vectors of the second side, shape (m, d).
-        sample_x: Sample index of each row of ``x``. Indices follow the sorted ids, so the order of
-            the rows has no effect. For paired sides, index s is the same sample on both sides.
+        sample_x: Sample index of each row of ``x``. Indices follow the sorted ids, whatever the
+            order of the rows; only draws of rows depend on that. For paired sides, index s is the
+            same sample on both sides.
         sample_y: Sample index of each row of ``y``.
         n_samples_x: Number of samples of the first side.
         n_samples_y: Number of samples of the second side.
