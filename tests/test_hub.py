@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 import keygap as kg
+from keygap.benchmarks.formats.files import HubFiles, hub_files
 from keygap.errors import UserError
 from keygap.hub import located, refuse_unreachable
 
@@ -83,6 +85,29 @@ def test_what_the_cache_has_is_used_without_the_hub(monkeypatch, tmp_path) -> No
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
     assert located("owner/name", "model") == {"local_files_only": True}
+
+
+def test_a_part_of_a_repository_that_the_cache_has_is_used(monkeypatch, tmp_path) -> None:
+    commit, held = "0" * 40, "en/dev-00000-of-00001.parquet"
+    repository = tmp_path / "datasets--owner--name"
+    snapshot = repository / "snapshots" / commit
+    (snapshot / held).parent.mkdir(parents=True)
+    (snapshot / held).touch()
+    # by this list newer versions of the client know which files of the commit are missing
+    listed = {name: {"size": 0, "blob_id": "0" * 40} for name in (held, "en/test-0.parquet")}
+    trees = repository / "trees" / f"{commit}.json"
+    trees.parent.mkdir()
+    trees.write_text(json.dumps({"format_version": 1, "files": listed}))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert located("owner/name", "dataset", commit, "en/dev-*.parquet") == {
+        "local_files_only": True
+    }
+    assert hub_files(HubFiles("owner/name", commit, "en/dev-*.parquet")) == [snapshot / held]
+    with pytest.raises(
+        UserError, match=r"does not have the dataset|en/test-\*\.parquet missing in"
+    ):
+        hub_files(HubFiles("owner/name", commit, "en/test-*.parquet"))
 
 
 def test_offline_mode_asks_nothing(monkeypatch) -> None:

@@ -18,13 +18,16 @@ PATIENCE = 10.0  # seconds
 Kind = Literal["model", "dataset"]
 
 
-def located(name: str, kind: Kind, revision: str | None = None) -> dict[str, Any]:
+def located(
+    name: str, kind: Kind, revision: str | None = None, pattern: str | None = None
+) -> dict[str, Any]:
     """Find out where a repository of the Hub can be had.
 
     Args:
         name: the repository's id.
         kind: what it holds.
         revision: a branch, tag or commit; None means the main branch.
+        pattern: glob pattern of the files that are needed; None means all.
 
     Returns:
         Arguments for ``from_pretrained`` and ``snapshot_download``: none if the Hub has the
@@ -37,7 +40,7 @@ def located(name: str, kind: Kind, revision: str | None = None) -> dict[str, Any
     reason = _why_not(name, kind, revision)
     if reason is None:
         return {}
-    if _in_cache(name, kind, revision):
+    if _in_cache(name, kind, revision, pattern):
         return {"local_files_only": True}
     raise UserError(reason)
 
@@ -126,11 +129,18 @@ def _why_not(name: str, kind: Kind, revision: str | None) -> str | None:
     return None
 
 
-def _in_cache(name: str, kind: Kind, revision: str | None) -> bool:
+def _in_cache(name: str, kind: Kind, revision: str | None, pattern: str | None) -> bool:
     from huggingface_hub import errors, snapshot_download
 
     try:
-        snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True)
+        snapshot_download(
+            name,
+            repo_type=kind,
+            revision=revision,
+            # without it the client asks for every file of the repository, also of other splits
+            allow_patterns=pattern,
+            local_files_only=True,
+        )
     except (errors.LocalEntryNotFoundError, OSError):
         return False
     return True

@@ -82,6 +82,23 @@ def test_every_mode_becomes_rgb(mode: str, kind: str) -> None:
     assert np.asarray(rgb)[0, 0].min() > 250  # white stays white
 
 
+@pytest.mark.parametrize("most", [4095, 65535])
+def test_grey_values_of_16_bits_are_scaled(most: int) -> None:
+    values = [0, most // 2, most]
+    file = b"P5 3 1 %d\n" % most + b"".join(value.to_bytes(2, "big") for value in values)
+    grey = np.asarray(as_rgb(open_image(file)))[0, :, 0]
+    assert grey.tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_grey_values_of_no_known_range_are_a_bad_sample(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (2, 2), 1).save(file, "TIFF")
+    for image in (open_image(file.getvalue()), Image.new(mode, (2, 2), 1)):
+        with pytest.raises(BadSample, match="which have no known range: save it with 8 bits"):
+            as_rgb(image)
+
+
 def test_what_is_transparent_becomes_white() -> None:
     assert as_rgb(open_image(fixtures.picture("RGBA"))).getcolors() == [(384, (255, 255, 255))]
     palette = Image.new("P", (2, 1))

@@ -16,6 +16,7 @@ from keygap.benchmarks.scoring import (
     by_discipline,
     choose_option,
     circular,
+    is_correct,
     judge,
     scores,
 )
@@ -107,6 +108,29 @@ def test_circular_is_never_above_plain(questions: list[list[bool]]) -> None:
 
 def test_plain_accuracy() -> None:
     assert scores("plain", judged("x", 1, 1)) == {"overall": Accuracy(1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        ("[10, 20]", ["[10, 20]"], ["10", "20"]),
+        ("['24', 'twenty-four']", ["24", "Twenty-four.", "['24', 'twenty-four']"], ["25"]),
+        ("['a', 2]", ["['a', 2]"], ["a", "2"]),
+        ("[]", ["[]"], [""]),
+    ],
+)
+def test_an_open_answer_that_looks_like_a_list(
+    answer: str, right: list[str], wrong: list[str]
+) -> None:
+    assert all(is_correct(chosen, answer, ()) for chosen in right)
+    assert not any(is_correct(chosen, answer, ()) for chosen in wrong)
+
+
+@pytest.mark.parametrize("depth", [3_000, 50_000, 100_000])
+def test_an_answer_that_is_nested_deeply_is_text(depth: int) -> None:
+    answer = "[" + "-" * depth + "1]"
+    assert is_correct(answer, answer, ())
+    assert not is_correct("1", answer, ())
 
 
 def test_an_unknown_rule_names_the_nearest() -> None:

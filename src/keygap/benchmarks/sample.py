@@ -204,20 +204,30 @@ def as_rgb(image: Image.Image) -> Image.Image:
         The image in mode RGB.
 
     Raises:
-        BadSample: the image is truncated or broken, or its mode cannot be converted.
+        BadSample: the image is truncated or broken, or its mode cannot be converted, such as that
+            of grey values of 32 bits, which have no known range.
     """
     try:
         with warnings.catch_warnings():  # of broken EXIF data, which are ignored
             warnings.simplefilter("ignore")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)  # a large image is not copied
-        if image.mode.startswith("I;16"):  # 16-bit grey, which convert() would clip, not scale
+        # Grey of 16 bits, which convert() would clip, not scale. Pillow scales that of a PGM file
+        # to 16 bits and stores it in 32.
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
             image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        if image.mode in ("I", "F"):
+            raise BadSample(
+                f"the image has grey values of 32 bits (mode {image.mode}), which have no known "
+                "range: save it with 8 bits"
+            )
         if not image.has_transparency_data:
             return image if image.mode == "RGB" else image.convert("RGB")
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
+    except BadSample:
+        raise
     except BROKEN as error:
         raise BadSample(f"the image cannot be decoded: {error}") from error
 

@@ -12,12 +12,13 @@ entry-point group ``keygap.scoring``.
 
 from __future__ import annotations
 
-import ast
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from keygap.benchmarks.formats.options import parse_options
+from keygap.benchmarks.sample import BadSample
 from keygap.registry import Registry
 
 # MMMU's six disciplines and their thirty subjects, as published
@@ -98,7 +99,8 @@ def is_correct(chosen: str, answer: str, candidates: Sequence[str]) -> bool:
     """
     if candidates:
         return chosen == answer
-    return normalised(chosen) in map(normalised, accepted(answer))
+    # the whole text counts too, because a list may also be the answer itself
+    return normalised(chosen) in map(normalised, (answer, *accepted(answer)))
 
 
 def normalised(text: str) -> str:
@@ -110,16 +112,15 @@ def accepted(answer: str) -> tuple[str, ...]:
     """The answers to an open question that count as correct.
 
     Args:
-        answer: the answer, or several as the text of a list, as MMMU publishes them.
+        answer: the answer, or several as the text of a list of strings, as MMMU publishes them.
+            A list of anything else, such as "[10, 20]", is one answer.
     """
-    if answer.startswith("["):
-        try:
-            several = ast.literal_eval(answer)
-        except (ValueError, SyntaxError):
-            return (answer,)
-        if isinstance(several, list) and several:
-            return tuple(map(str, several))
-    return (answer,)
+    if not answer.startswith("["):
+        return (answer,)
+    try:
+        return parse_options(answer) or (answer,)
+    except BadSample:
+        return (answer,)
 
 
 Rule = Callable[[Sequence[Judged]], dict[str, Accuracy]]

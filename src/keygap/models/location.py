@@ -41,7 +41,7 @@ def source_of(model: str, revision: str | None) -> tuple[str, dict[str, Any]]:
 
         return str(build(model.removeprefix(MICRO_PREFIX))), {}
     if folder is None:
-        return model, located(model, "model", revision)
+        return model, located(model, "model", revision, "config.json")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is not a model: it has no config.json")
     return str(folder), {"local_files_only": True}

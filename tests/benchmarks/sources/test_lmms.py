@@ -32,6 +32,7 @@ class Docs(list):
 
 class Task:
     eval_docs = eval_docs_no_media = Docs(DOCS)
+    config = SimpleNamespace(doc_to_target="answer")
 
     def doc_to_messages(self, doc: dict[str, str]) -> list[dict[str, Any]]:
         url = "film.mp4" if doc["question"] == "video" else Image.new("RGB", (2, 2))
@@ -81,6 +82,50 @@ def test_a_task_by_name() -> None:
 def test_rows_that_cannot_be_used(number: int, reason: str) -> None:
     with pytest.raises(BadSample, match=reason):
         benchmark("lmms:pets").sample(number)
+
+
+@pytest.mark.usefixtures("lmms_eval")
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        (None, None),
+        ("", None),
+        (float("nan"), None),
+        ("?", None),
+        (3, "3"),
+        (["a", "b"], "['a', 'b']"),
+    ],
+)
+def test_an_answer_that_is_not_published_is_none(target, answer, monkeypatch) -> None:
+    monkeypatch.setattr(Task, "doc_to_target", lambda self, doc: target)
+    assert benchmark("lmms:pets").sample(0).answer == answer
+
+
+@pytest.mark.usefixtures("lmms_eval")
+@pytest.mark.parametrize(
+    ("rule", "answer"), [("the answer", None), ("answer", "a dog"), ("{{answer}}", "a dog")]
+)
+def test_a_word_that_is_the_answer_to_every_question_is_none(
+    rule, answer, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(Task, "config", SimpleNamespace(doc_to_target=rule))
+    if answer is None:  # as lmms-eval renders a template without a variable
+        monkeypatch.setattr(Task, "doc_to_target", lambda self, doc: rule)
+    bench = benchmark("lmms:pets")
+    assert [bench.sample(0).answer for _ in range(2)] == [answer] * 2
+    told = [line for line in caplog.messages if "'the answer'" in line]
+    assert len(told) == (answer is None)
+
+
+@pytest.mark.usefixtures("lmms_eval")
+def test_examples_with_answers_are_refused(monkeypatch) -> None:
+    plain = Task.doc_to_messages
+    shown = {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}
+    monkeypatch.setattr(
+        Task, "doc_to_messages", lambda self, doc: [*plain(self, doc), shown, *plain(self, doc)]
+    )
+    with pytest.raises(BadSample, match=r"a message of 'assistant', .* without examples"):
+        benchmark("lmms:pets").sample(0)
 
 
 @pytest.mark.usefixtures("lmms_eval")

@@ -149,6 +149,34 @@ def test_a_folder_of_pictures(folder: Path) -> None:
         bench.sample(1)
 
 
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
+    for name in (b"\xff/a\xfe.png", b"\xff/a\xfd.png"):
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(fixtures.picture())
+    path.with_suffix(".txt").write_text("What is it?")
+    chosen = benchmark(f"folder:{tmp_path}").choose(None)
+    assert chosen.digest
+    entries = chosen.benchmark.index()
+    assert [(entry.id, entry.subject) for entry in entries] == [
+        ("?/a?.png", "?"),
+        ("?/a?.png#1", "?"),
+    ]
+    assert chosen.benchmark.sample(0).id == "?/a?.png"
+    with pytest.raises(BadSample, match="no question") as reason:
+        chosen.benchmark.sample(1)
+    assert str(reason.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("id", "x"), ("subject", "x"), ("image", "a.png"), ("images", ["a.png"])]
+)
+def test_keys_that_a_folder_gives_are_refused(key: str, value: object, folder: Path) -> None:
+    (folder / "pictures/b.json").write_text(json.dumps({"question": "What?", key: value}))
+    with pytest.raises(UserError, match=rf"pictures/b\.json: .*'{key}'.* leave it out"):
+        benchmark(f"folder:{folder}").index()
+
+
 def test_a_question_beside_the_picture_stays_inside(folder: Path) -> None:
     (folder.parent / "secret.txt").write_text("secret")
     (folder / "pictures/a.txt").symlink_to(folder.parent / "secret.txt")

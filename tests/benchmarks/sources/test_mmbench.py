@@ -138,6 +138,41 @@ def test_broken_lines_do_not_hide_the_rows_after_them(tmp_path: Path) -> None:
             bench.sample(number)
 
 
+@pytest.mark.parametrize("last", ["5\t{}\n", '5\t"red" and "blue"\n', '5\t"two\nlines"\n'])
+def test_a_quote_that_is_not_closed_does_not_swallow_rows(last: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text('index\tquestion\n1\t"one\ntwo"\n2\t"open\n3\tmore\n' + last)
+    with pytest.raises(UserError, match=r"x\.tsv, line 4: a quote .* is not closed"):
+        TsvTable(path)
+
+
+def test_broken_quotes_in_one_line_concern_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text('index\tquestion\n1\t"red" and blue\n2\tmore\n3\t"open')
+    table = TsvTable(path)
+    assert [row.get("index") for row in table.scan(("index",))] == [None, "2", None]
+    for number in (0, 2):
+        with pytest.raises(BadSample, match="broken quoting"):
+            table.row(number)
+
+
+def test_a_folder_with_the_same_questions_twice(tmp_path: Path) -> None:
+    for name in ("MMBench_DEV_EN.tsv", "MMBench_DEV_EN_V11.tsv"):
+        fixtures.write_bench_tsv(tmp_path / name, fixtures.bench_rows())
+    bench = benchmark("mmbench", data=tmp_path)
+    with pytest.raises(UserError, match=r"the same questions twice, such as index 1: name the"):
+        bench.index()
+    assert len(benchmark("mmbench", data=tmp_path / "MMBench_DEV_EN.tsv").index()) == 2
+
+
+def test_files_with_different_options_are_not_one_benchmark(tmp_path: Path) -> None:
+    fixtures.write_bench_tsv(tmp_path / "a.tsv", [fixtures.bench_row(1)])
+    short = "\t".join(("index", "question", "A", "B", "image", "category"))
+    (tmp_path / "b.tsv").write_text(f"{short}\n2\tWhich?\tred\tblue\tx\tlogic\n")
+    with pytest.raises(UserError, match=r"b\.tsv has no column C, D, which .*a\.tsv has"):
+        benchmark("mmbench", data=tmp_path)
+
+
 def test_rows_of_a_tsv_begin_where_they_begin(tmp_path: Path) -> None:
     path = fixtures.write_bench_tsv(tmp_path / "x.tsv", fixtures.bench_rows())
     table = TsvTable(path)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from keygap.benchmarks import BadSample, Benchmark, Sample, as_rgb, benchmark
+from keygap.benchmarks.scoring import DISCIPLINES
 from keygap.benchmarks.sources import mmmu, mmmu_pro
 from keygap.errors import UserError
 
@@ -21,6 +22,13 @@ from .. import fixtures
 def shape(sample: Sample) -> list[tuple[str, object]]:
     """The prompt as (role, text or image number)."""
     return [(part.role, part.text if part.kind == "text" else part.image) for part in sample.prompt]
+
+
+def write_subjects(folder: Path) -> None:
+    """A question of every subject, in the publisher's folders."""
+    for subject in (name for names in DISCIPLINES.values() for name in names):
+        rows = [fixtures.mmmu_row(f"validation_{subject}_1")]
+        fixtures.write_mmmu(folder / subject / "validation-00000-of-00001.parquet", rows)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +228,7 @@ def test_the_hub_is_asked_for_a_pinned_revision(
     name: str, module: SimpleNamespace, pattern: str, tmp_path: Path, monkeypatch
 ) -> None:
     fixtures.write_all(tmp_path)
+    write_subjects(tmp_path / "mmmu")
     asked: dict[str, object] = {}
 
     def download(dataset: str, **options: object) -> str:
@@ -236,6 +245,32 @@ def test_the_hub_is_asked_for_a_pinned_revision(
         "allow_patterns": [pattern],
     }
     assert len(module.REVISION) == 40
+
+
+@pytest.mark.parametrize(
+    ("lost", "missing"),
+    [
+        ("Art/validation-00001-of-00003.parquet", "Art/validation-00001-of-00003.parquet"),
+        ("Math/validation-00000-of-00001.parquet", "Math/validation-*.parquet"),
+    ],
+)
+def test_a_cache_with_a_part_of_the_split_is_not_the_benchmark(
+    lost: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_subjects(tmp_path)
+    for number in range(3):
+        row = fixtures.mmmu_row(f"validation_Art_{number}")
+        fixtures.write_mmmu(tmp_path / f"Art/validation-0000{number}-of-00003.parquet", [row])
+    (tmp_path / "Art/validation-00000-of-00001.parquet").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: None)
+    assert len(benchmark("mmmu").index()) == 32
+    (tmp_path / lost).unlink()
+    with pytest.raises(UserError) as error:
+        benchmark("mmmu")
+    assert str(error.value).startswith(
+        f"MMMU/MMMU is not complete: {missing} missing in {tmp_path}"
+    )
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ questions.
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from keygap.benchmarks.formats.tables import KINDS
 from keygap.errors import UserError
 from keygap.hub import located
 from keygap.text import one_line
+
+SHARD = re.compile(r"(.*-)\d{5}(-of-(\d{5})\.\w+)")  # as in dev-00000-of-00003.parquet
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class HubFiles:
         dataset: the dataset's id.
         revision: a commit.
         pattern: glob pattern of the files' paths.
+        folders: what the pattern's first ``*`` stands for, if a file of each is needed.
     """
 
     dataset: str
     revision: str
     pattern: str
+    folders: tuple[str, ...] = ()
 
 
 def source_files(
@@ -99,13 +104,14 @@ def hub_files(source: HubFiles) -> list[Path]:
     """Return the files on this machine, downloaded first if the Hub's cache lacks them.
 
     Raises:
-        UserError: the Hub cannot be reached, or does not have the files.
+        UserError: the Hub cannot be reached or does not have the files, or the cache, which is
+            read in its place, has only some of them.
     """
     from huggingface_hub import snapshot_download
 
     beside = "if the files are on this machine, name them with --data PATH"
     try:
-        where = located(source.dataset, "dataset", source.revision)
+        where = located(source.dataset, "dataset", source.revision, source.pattern)
     except UserError as error:
         raise UserError(f"{error}; {beside}") from error
     try:
@@ -121,9 +127,31 @@ def hub_files(source: HubFiles) -> list[Path]:
             f"cannot get {source.dataset} from the Hub ({one_line(error, 200)}); {beside}"
         ) from error
     files = sorted(Path(folder).glob(source.pattern))
-    if not files:
+    if not files and not where:
         raise UserError(f"{source.dataset} on the Hub has no {source.pattern}")
+    # The cache may have a part of the files, such as what another program asked for.
+    missing = _missing(source, Path(folder), files) if files else [source.pattern]
+    if missing:
+        raise UserError(
+            f"{source.dataset} is not complete: {', '.join(missing)} missing in {folder}; "
+            f"connect to the Hub, or {beside}"
+        )
     return files
+
+
+def _missing(source: HubFiles, root: Path, files: Sequence[Path]) -> list[str]:
+    """The files, or patterns of files, that a part of the Hub's files lacks."""
+    paths = {path.relative_to(root).as_posix() for path in files}
+    needed: dict[str, None] = {}
+    for path in sorted(paths):
+        if shard := SHARD.fullmatch(path):
+            names = (f"{shard[1]}{number:05}{shard[2]}" for number in range(int(shard[3])))
+            needed.update(dict.fromkeys(names))
+    patterns = [source.pattern.replace("*", name, 1) for name in source.folders]
+    return [
+        *(pattern for pattern in patterns if not fnmatch.filter(paths, pattern)),
+        *(name for name in needed if name not in paths),
+    ]
 
 
 def _words(path: Path) -> set[str]:

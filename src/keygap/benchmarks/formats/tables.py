@@ -104,7 +104,8 @@ class TsvTable:
     The constructor reads the file once, to note the byte at which each row begins.
 
     Raises:
-        UserError: the file has no header.
+        UserError: the file has no header, or a quote that is not closed, which would take the rows
+            after it for text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,7 +149,11 @@ class TsvTable:
         return None
 
     def _parsed(self, start: int) -> Iterator[tuple[int, list[str] | None]]:
-        """Parse rows from a byte on: where each begins, and its fields or None if it is broken."""
+        """Parse rows from a byte on: where each begins, and its fields or None if it is broken.
+
+        Raises:
+            UserError: broken quoting goes on over several lines. (Of one line, it is a broken row.)
+        """
         csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
         with self.path.open("rb") as file:
             file.seek(start)
@@ -162,14 +167,19 @@ class TsvTable:
                     position += len(line)
                     yield text
 
-            reader = csv.reader(lines(), delimiter="\t")
+            reader = csv.reader(lines(), delimiter="\t", strict=True)
             while True:
-                begin = position
+                begin, line = position, reader.line_num + 1
                 try:
                     fields: list[str] | None = next(reader)
                 except StopIteration:
                     return
-                except csv.Error:
+                except csv.Error as error:
+                    if reader.line_num > line:
+                        raise UserError(
+                            f"{self.path}, line {line}: a quote in the row that begins here is not "
+                            'closed: remove it, or close it (a quote inside a text is written "")'
+                        ) from error
                     fields = None
                 if fields != []:  # skip blank lines
                     yield begin, fields
@@ -186,12 +196,15 @@ class Tables:
     Args:
         paths: .parquet and .tsv files, at least one.
         needs: columns that must be there.
+        alike: columns that every file must have if one has them.
 
     Raises:
         UserError: a file has another suffix, cannot be read, or lacks a column.
     """
 
-    def __init__(self, paths: Sequence[Path], needs: Sequence[str] = ()) -> None:
+    def __init__(
+        self, paths: Sequence[Path], needs: Sequence[str] = (), alike: Sequence[str] = ()
+    ) -> None:
         self._tables = [_table(path) for path in paths]
         for path, table in zip(paths, self._tables, strict=True):
             if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
@@ -201,8 +214,19 @@ class Tables:
                 raise UserError(
                     f"{path} has no column {', '.join(missing)}; it has {', '.join(table.columns)}"
                 )
+        self._refuse_unlike(paths, alike)
         self.columns = self._tables[0].columns
         self._starts = list(accumulate(map(len, self._tables), initial=0))
+
+    def _refuse_unlike(self, paths: Sequence[Path], alike: Sequence[str]) -> None:
+        having = [{name for name in alike if name in table.columns} for table in self._tables]
+        most = max(range(len(having)), key=lambda number: len(having[number]))
+        for path, own in zip(paths, having, strict=True):
+            if missing := having[most] - own:
+                raise UserError(
+                    f"{path} has no column {', '.join(sorted(missing))}, which {paths[most]} has: "
+                    "name the file that is meant"
+                )
 
     def __len__(self) -> int:
         return self._starts[-1]

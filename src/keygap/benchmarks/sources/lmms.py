@@ -7,20 +7,28 @@ the question, and there are no options to score by letter. Video is refused.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
+from keygap.benchmarks.formats.options import open_answer
 from keygap.benchmarks.sample import BadSample, Entry, Piece, Role, Sample
 from keygap.benchmarks.sample_set import Benchmark
 from keygap.errors import UserError, unknown
 from keygap.hub import refuse_unreachable
 from keygap.optional import require
+from keygap.text import one_line
+
+logger = logging.getLogger("keygap")
 
 SUBJECTS = ("subject", "category", "topic")  # columns in which datasets name an item's subject
+ROLES: dict[str, Role] = {"user": "question", "system": "system"}
+TEMPLATE = re.compile(r"\{\{|\{%")  # Jinja's variable or statement
 
 
 class LmmsTask(Benchmark):
@@ -67,6 +75,24 @@ class LmmsTask(Benchmark):
         subjects = map(str, docs[columns[0]]) if columns else [""] * len(docs)
         return [Entry(f"{self.name}-{number}", name) for number, name in enumerate(subjects)]
 
+    @cached_property
+    def _constant_target(self) -> bool:
+        """Whether the task's answer is one word for every question; logged once.
+
+        lmms-eval takes a text that names no column for a template. Without a variable or a
+        statement it renders as itself, as where a publisher keeps the answers.
+        """
+        rule = self._task.config.doc_to_target
+        columns = self._task.eval_docs.column_names
+        constant = isinstance(rule, str) and rule not in columns and not TEMPLATE.search(rule)
+        if constant:
+            logger.warning(
+                "%s has the same answer to every question, %r: taken as not published",
+                self.name,
+                one_line(rule, 80),
+            )
+        return constant
+
     def index(self) -> list[Entry]:
         """List every item, numbered in the task's order."""
         return self._entries
@@ -90,7 +116,7 @@ class LmmsTask(Benchmark):
             images=images,
             question=question,
             prompt=prompt,
-            answer=str(target),
+            answer=None if self._constant_target else open_answer(target),
             subject=entry.subject,
         )
 
@@ -101,12 +127,18 @@ def _prompt_of(
     """Turn chat messages into a prompt and the images that it shows.
 
     Raises:
-        BadSample: a message shows something other than text and images.
+        BadSample: a message shows something other than text and images, or is not the user's or
+            the system's.
     """
     prompt: list[Piece] = []
     images: list[Image.Image] = []
     for message in messages:
-        role: Role = "question" if message["role"] == "user" else "system"
+        if message["role"] not in ROLES:
+            raise BadSample(
+                f"a message of {message['role']!r}, as in examples with answers: keygap reads one "
+                "question; set the task up without examples (num_fewshot: 0)"
+            )
+        role = ROLES[message["role"]]
         for content in message["content"]:
             if content["type"] == "text":
                 prompt.append(Piece("text", role, content["text"]))

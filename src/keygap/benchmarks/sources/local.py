@@ -8,7 +8,8 @@ not leave it. A row that cannot be used is a bad sample. A file in which no row 
 row has another key, is refused.
 
 ``folder:PATH`` is a folder of images. Beside each ``NAME.jpg`` there is ``NAME.txt`` with the
-question, or ``NAME.json`` with an object as above. Subfolders are subjects.
+question, or ``NAME.json`` with an object as above, but without ``id``, ``subject``, ``image`` and
+``images``: an image's path is its id, and subfolders are subjects.
 
 The prompt is images, hint, question, each option on a line, and a request for the letter if there
 are options.
@@ -86,7 +87,7 @@ class JsonLines(Benchmark):
                 first_fault = first_fault or f"{place}: {fault}"
             starts.append(start)
             texts = (row.get("id"), row.get("subject"), _image_key(row))
-            found.append(tuple(text_of(text).encode(errors="replace").decode() for text in texts))
+            found.append(tuple(_encodable(text_of(text)) for text in texts))
         if first_fault and not good:
             raise UserError(f"no row can be used; {first_fault}")
         ids = unique_ids(self.path.stem, (row[0] for row in found))
@@ -161,7 +162,8 @@ class ImageFolder(Benchmark):
         """An entry for every image.
 
         Raises:
-            UserError: a .json file has an unknown key, or no image has a question.
+            UserError: a .json file has a key that is unknown or that the folder itself gives, or no
+                image has a question.
         """
         first_fault, good = "", 0
         for file in self._files:
@@ -172,9 +174,11 @@ class ImageFolder(Benchmark):
                 first_fault = first_fault or f"{file}: {fault}"
         if not good:
             raise UserError(f"no image of {self.path} can be used; {first_fault}")
+        ids = unique_ids("", (_encodable(file.as_posix()) for file in self._files))
+        folders = (file.parent.as_posix() for file in self._files)
         return [
-            Entry(file.as_posix(), "" if file.parent == Path() else file.parent.as_posix())
-            for file in self._files
+            Entry(name, "" if folder == "." else _encodable(folder))
+            for name, folder in zip(ids, folders, strict=True)
         ]
 
     def index(self) -> list[Entry]:
@@ -195,8 +199,26 @@ class ImageFolder(Benchmark):
                 place = inside(self.path, beside.as_posix())
                 with place.open("rb") as opened:
                     data = opened.read(LONGEST_ROW + 1)
-                return row_of(data, str(place)) if suffix == ".json" else {"question": utf8(data)}
-        raise BadSample(f"no question: neither {file.stem}.txt nor {file.stem}.json is beside it")
+                return _row_beside(data, place) if suffix == ".json" else {"question": utf8(data)}
+        stem = _encodable(file.stem)
+        raise BadSample(f"no question: neither {stem}.txt nor {stem}.json is beside it")
+
+
+def _row_beside(data: bytes, place: Path) -> dict[str, Any]:
+    """Read a .json file beside an image.
+
+    Raises:
+        BadSample: as ``row_of``.
+        UserError: as ``row_of``, or it has a key whose value the folder gives.
+    """
+    row = row_of(data, str(place))
+    for key in ("id", "subject", "image", "images"):
+        if key in row:
+            raise UserError(
+                f"{place}: {key!r} is not read from a file beside an image, whose path says it: "
+                "leave it out"
+            )
+    return row
 
 
 def _sample(
@@ -240,6 +262,11 @@ def _image_key(row: dict[str, Any]) -> str:
     """Return what rows with the same images share: the paths."""
     names = [row.get("image")] if row.get("images") is None else row["images"]
     return "\n".join(map(text_of, names)) if isinstance(names, list) else ""
+
+
+def _encodable(text: str) -> str:
+    """The text with a question mark for what is not Unicode, as in a file name of other bytes."""
+    return text.encode(errors="replace").decode()
 
 
 def _known(language: str) -> str:

@@ -12,6 +12,7 @@ hint, question, options, and a request for the letter in the edition's language.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from keygap.benchmarks.formats.options import (
 from keygap.benchmarks.formats.tables import Row, Tables
 from keygap.benchmarks.sample import LETTERS, BadSample, Entry, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
-from keygap.errors import unknown
+from keygap.errors import UserError, unknown
 
 DATASET = "lmms-lab-encoder/MMBench"
 REVISION = "56ba1af8954932c4804bd3f522e05ed96e63b654"
@@ -60,16 +61,28 @@ class MMBench(Benchmark):
         self.split, self.data = split, origin(data)
         hub = HubFiles(DATASET, REVISION, f"{self.edition}/{split}-*.parquet")
         files = source_files(data, hub, (split, SPLITS), (self.edition, LANGUAGES))
-        self._rows = Tables(files, ("index", "question", "A", "B", "image", "category"))
+        self._rows = Tables(files, ("index", "question", "A", "B", "image", "category"), LETTERS)
+        self._files = len(files)
         self._letters = [letter for letter in LETTERS if letter in self._rows.columns]
 
     @cached_property
     def _all(self) -> list[Entry]:
-        """An entry for every row, copies too."""
+        """An entry for every row, copies too.
+
+        Raises:
+            UserError: several files have the same questions, such as two versions of one edition.
+        """
         rows = [
             (_index(row.get("index")), text_of(row.get("category")))
             for row in self._rows.scan(("index", "category"))
         ]
+        names = Counter(name for name, _ in rows if name)
+        repeated, count = next(iter(names.most_common(1)), ("", 0))
+        if self._files > 1 and count > 1:
+            raise UserError(
+                f"the files of {self.data or DATASET} hold the same questions twice, such as index "
+                f"{repeated}: name the file that is meant"
+            )
         ids = unique_ids(self.split, (name for name, _ in rows))
         return [
             Entry(name, category, image_key=_question(name), question_key=_question(name))

@@ -26,12 +26,14 @@ from keygap.benchmarks.formats.options import (
 from keygap.benchmarks.formats.tables import Tables
 from keygap.benchmarks.sample import BadSample, Entry, Sample, unique_ids
 from keygap.benchmarks.sample_set import Benchmark
+from keygap.benchmarks.scoring import DISCIPLINES
 from keygap.errors import unknown
 
 DATASET = "MMMU/MMMU"
 REVISION = "98e6ac0cb9b7b2cd2c991b85a50762edc4aedc68"
 SPLITS = ("dev", "validation", "test")
 ID = re.compile(r"(?:dev|validation|test)_(.+)_\d+")
+SUBJECTS = tuple(name for names in DISCIPLINES.values() for name in names)
 KINDS = ("multiple-choice", "open")
 CHOICE = "Answer with the option's letter from the given choices directly."
 OPEN = "Answer the question using a single word or phrase."
@@ -56,7 +58,7 @@ class MMMU(Benchmark):
         if split not in SPLITS:
             raise unknown("split of mmmu", split, SPLITS)
         self.split, self.data = split, origin(data)
-        hub = HubFiles(DATASET, REVISION, f"*/{split}-*.parquet")
+        hub = HubFiles(DATASET, REVISION, f"*/{split}-*.parquet", SUBJECTS)
         needs = ("id", "question", "options", "answer", "question_type", "image_1")
         self._rows = Tables(source_files(data, hub, (split, SPLITS)), needs)
 
