@@ -10,6 +10,7 @@ from PIL import Image
 
 import keygap as kg
 from keygap.capture.features import feature_labels, visible_features
+from keygap.contrasts.labels import is_visual
 from keygap.models.load import wrap
 from made import bench_of, made_sample
 
@@ -51,6 +52,53 @@ def test_features_are_counted_without_padding(mllama):
     assert one.patch_column.tolist() == [-1, *(list(range(4)) * 4)]
     two = feature_labels(batch.inputs, 1, count, 5, "<|image|>")
     assert set(two.patch_row) == {-1}  # how tiles make up the image is not guessed
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "rows", "columns"),
+    [
+        ((32, 32), (1, 1), 4, 4),
+        ((32, 24), (1, 1), 3, 4),  # width and height: a row of patches of 8 pixels is below it
+        ((24, 32), (1, 1), 4, 3),
+        ((64, 20), (1, 2), 3, 8),  # the third row shows four rows of pixels
+        ((20, 64), (2, 1), 8, 3),
+        ((64, 48), (2, 2), 6, 8),
+        ((40, 40), (2, 2), 5, 5),  # smaller than the canvas on both axes
+    ],
+)
+@pytest.mark.parametrize("colour", ["noise", "white"])
+def test_what_fills_up_the_tiles_is_padding(mllama, size, tiles, rows, columns, colour):
+    width, height = size
+    pixels = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels if colour == "noise" else np.full_like(pixels, 255))
+    batch = mllama.prompter([replace(made_sample("s"), images=(picture,))])
+    labels = feature_labels(batch.inputs, 0, 4 * TOKENS_OF_A_TILE, 5, "<|image|>")
+    role = labels.role.reshape(-1, TOKENS_OF_A_TILE)
+    assert len(role) == tiles[0] * tiles[1]
+    assert set(role[:, 0]) == {""}  # class tokens
+    canvas = role[:, 1:].reshape(*tiles, 4, 4).swapaxes(1, 2).reshape(tiles[0] * 4, tiles[1] * 4)
+    expected = np.full(canvas.shape, "padding")
+    expected[:rows, :columns] = ""
+    assert (canvas == expected).all()
+    padding = labels.role == "padding"
+    assert (labels.patch_row[padding] == -1).all()
+    assert (labels.patch_column[padding] == -1).all()
+
+
+@pytest.mark.parametrize("colour", [0, 100, 255])
+def test_an_image_of_one_colour_without_padding_is_no_padding(mllama, colour):
+    picture = Image.new("RGB", (64, 32), (colour,) * 3)
+    batch = mllama.prompter([replace(made_sample("s"), images=(picture,))])
+    labels = feature_labels(batch.inputs, 0, 4 * TOKENS_OF_A_TILE, 5, "<|image|>")
+    assert set(labels.role) == {""}
+
+
+def test_padding_of_tiles_is_on_no_image_side(mllama, tmp_path):
+    wide = [replace(each, images=(Image.new("RGB", (64, 20), "red"),)) for each in samples(4)]
+    store = kg.extract(mllama, bench_of(wide), tmp_path / "run", layers=[1], sites=["key"])
+    labels = store.vectors("key", 1).labels
+    shown = is_visual(labels)
+    assert shown.sum() == 4 * (2 * TOKENS_OF_A_TILE - 8)  # a row of four patches in each tile
 
 
 def test_the_store_has_image_keys_where_they_are_and_text_keys_where_they_are(store):

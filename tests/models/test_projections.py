@@ -8,10 +8,15 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from keygap.capture.hooks import Capture
 from keygap.models.attention_tap import AttentionTap
 from keygap.models.interventions import Intervention, InterventionStack
-from keygap.models.projections import Projection
+from keygap.models.load import wrap
+from keygap.models.projections import Projection, projections_of
 from keygap.models.text_stack import text_stack
+from keygap.selfcheck.samples import check_samples
+
+from .zoo import BY_FAMILY
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
@@ -43,8 +48,8 @@ def fused(request):
 class Double(Intervention):
     name = "double"
 
-    def __init__(self, site):
-        self.sites, self.layers = (site,), [0, 1]
+    def __init__(self, site, layers=(0, 1)):
+        self.sites, self.layers = (site,), list(layers)
 
     def change(self, vectors, site, layer, tokens):
         return vectors * 2
@@ -96,3 +101,47 @@ def test_shares_by_hand():
             written = projection.write(output, -projection.read(output)).flatten()
             signs = [-1 if value in share else 1 for value in range(8)]
             assert written.tolist() == [s * v for s, v in zip(signs, range(8), strict=True)]
+
+
+@pytest.fixture
+def gated():
+    """Qwen3.5, whose query projection gives the gate of each head too; its last layer attends."""
+    vlm = wrap(*BY_FAMILY["qwen3_5"].build(), name="gated")
+    return vlm, vlm.prompter(check_samples())
+
+
+def test_queries_of_gated_attention_are_read_without_the_gate(gated):
+    """Rotary embedding keeps the lengths that the norm of queries gives them."""
+    vlm, batch = gated
+    with Capture(vlm, ["q_proj", "query"], [2]) as capture:
+        read = capture(batch)
+    assert read["q_proj", 2].shape == read["query", 2].shape
+    assert read["q_proj", 2].shape[2] == vlm.layers[2].heads
+    normed = vlm.layers[2].attention.q_norm(read["q_proj", 2])
+    torch.testing.assert_close(normed.norm(dim=-1), read["query", 2].norm(dim=-1))
+
+
+def test_a_change_of_gated_queries_leaves_the_gate_alone(gated):
+    vlm, batch = gated
+    seen: list[torch.Tensor] = []
+
+    def see(module, arguments, output):
+        seen.append(output.detach().unflatten(-1, (4, 2, 16)))
+
+    module = vlm.layers[2].projection("q_proj").module
+    with torch.no_grad():
+        handle = module.register_forward_hook(see)
+        vlm.forward(batch)
+        with vlm.interventions.applied(Double("q_proj", [2])):
+            vlm.forward(batch)
+        handle.remove()
+    own, changed = seen
+    torch.testing.assert_close(changed[..., 0, :], own[..., 0, :] * 2)
+    assert torch.equal(changed[..., 1, :], own[..., 1, :])
+
+
+def test_a_query_projection_of_unknown_width_is_not_offered():
+    attention = torch.nn.Module()
+    attention.q_proj = torch.nn.Linear(8, 3 * 4 * 16)
+    attention.k_proj = torch.nn.Linear(8, 2 * 16)
+    assert projections_of(attention, heads=4, key_heads=2, head_dim=16).keys() == {"k_proj"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,9 @@ from PIL import Image
 import keygap as kg
 from keygap.benchmarks import BadSample, Piece, Sample
 from keygap.models.load import wrap
-from keygap.models.prompting.labelling import VideoFacts, frames_of
+from keygap.models.patches.layout import ImageFacts
+from keygap.models.prompting.image_inputs import ImageTokens
+from keygap.models.prompting.labelling import VideoFacts, frames_of, written_order
 from keygap.selfcheck.check import check
 from keygap.selfcheck.samples import FRAMES
 from made import bench_of
@@ -60,6 +64,44 @@ def test_a_picture_and_a_film_in_one_prompt():
     assert set(labels.image[image]) == {0}
     assert set(labels.image[video]) == {1}
     assert np.flatnonzero(image).max() < np.flatnonzero(video).min()
+
+
+EACH = "{{% for c in m.content %}}{{% if c.type == '{}' %}}{}{{% endif %}}{{% endfor %}}"
+IMAGES_FIRST = (  # then videos, then text
+    "{% for m in messages %}USER: "
+    + EACH.format("image", "IMAGE\n")
+    + EACH.format("video", "VIDEO\n")
+    + EACH.format("text", "{{ c.text }}")
+    + "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", "internvl"])
+def test_a_template_that_writes_images_first_swaps_no_labels(family):
+    """The film comes after the picture in the prompt, and keeps its number in the sample."""
+    entry = BY_FAMILY[family]
+    vlm = wrap(*replace(entry, template=IMAGES_FIRST).build(), name="tiny")
+    picture, video, text = Piece("image"), Piece("video"), Piece("text", text="What moves?")
+    first, second = (
+        vlm.prompter([replace(film("f"), prompt=(*pieces, text))])
+        for pieces in ((picture, video), (video, picture))
+    )
+    assert first.inputs["input_ids"].equal(second.inputs["input_ids"])
+    one, other = first.labels[0], second.labels[0]
+    assert set(one.modality[one.image == 0]) - {"text"} == {"image"}
+    assert one.image.max() == 1
+    assert other.image.tolist() == [[1, 0][image] if image >= 0 else -1 for image in one.image]
+    assert other.grids == one.grids[::-1]
+    for name in ("modality", "role", "frame", "patch_row", "patch_column"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_the_order_in_which_placeholders_are_written():
+    """Where they are not one for each image and video, the order is that of the sample."""
+    known = ImageTokens((1,), "<image>", (2,), "<video>")
+    facts: list[ImageFacts | VideoFacts] = [VideoFacts(2), ImageFacts(32, 32), ImageFacts(32, 32)]
+    assert written_order("<image> <image> <video>", facts, known) == [1, 2, 0]
+    assert written_order("<video> <image>", facts, known) == [0, 1, 2]
 
 
 def test_a_film_is_extracted_and_measured_as_images_are(tmp_path):

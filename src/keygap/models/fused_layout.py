@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from keygap.errors import UserError
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.decoder_layer import DecoderLayer
-from keygap.models.projections import Layout, width_of
+from keygap.models.projections import Fused, width_of
 from keygap.models.running import as_it_is_read, computes_in
 
 
@@ -31,9 +31,7 @@ def with_layouts(decoder: nn.Module, layers: tuple[DecoderLayer, ...]) -> tuple[
     Raises:
         UserError: no known layout gives the values that attention gets.
     """
-    fused = [
-        layer for layer in layers if any(p.layout is not None for p in layer.projections.values())
-    ]
+    fused = [layer for layer in layers if any(p.is_fused for p in layer.projections.values())]
     if not fused:
         return layers
     module = fused[0].projections["v_proj"].module
@@ -55,10 +53,10 @@ def _device_of(module: nn.Module) -> torch.device:
     return next(chain(module.parameters(), module.buffers())).device
 
 
-def _layout(decoder: nn.Module, layer: DecoderLayer) -> Layout:
+def _layout(decoder: nn.Module, layer: DecoderLayer) -> Fused:
     projection = layer.projections["v_proj"]
     output, value = _output_and_value(decoder, layer)
-    for layout in get_args(Layout):
+    for layout in get_args(Fused):
         share = projection.as_layout(layout).read(output)
         if share.shape == value.shape and torch.equal(share, value):
             return layout

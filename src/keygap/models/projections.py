@@ -1,19 +1,21 @@
 """Projections of an attention module: where they are, and how to read and write their vectors.
 
 Families name the same projection differently, and some compute query, key and value in one fused
-module whose output is divided in one of two ways.
+module whose output is divided in one of two ways. The query projection of gated attention also
+gives the gate of each head.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Layout = Literal["blocks", "heads"]
+Fused = Literal["blocks", "heads"]
+Layout = Fused | Literal["gated"]
 
 # What modules call the projections: names of roles, not of models.
 PROJECTIONS = {
@@ -35,9 +37,10 @@ class Projection:
         head_dim: width of a head.
         heads: query heads.
         key_heads: key heads.
-        layout: how a fused output is divided. None: it is not fused; ``blocks``: all queries, all
-            keys, all values; ``heads``: query, key and value of the first key head, then those of
-            the next.
+        layout: how an output that holds more than the projection is divided. None: it holds
+            nothing else. A fused output is ``blocks``: all queries, all keys, all values; or
+            ``heads``: query, key and value of the first key head, then those of the next.
+            ``gated``: query and gate of the first query head, then those of the next.
     """
 
     module: nn.Module
@@ -51,6 +54,8 @@ class Projection:
         """The projection's share of the module's output, with heads apart."""
         if self.layout is None:
             return output.unflatten(-1, (-1, self.head_dim))
+        if self.layout == "gated":
+            return self._with_gate(output)[..., : self.head_dim]
         if self.layout == "blocks":
             return output.split(self._widths, -1)[self._place].unflatten(-1, (-1, self.head_dim))
         start, stop = self._rows
@@ -62,6 +67,9 @@ class Projection:
         """The module's output with other vectors in the projection's share: a new tensor."""
         if self.layout is None:
             return vectors.flatten(-2)
+        if self.layout == "gated":
+            gate = self._with_gate(output)[..., self.head_dim :]
+            return torch.cat([vectors, gate], -1).flatten(-2)
         if self.layout == "blocks":
             blocks = list(output.split(self._widths, -1))
             blocks[self._place] = vectors.flatten(-2)
@@ -72,7 +80,12 @@ class Projection:
         pieces = [by_head[..., :start, :], own, by_head[..., stop:, :]]
         return torch.cat(pieces, -2).flatten(-3)
 
-    def as_layout(self, layout: Layout) -> Projection:
+    @property
+    def is_fused(self) -> bool:
+        """Whether its module gives query, key and value."""
+        return self.layout in get_args(Fused)
+
+    def as_layout(self, layout: Fused) -> Projection:
         """The same projection of a fused output that is divided in this way."""
         return replace(self, layout=layout)
 
@@ -89,6 +102,9 @@ class Projection:
         """The rows of a key head's group that are the projection's."""
         group = self.heads // self.key_heads
         return ((0, group), (group, group + 1), (group + 1, group + 2))[self._place]
+
+    def _with_gate(self, output: Tensor) -> Tensor:
+        return output.unflatten(-1, (self.heads, 2 * self.head_dim))
 
     def _by_key_head(self, output: Tensor) -> Tensor:
         group = self.heads // self.key_heads
@@ -109,8 +125,14 @@ def projections_of(
     found: dict[str, Projection] = {}
     for name, names in PROJECTIONS.items():
         module = linear_child(attention, names)
-        if module is not None and width_of(module) % head_dim == 0 and not is_latent(attention):
-            found[name] = Projection(module, name, head_dim, heads, key_heads)
+        if module is None or width_of(module) % head_dim or is_latent(attention):
+            continue
+        layout: Layout | None = None
+        if name == "q_proj" and width_of(module) != heads * head_dim:
+            if width_of(module) != 2 * heads * head_dim:
+                continue  # it gives something else beside the queries, in an unknown order
+            layout = "gated"
+        found[name] = Projection(module, name, head_dim, heads, key_heads, layout)
     fused = linear_child(attention, _FUSED)
     if found or fused is None or width_of(fused) != (heads + 2 * key_heads) * head_dim:
         return found

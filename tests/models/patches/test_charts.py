@@ -42,7 +42,7 @@ def charted(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("family", ["llava", "paligemma", "gemma3"])
+@pytest.mark.parametrize("family", ["paligemma", "gemma3"])
 def test_a_processor_of_one_square_view_needs_no_chart(family, charted, monkeypatch):
     prompter = prompter_of(family)
     prompter([sample_of((50, 40))])
@@ -58,7 +58,7 @@ def test_a_processor_of_one_square_view_needs_no_chart(family, charted, monkeypa
     assert (found[0].patch_row >= 0).any()
 
 
-@pytest.mark.parametrize("family", ["llava_next", "internvl", "llama4", "mistral3"])
+@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "llama4", "mistral3"])
 def test_a_processor_that_cuts_by_size_needs_one_for_each(family, charted):
     prompter = prompter_of(family)
     for _ in range(2):

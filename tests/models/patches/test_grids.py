@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from keygap.benchmarks import Piece, Sample
+from keygap.models.load import wrap
 from keygap.models.patches.grids import centred
 from keygap.tokens import PatchGrid
 
+from ..zoo import BY_FAMILY
 from .test_padding import labels_of
 
 WHOLE = (0, 1, 0, 1)
@@ -43,6 +47,33 @@ def test_the_grid_of_a_family(family, size, grid, box):
     assert (found[""].rows, found[""].columns) == grid
     a_pixel = 1 / 11  # of the smallest view of an image, that of Janus
     np.testing.assert_allclose(edges(found[""]), box, atol=a_pixel if family == "janus" else 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((128, 32), (0, 1, 3 / 8, 5 / 8)),
+        ((32, 128), (3 / 8, 5 / 8, 0, 1)),
+        ((640, 480), (0, 1, 1 / 8, 7 / 8)),
+        ((340, 320), (0, 1, 1 / 34, 33 / 34)),
+        ((300, 2), (0, 1, 149 / 300, 151 / 300)),  # of which two colours of a chart are seen
+    ],
+)
+def test_a_crop_covers_the_middle_of_the_image(size, box):
+    """CLIP's processor scales the shorter edge and cuts a square out of the middle."""
+    (found,) = labels_of("llava", *size).grids
+    assert (found[""].rows, found[""].columns) == (4, 4)
+    np.testing.assert_allclose(edges(found[""]), box, atol=0.5 / 32)
+
+
+def test_a_crop_of_several_images_covers_the_middle_of_each():
+    vlm = wrap(*BY_FAMILY["llava"].build(), name="llava")
+    images = tuple(Image.new("RGB", size) for size in ((128, 32), (32, 32), (32, 128)))
+    prompt = (*(Piece("image", image=number) for number in range(3)), Piece("text", text="q?"))
+    (labels,) = vlm.prompter([Sample("s", images, "q?", prompt)]).labels
+    found = [edges(grids[""]) for grids in labels.grids]
+    expected = [(0, 1, 3 / 8, 5 / 8), WHOLE, (3 / 8, 5 / 8, 0, 1)]
+    np.testing.assert_allclose(found, expected, atol=0.5 / 32)
 
 
 def test_a_coarser_view_has_a_grid_of_its_own():

@@ -2,7 +2,8 @@
 
 A chart costs as much as an image of its size. None is needed where the processor turns images of
 very different sizes into the same square view with the same number of positions, and the image at
-hand has that view too: the view then shows the whole image.
+hand has that view too: the view then shows the whole image. A processor that cuts off what is
+outside a square in the middle shows another part of every shape.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from PIL import Image
 from transformers import BatchFeature
 
 from keygap.benchmarks.sample import BadSample
-from keygap.models.patches.views import View, chart, shape_of_one_each, views_of
+from keygap.models.patches.views import (
+    Scale,
+    View,
+    chart,
+    plain,
+    scales_of,
+    shape_of_one_each,
+    views_of,
+)
 
 Cut = tuple[tuple[View, ...] | None, int]  # the views of an image in order, and its positions
 _UNLIKE = ((96, 64), (64, 16), (16, 64), (64, 64))
@@ -50,6 +59,7 @@ class Charts:
     def _cut(self, size: tuple[int, int], images: int) -> Cut:
         try:
             inputs, positions = self._read(chart(*size), images)
+            scales = self._scales
         # a processor may raise anything for a size that it does not expect
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
@@ -57,7 +67,9 @@ class Charts:
             raise BadSample(
                 f"the processor refuses a chart of {width} x {height} pixels: {reason}"
             ) from error
-        return views_of(inputs, images), positions // images
+        # a single row or column of a chart has the colour of the first, whatever shows it
+        views = None if 1 in size else views_of(inputs, images, scales)
+        return views, positions // images
 
     def fixed(self, inputs: BatchFeature, images: int, positions: int) -> Cut | None:
         """What holds for every image of some model inputs without a chart, None if unknown.
@@ -75,6 +87,12 @@ class Charts:
         return known if same else None
 
     @cached_property
+    def _scales(self) -> dict[str, Scale]:
+        """What the processor makes of the colours of a chart."""
+        dark, light = (self._read(plain(value), 1)[0] for value in (0, 255))
+        return scales_of(dark, light)
+
+    @cached_property
     def _same_of_all(self) -> Cut | None:
         """The square view and the number of positions that images of all shapes share."""
         cuts = set()
@@ -85,7 +103,8 @@ class Charts:
                 return None
             if views is None or len(views) != 1 or views[0].height != views[0].width:
                 return None
-            if views[0].padded:  # where the padding is depends on the shape
+            # where the padding is, or what is cut off, depends on the shape
+            if views[0].padded or not views[0].whole:
                 return None
             cuts.add((views[0].height, count))
         if len(cuts) != 1:

@@ -17,7 +17,7 @@ from math import isqrt, sqrt
 import numpy as np
 
 from keygap.benchmarks.sample import BadSample
-from keygap.models.patches.grids import around, centred
+from keygap.models.patches.grids import around, around_one, centred
 from keygap.models.patches.views import View, tile_grid
 from keygap.tokens import PatchGrid
 
@@ -176,7 +176,8 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
     Each run of positions must be whole views, or one row where there is a single view.
     """
     count = sum(runs)
-    if all(view.whole for view in views):  # the whole image, at one or several sizes
+    # the whole image, at one or several sizes, or what is left of it after a crop
+    if len(views) == 1 or all(view.whole for view in views):
         size = _patches(views[0], count)
         if size and (len(runs) == 1 or list(runs) == [size[1]] * size[0]):
             return _whole_view(views[0], size)
@@ -202,9 +203,9 @@ def _of_views(runs: Sequence[int], views: Sequence[View]) -> Places:
 
 
 def _whole_view(view: View, size: tuple[int, int], role: str = PATCH) -> Places:
-    """The places of a view of the whole image, and their grid."""
+    """The places of a view that is no tile, and their grid."""
     places = _without_padding(_grid(*size, role), view, size)
-    return _through(around([view], [(0, 0)], size), places, role)
+    return _through(around_one(view, size), places, role)
 
 
 def _through(grid: PatchGrid, places: Places, role: str = PATCH) -> Places:
@@ -258,7 +259,7 @@ def _with_row_ends(count: int, facts: ImageFacts) -> Places:
             if size := _patches(views[0], count - ends):
                 return _joined([_whole_view(views[0], size), _separators(ends)])
         if size := _patches(views[0], count - isqrt(count)):
-            return _through(around(views, [(0, 0)], size), _rows(*size))
+            return _through(around_one(views[0], size), _rows(*size))
     tiles = _tiles(views)
     if tiles is None:
         raise BadSample(_NO_ROWS)

@@ -21,7 +21,12 @@ from keygap.models.patches.charts import Charts
 from keygap.models.patches.layout import ImageFacts
 from keygap.models.prompting.facts import Shown, facts_of
 from keygap.models.prompting.image_inputs import ImageTokens, image_positions, is_pixels
-from keygap.models.prompting.labelling import VideoFacts, label_prompt
+from keygap.models.prompting.labelling import (
+    VideoFacts,
+    in_order,
+    label_prompt,
+    written_order,
+)
 from keygap.models.prompting.marks import with_image_marks, without_marks
 from keygap.models.prompting.own_ids import (
     REFUSALS,
@@ -90,11 +95,14 @@ class Form:
         is_visual = image_positions(inputs, ids, (*known.ids, *known.video_ids))
         facts = facts_of(inputs, shown, known, self.charts, int((is_visual & mask).sum()))
         labels = []
-        for row, own in enumerate(facts):
+        for row, (own, text) in enumerate(zip(facts, plain, strict=True)):
             # one text for each prompt, or several in an order that is not known
             texts_of_row = tokenized[row : row + 1] if len(tokenized) == len(facts) else tokenized
             here = mask[row]
-            labels.append(self._labels(ids[row][here], is_visual[row][here], texts_of_row, own))
+            order = written_order(text, own, known)
+            ordered = [own[number] for number in order]
+            found = self._labels(ids[row][here], is_visual[row][here], texts_of_row, ordered)
+            labels.append(in_order(found, order))
         return Batch(inputs, tuple(labels))
 
     def _processed(
@@ -207,7 +215,14 @@ class Form:
         roles, spans = aligned(ids, tokenized, ignore=visual)
         # a processor may put the first token of the text after the image, between its marks
         spans[(ids == tokenizer.bos_token_id) & ~visual] = -1
-        return label_prompt(ids, tokens, visual, roles, spans, facts, known.in_prompt)
+        labels = label_prompt(ids, tokens, visual, roles, spans, facts, known.in_prompt)
+        of_videos = [one for one in known.video_ids if one not in known.ids]
+        if (np.isin(ids, of_videos) & (labels.modality == "image")).any():
+            raise BadSample(
+                "the prompt has a video where the sample has an image: its chat template writes "
+                "them in another order"
+            )
+        return labels
 
     def inputs(self, texts: Sequence[str], shown: Sequence[Sequence[Shown]]) -> BatchFeature:
         """Model inputs of some prompts, as the processor's own ``apply_chat_template`` makes them.

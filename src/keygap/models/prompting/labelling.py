@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keygap.models.patches.layout import ImageFacts, Places, places_of, square_side
-from keygap.models.prompting.image_inputs import image_of
+from keygap.models.prompting.image_inputs import ImageTokens, image_of
 from keygap.tokens import PatchGrid, TokenLabels
 
 SEPARATOR = "separator"
@@ -26,6 +27,45 @@ class VideoFacts:
 
     frames: int
     grid: tuple[int, int, int] | None = None
+
+
+def written_order(
+    text: str, facts: Sequence[ImageFacts | VideoFacts], known: ImageTokens
+) -> list[int]:
+    """The number of each image and video, in the order in which a template has written them.
+
+    A template may write all images of a message before its videos. Images keep their order, and
+    so do videos.
+
+    Args:
+        text: the text of the prompt.
+        facts: of each image and video, in the order of the sample's prompt.
+        known: how the prompt spells an image and a video.
+    """
+    numbers = list(range(len(facts)))
+    videos = [number for number in numbers if isinstance(facts[number], VideoFacts)]
+    images = [number for number in numbers if number not in videos]
+    spelled = sorted({known.placeholder, known.video_placeholder} - {""}, key=len, reverse=True)
+    found = re.findall("|".join(map(re.escape, spelled)), text) if spelled else []
+    are_videos = [placeholder == known.video_placeholder for placeholder in found]
+    if (len(are_videos), sum(are_videos)) != (len(numbers), len(videos)):
+        return numbers  # a placeholder is not one image or video each
+    remaining = {True: iter(videos), False: iter(images)}
+    return [next(remaining[is_video]) for is_video in are_videos]
+
+
+def in_order(labels: TokenLabels, order: Sequence[int]) -> TokenLabels:
+    """Labels whose images and videos were counted as they are written, with their own numbers.
+
+    Args:
+        labels: of one prompt.
+        order: the number of each image and video as written (``written_order``).
+    """
+    if not len(order) or list(order) == sorted(order):
+        return labels
+    image = np.where(labels.image >= 0, np.asarray(order)[labels.image], -1)
+    grids = tuple(labels.grids[place] for place in np.argsort(order))
+    return replace(labels, image=image.astype(np.int32), grids=grids)
 
 
 def label_prompt(
@@ -45,7 +85,7 @@ def label_prompt(
         is_visual: (t,) positions that vision features replace.
         role: (t,) role of each position's text.
         span: (t,) the image or video that the position's text was written for, -1: none.
-        facts: of each image and video, in the order of the prompt.
+        facts: of each image and video, in the order in which the prompt is written.
         in_prompt: whether features replace positions of the prompt. If not, a position that
             marks an image is text.
 
