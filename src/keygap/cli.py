@@ -255,7 +255,7 @@ def report(
     say: Output,
     out: Annotated[
         str | None,
-        typer.Option(help="Folder for report.html. Default: the run folder, or its parent."),
+        typer.Option(help="Folder for report.html. Default: that of the run or study."),
     ] = None,
 ) -> None:
     """Write figures and report.html about one or several run folders."""

@@ -243,7 +243,7 @@ def _file_of(out: str) -> Path:
     """Check the path of a map's file.
 
     Raises:
-        UserError: it has another suffix, is a folder, or is below a file.
+        UserError: it has another suffix, is a folder, is below a file, or is a file that is no map.
     """
     path = Path(out)
     if path.suffix != FILE:
@@ -251,7 +251,22 @@ def _file_of(out: str) -> Path:
     if path.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, such as {path / f'mine{FILE}'}")
     folder_of(path.parent, "the folder of --out")
+    if path.exists() and not _is_map(path):
+        raise UserError(f"--out {out} is a file that is no map of keygap: name another file")
     return path
+
+
+def _is_map(path: Path) -> bool:
+    """Whether a file says in its header that it is a map, which a new one may replace."""
+    from safetensors import SafetensorError, safe_open
+
+    from keygap.align.map import FORMAT
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
 
 
 def _kinds(kinds: str | None, by_layer: bool) -> list[str]:

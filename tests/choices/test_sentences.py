@@ -1,4 +1,4 @@
-"""Sentences about statements: what is robust, and what was a choice; neither without interval."""
+"""Sentences about statements: what is robust and what depends on choices, by intervals alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ GOLDEN = {
         [
             f"Of 5 statements of {SOURCE}, 1 holds whatever is chosen: {SEPARATED} (in 100 % of "
             f"the choices); 1 fails whatever is chosen: {HUNDRED} (in < 1 % of the choices).",
-            f"Whether the other 3 hold was a choice: {TENFOLD} (in 60 to 97 % of the choices), "
+            f"Whether the other 3 hold depends on the choices: {TENFOLD} "
+            "(in 60 to 97 % of the choices), "
             "a above b (in 99 %) and b above c (in 40 %).",
         ],
     ),
@@ -55,7 +56,7 @@ GOLDEN = {
         table((TENFOLD, "a", 0.6, 0.5, 0.7)),
         [
             f"Of 1 statement of {SOURCE}, none holds whatever is chosen.",
-            f"Whether it holds was a choice: {TENFOLD} (in 60 % of the choices).",
+            f"Whether it holds depends on the choices: {TENFOLD} (in 60 % of the choices).",
         ],
     ),
     "one fails": (
@@ -63,7 +64,8 @@ GOLDEN = {
         [
             f"Of 2 statements of {SOURCE}, none holds whatever is chosen; 1 fails whatever is "
             f"chosen: {HUNDRED} (in 0 % of the choices).",
-            f"Whether the other one holds was a choice: {TENFOLD} (in 60 % of the choices).",
+            f"Whether the other one holds depends on the choices: {TENFOLD} "
+            "(in 60 % of the choices).",
         ],
     ),
     "by model": (
@@ -119,7 +121,7 @@ def test_what_two_measures_say_is_told_apart():
     assert sentences(both) == [
         f"Of 4 statements, 2 hold whatever is chosen: {SEPARATED} (by MMD in 100 % and by JSD in "
         "99 % of the choices).",
-        "Whether the other 2 hold was a choice: a above b (by MMD in 50 % and by JSD in "
+        "Whether the other 2 hold depends on the choices: a above b (by MMD in 50 % and by JSD in "
         "99 % of the choices).",
     ]
     both.loc[both["measure"] == "jsd", ["share", "share_low", "share_high"]] = 0.5

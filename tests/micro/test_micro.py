@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import subprocess
 import sys
 from importlib.resources import files
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, FastVlmForConditionalGeneration
 
 import keygap as kg
@@ -17,9 +21,12 @@ from keygap.errors import UserError
 from keygap.micro import checkpoint
 from keygap.micro.checkpoint import build, connector_weights
 from keygap.micro.connectors import CONNECTORS
+from keygap.micro.training import evaluate as evaluating
+from keygap.micro.training import train as training
 from keygap.micro.training.evaluate import KINDS, evaluate
 from keygap.micro.training.packing import IGNORED, Packer, answer_logits
 from keygap.micro.training.train import Scaled, train
+from made import files_of
 
 MEGABYTE = 1_000_000
 
@@ -86,6 +93,64 @@ def test_an_unknown_connector_is_one_line_before_any_work(use):
     with pytest.raises(UserError, match="unknown connector 'mpl'; did you mean 'mlp'"):
         use("mpl")
     assert not Path("nowhere").exists()
+
+
+@pytest.fixture
+def not_built(monkeypatch):
+    """No model is built."""
+
+    def assemble(connector: str) -> None:
+        raise AssertionError("the mistake is found before the model is built")
+
+    for module in (training, evaluating):
+        monkeypatch.setattr(module, "assemble", assemble)
+
+
+@pytest.mark.usefixtures("not_built")
+def test_a_folder_that_cannot_be_written_is_one_line_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"cannot be written, .*file is a file: name another"):
+        train("linear", tmp_path / "file" / "out")
+
+
+@pytest.mark.usefixtures("not_built")
+def test_weights_of_something_else_are_one_line_before_the_model_is_built(tmp_path):
+    (tmp_path / "text.safetensors").write_text("mine")
+    shipped = Path(str(files("keygap.micro") / "weights" / "qformer.safetensors"))
+    trained = tmp_path / "trained.safetensors"  # linear and mlp have the same shapes
+    save_file(connector_weights("mlp"), trained, metadata={"connector": "mlp"})
+    for path, line in (
+        (tmp_path / "none.safetensors", "no weights at .*none.safetensors: name a file"),
+        (tmp_path / "text.safetensors", r"text.safetensors cannot be read \("),
+        (tmp_path, r"cannot be read \("),
+        (shipped, "qformer.safetensors has no weights of the connector linear: give the --conn"),
+        (trained, "trained.safetensors has no weights of the connector linear: give the --conn"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            evaluate("linear", path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(AssertionError, match="before the model is built"):
+        evaluate("mlp", trained)
+
+
+def test_trained_weights_are_written_whole_with_their_recipe(tmp_path, monkeypatch):
+    inner = torch.nn.Sequential(torch.nn.Linear(1280, 8), torch.nn.GELU(), torch.nn.Linear(8, 4))
+    scaled = Scaled(inner, torch.rand(8, 16, 1280), scale=0.1)
+    monkeypatch.setattr(training, "_trained", lambda connector, recipe: scaled)
+    path = train("linear", tmp_path / "out")
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["connector"] == "linear"
+        assert json.loads(file.metadata()["recipe"])["steps"] == training.RECIPES["linear"].steps
+        assert set(file.keys()) == set(inner.state_dict())
+    assert list(files_of(tmp_path)) == ["out/linear.safetensors"]
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="is full: free some space"):
+        train("linear", tmp_path / "out")
+    assert list(files_of(tmp_path)) == ["out/linear.safetensors"]
 
 
 def test_a_pack_of_uneven_questions_is_padded_and_separated(vlm):

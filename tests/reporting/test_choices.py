@@ -24,7 +24,7 @@ from made import as_of_keygap_0_1
 
 from .conftest import BENCHMARK, MODEL
 
-HEADING = "What was a choice?"
+HEADING = "What depends on analysis choices?"
 HOSTILE = "org/<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
 

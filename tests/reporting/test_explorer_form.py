@@ -228,6 +228,29 @@ def test_a_projection_of_an_earlier_keygap_says_what_it_lacks(browser, explored,
         assert opening.locator(".patch").count() == 1
 
 
+def test_a_token_whose_attention_is_not_known_is_neither_a_sink_nor_no_sink(
+    browser, explored, tmp_path
+):
+    shutil.copytree(explored, tmp_path / "run")
+    frame = pd.read_parquet(explored / "projection.parquet")
+    here = (frame["site"] == "k_proj") & (frame["layer"] == 1)
+    at = frame.index[here]
+    frame.loc[at[:3], "attention"] = 6.0
+    frame.loc[at[3:10], "attention"] = np.nan
+    save_results(tmp_path / "run", {"projection.parquet": pa.Table.from_pandas(frame)})
+    known = frame.loc[at, "attention"]
+    with opened(browser, reported(tmp_path / "run")) as page:
+        looker = Looker(page)
+        looker.choose("place", "1")
+        page.click("text=More filters")
+        for value, number in (("sinks", (known >= 5).sum()), ("others", (known < 5).sum())):
+            looker.choose("sink", value)
+            assert looker.counts()[0] == number < len(at) - 7 + 1
+        looker.choose("sink", "")
+        looker.choose("colour", "sink")
+        assert "not known" in looker.text("legend")
+
+
 def test_hostile_text_changes_nothing_but_its_own_text(browser, tmp_path):
     vectors = made_vectors(gap=1.0)
     text = vectors.labels["role"] == "question"

@@ -192,26 +192,42 @@ def test_the_interval_of_a_ratio_is_that_of_a_jackknife() -> None:
     assert np.isnan(bias_findings.ratio_interval(attended(1))[1])
 
 
-def test_conditions_state_the_worst_and_the_most_followed() -> None:
+def test_conditions_state_the_worst_and_where_a_wrong_text_is_followed_most() -> None:
+    """Following a text that suggests the right answer, or without the image, says nothing."""
+    names = ["as_is", "conflict", "conflict_absent", "agree", "matching"]
     frame = pd.DataFrame(
         {
             "probe": "hint",
-            "condition": ["as_is", "conflict", "agree"],
-            "n": [24, 24, 20],
-            "accuracy": [0.8, 0.3, 0.9],
-            "accuracy_low": [0.7, 0.2, 0.8],
-            "accuracy_high": [0.9, 0.4, 1.0],
-            "followed": [np.nan, 0.6, 0.9],
-            "followed_low": [np.nan, 0.5, 0.8],
-            "followed_high": [np.nan, 0.7, 1.0],
+            "condition": names,
+            "n": [24, 24, 24, 20, 20],
+            "accuracy": [0.8, 0.3, 0.4, 0.9, 0.95],
+            "accuracy_low": [0.7, 0.2, 0.3, 0.8, 0.85],
+            "accuracy_high": [0.9, 0.4, 0.5, 1.0, 1.0],
+            "followed": [np.nan, 0.6, 0.7, 0.9, 0.95],
+            "followed_low": [np.nan, 0.5, 0.6, 0.8, 0.85],
+            "followed_high": [np.nan, 0.7, 0.8, 1.0, 1.0],
+            "text": [np.nan, 5.0, np.nan, np.nan, 4.0],
         }
     )
+    answers = pd.DataFrame(
+        {
+            "probe": "hint",
+            "condition": [*names, *names],
+            "correct": [True, False, False, True, True] + [False] * 5,
+            "followed": [None, True, True, True, True, None, False, False, False, False],
+        }
+    )
+    table = cast(Any, SimpleNamespace(frame=frame, samples=answers))
     run = Run(Path(), {"model": "made"}, cast(Any, None), None, None)
-    text = bias_findings.conditions_in_words(run, frame)
+    text = bias_findings.conditions_in_words(run, table)
     assert "accuracy on the unchanged samples is 0.80 (0.70 to 0.90)" in text
     assert "lowest with 0.30 (0.20 to 0.40) under hint: conflict" in text
-    assert "followed most under hint: agree: 0.90 (0.80 to 1.00)" in text
-    assert "n = 20 to 24 samples" in bias_findings.conditions_caption(frame)
+    assert text.endswith("the text is followed most under hint: conflict: 0.60 (0.50 to 0.70)")
+    table.frame = frame[frame["condition"] != "conflict"]
+    assert "followed" not in bias_findings.conditions_in_words(run, table)
+    caption = bias_findings.conditions_caption(frame)
+    assert "n = 20 to 24 samples" in caption
+    assert "where neither moves, the hint has no effect." in caption
 
 
 def test_links_state_the_strongest_of_what_is_drawn() -> None:
@@ -235,4 +251,6 @@ def test_links_state_the_strongest_of_what_is_drawn() -> None:
     assert (
         "the whole chain: strongest 0.10 (-0.10 to 0.30) at layer 0, found at 0 of 1 layer" in text
     )
-    assert "over 24 samples" in bias_findings.chain_caption(frame)
+    caption = bias_findings.chain_caption(frame)
+    assert "over 24 samples" in caption
+    assert caption.endswith("of 0.8; weaker correlations may have gone undetected.")

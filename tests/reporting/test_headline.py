@@ -236,6 +236,21 @@ def test_notes_are_one_line_for_each_reason(measured):
     ]
 
 
+def test_notes_name_the_benchmark_and_all_only_where_every_run_has_them(measured):
+    everywhere, once = (f"m, k_proj, layer 0: no {what}: {what} is missing" for what in ("a", "b"))
+
+    def run(benchmark: str, *notes: str) -> Run:
+        table = dataclasses.replace(measured.table, notes=notes)
+        manifest = {**measured.manifest, "benchmark": benchmark}
+        return dataclasses.replace(measured, table=table, manifest=manifest)
+
+    found = notes_of([run("first", everywhere, once), run("second", everywhere)])
+    assert found.skipped == [
+        "a is missing (a; k_proj at layer 0; all runs)",
+        f"b is missing (b; k_proj at layer 0; {measured.model} on first)",
+    ]
+
+
 def test_a_p_value_that_no_swap_reached_is_a_bound():
     assert p_value(1 / 1001, 1000) == "≤ 0.001"
     assert p_value(2 / 1001, 1000) == "0.002"

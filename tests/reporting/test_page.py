@@ -46,6 +46,17 @@ def test_the_report_needs_no_other_file(whole, whole_page):
     assert re.search(r"<td>0\.\d+ null 0\.\d+ in \d+ dims|<td>0\.\d+ null 0\.\d+</td>", page)
 
 
+def test_captions_say_what_numbers_mean(whole_page):
+    words = " ".join(html.unescape(whole_page.read_text()).split())
+    for said in (
+        "A ratio of 1 means that the gap is as large as the largest distance measured inside one "
+        "modality.",
+        "counts only samples for which the image alone and the text alone give different answers.",
+        "What depends on analysis choices?",
+    ):
+        assert said in words
+
+
 def test_a_run_measured_by_another_version_says_what_to_do(two_sites, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(two_sites, folder)

@@ -74,6 +74,10 @@ def test_questions_answers_and_gaps_are_those_of_the_files(answered):
     assert sum(row["correct"] is False for row in found.rows) == min(wrong, SHOWN // 2)
 
 
+def test_the_caption_says_how_many_samples_were_answered_wrongly(page):
+    assert "Half of them were answered wrongly, if there are that many." in page
+
+
 def test_attention_is_the_share_of_the_last_position(answered):
     ids = [row["id"] for row in samples_of(answered, None).rows]
     made = pd.DataFrame([

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import shutil
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from keygap.errors import UserError
 from keygap.reporting.view import Explored, components
+from keygap.reporting.view.asked import Filter
 from keygap.reporting.view.explored import MOST
 from keygap.reporting.view.plane import plane
 from keygap.reporting.view.tokens import tokens_of
@@ -225,6 +227,21 @@ def test_filters_find_what_a_table_finds(asked, large, asked_for, rule):
         assert expected <= shown
     else:
         assert len(expected & shown) >= MOST * 3 // 4
+
+
+def test_a_token_whose_attention_is_not_known_is_neither_a_sink_nor_no_sink():
+    plane: Any = SimpleNamespace(token=np.arange(3), attention=np.array([6.0, 1.0, np.nan]))
+
+    class Tokens:
+        columns: ClassVar = {"modality": np.zeros(3)}
+
+        def __len__(self) -> int:
+            return 3
+
+    tokens: Any = Tokens()
+    for sink, at in (("sinks", 0), ("others", 1)):
+        match = Filter(sink=sink).match(tokens, plane)
+        assert np.flatnonzero(np.asarray(match)).tolist() == [at]
 
 
 def test_tokens_that_are_kept_and_those_of_a_sample_are_there_wherever_they_lie(asked):

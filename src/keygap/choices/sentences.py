@@ -1,4 +1,4 @@
-"""What a specification curve says in plain sentences: what is robust, and what was a choice.
+"""What a specification curve says in plain sentences: what is robust, and what is not.
 
 A statement is *robust* if the 95 % interval of its share lies above 95 % of the choices for every
 model and benchmark, and *fails* if it lies below 5 % for every one. In between, whether it holds
@@ -89,7 +89,7 @@ def sentences(statements: pd.DataFrame, source: str = "") -> list[str]:
         what = "it holds" if number == 1 else "they hold"
         if len(found) > number:
             what = "the other one holds" if number == 1 else f"the other {number} hold"
-        said.append(f"Whether {what} was a choice: {_listed(chosen)}.")
+        said.append(f"Whether {what} depends on the choices: {_listed(chosen)}.")
     if unknown := groups[NO_INTERVAL]:
         which = counted(len(unknown), "statement") + ("" if decided else of)
         called = "it is" if len(unknown) == 1 else "they are"

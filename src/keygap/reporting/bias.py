@@ -72,7 +72,7 @@ def findings(run: Run, files: BiasFiles) -> list[str]:
     """What was found, in sentences: of the answers, their analyses, attention, and each link."""
     found = []
     if files.answers is not None:
-        found += [conditions_in_words(run, files.answers.frame), *files.answers.analyses]
+        found += [conditions_in_words(run, files.answers), *files.answers.analyses]
     if files.attention is not None:
         found.append(attention_in_words(run, files.attention))
     if files.link is not None:
@@ -85,7 +85,7 @@ def drawn(run: Run, files: BiasFiles) -> list[Drawn]:
     found: list[Drawn] = []
     if files.answers is not None:
         frame = files.answers.frame
-        words = conditions_in_words(run, frame), conditions_caption(frame)
+        words = conditions_in_words(run, files.answers), conditions_caption(frame)
         found.append(Drawn("conditions", conditions(run, frame), *words))
     if files.attention is not None:
         frame = files.attention

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from keygap.bias.condition import AS_IS
 from keygap.bias.intervals import jackknife_of_log
 from keygap.bias.link_table import ALL, CHAIN
+from keygap.bias.table import BiasTable
 from keygap.display import between, counted
 from keygap.reporting.numbers import largest, samples_in, smallest, with_interval
 from keygap.reporting.run import Run
@@ -23,18 +24,18 @@ WHO = {"last": "the last prompt position", "question": "the question", "generate
 SHOWS_NOTHING = ("separator", "padding")  # roles of image positions that show no part of it
 
 
-def conditions_in_words(run: Run, frame: pd.DataFrame) -> str:
+def conditions_in_words(run: Run, table: BiasTable) -> str:
     """Accuracy as it is and at its lowest, and where most answers follow the text.
 
     Args:
         run: the run.
-        frame: of a ``BiasTable``.
+        table: what was asked, and the answers.
     """
-    rows = frame.drop_duplicates(["probe", "condition"])
+    rows = table.frame.drop_duplicates(["probe", "condition"])
     parts = []
     as_is = rows[(rows["condition"] == AS_IS) & rows["accuracy"].notna()]
     others = rows[(rows["condition"] != AS_IS) & rows["accuracy"].notna()]
-    followed = rows[rows["followed"].notna()]
+    followed = _against_the_image(rows, table.samples)
     if len(as_is):
         parts.append(f"accuracy on the unchanged samples is {_share(as_is.iloc[0], 'accuracy')}")
     if len(others):
@@ -45,6 +46,22 @@ def conditions_in_words(run: Run, frame: pd.DataFrame) -> str:
         parts.append(f"the text is followed most under {_condition(most)}: {_share(most)}")
     found = "; ".join(parts) or "nothing could be scored"
     return f"Answers of {run.model} under {counted(len(rows), 'condition')}: {found}"
+
+
+def _against_the_image(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """The conditions with image and text in which the text suggests a wrong answer.
+
+    Where it suggests the right one, following the text and seeing the image are the same.
+
+    Args:
+        rows: one for each condition.
+        samples: of the ``BiasTable``.
+    """
+    scored = samples[samples["followed"].notna()]
+    both = scored[scored["followed"].astype(bool) & scored["correct"].astype(bool)]
+    right = pd.MultiIndex.from_frame(both[["probe", "condition"]])
+    own = pd.MultiIndex.from_frame(rows[["probe", "condition"]])
+    return rows[rows["followed"].notna() & rows["text"].notna() & ~own.isin(right)]
 
 
 def _share(row: pd.Series, name: str = "followed") -> str:
@@ -62,7 +79,7 @@ def conditions_caption(frame: pd.DataFrame) -> str:
         "Share of answers that are right (accuracy) and that are what the added text suggests "
         f"(followed) under each condition, with 95 % intervals; n = {n}. Dotted: accuracy of the "
         "samples as they are. Where a wrong hint moves accuracy left and following right, the text "
-        "decides; where neither moves, the image does."
+        "decides; where neither moves, the hint has no effect."
     )
 
 
@@ -213,5 +230,6 @@ def chain_caption(frame: pd.DataFrame) -> str:
         "panel is the effect along the whole chain, a product of standardised coefficients (no "
         "unit). Bars: 95 % bootstrap intervals. Filled: found, that is p after Holm's adjustment "
         "at most 0.05 and an interval that excludes 0. With these samples a correlation of "
-        f"{seen:.2f} would be found with a probability of 0.8; weaker ones may be there unseen."
+        f"{seen:.2f} would be found with a probability of 0.8; weaker correlations may have "
+        "gone undetected."
     )

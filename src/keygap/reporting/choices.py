@@ -85,7 +85,7 @@ class ChoicesSection:
     """What the report shows of the choices in one folder.
 
     Attributes:
-        sentences: what is robust and what was a choice.
+        sentences: what is robust and what depends on the choices.
         curves: one per measure that has numbers.
         statements: rows of the table of statements, with ``cell`` (the share) and ``verdict``.
         numbers: the columns of the table of variance: name and number of choices.

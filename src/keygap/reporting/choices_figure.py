@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
@@ -108,9 +108,7 @@ def draw_curve(axes: Axes, curve: Curve, published: Mapping[str, Any]) -> None:
     axes.fill_between(
         curve.edges, low, high, step="post", color=BAND, alpha=0.6, lw=0, label="interval"
     )
-    at = np.arange(len(values))
-    if len(values) > MOST_POINTS:
-        at = np.unique(curve.at(np.linspace(0, 100, MOST_POINTS)))
+    at = _points(curve)
     models = curve.rows["model"]
     palette = colours_of(models_of(curve))
     axes.scatter(
@@ -363,11 +361,18 @@ def _title(curve: Curve) -> str:
     return fitted(f"{what}: {named} on {', '.join(others)}", WIDTH - 0.2, 8.5)
 
 
+def _points(curve: Curve) -> Int[np.ndarray, " n"]:
+    """The rows that are drawn as points: all of them, or some that are evenly spaced."""
+    if len(curve.values) <= MOST_POINTS:
+        return np.arange(len(curve.values))
+    return np.unique(curve.at(np.linspace(0, 100, MOST_POINTS)))
+
+
 def _notes(curve: Curve) -> str:
     """What a reader needs to read the figure."""
     text = "Band: 95 % interval over samples, median of a column. Diamonds: rows of the table."
-    if len(curve.values) > MOST_POINTS:
-        text += f" Points: {MOST_POINTS} of the choices, evenly."
+    if (points := len(_points(curve))) < len(curve.values):
+        text += f" Only {points} evenly spaced choices are drawn as points."
     if curve.is_weighted:
         text += " Single heads of a model count as one choice together."
     if len(models := models_of(curve)) > 1:

@@ -26,21 +26,21 @@ class Group:
         reason: the reason, with ``{}`` in place of every number.
         numbers: those of every note.
         what: contrasts and sides that it concerns.
-        models: models that it concerns.
+        runs: runs that it concerns: their numbers, and the names of their models and benchmarks.
         places: sites and layers that it concerns.
     """
 
     reason: str
     numbers: list[list[str]] = field(default_factory=list)
     what: dict[str, None] = field(default_factory=dict)
-    models: dict[str, None] = field(default_factory=dict)
+    runs: dict[int, str] = field(default_factory=dict)
     places: dict[str, dict[str, None]] = field(default_factory=dict)
 
-    def line(self, n_models: int) -> str:
+    def line(self, n_runs: int) -> str:
         """The reason with the range of its numbers, then what and where.
 
         Args:
-            n_models: the number of models of the report; a reason of all does not list them.
+            n_runs: the number of runs of the report; a reason of all does not list them.
         """
         columns = zip(*self.numbers, strict=True)
         text = self.reason.format(*(_range(column) for column in columns))
@@ -49,9 +49,10 @@ class Group:
             for site, layers in self.places.items()
             for one in [next(iter(layers), "")]
         ]
-        if n_models > 1:
-            every = len(self.models) == n_models
-            where.append("all models" if every else ", ".join(self.models))
+        if n_runs > 1:
+            every = len(self.runs) == n_runs
+            names = dict.fromkeys(self.runs.values())
+            where.append("all runs" if every else ", ".join(names))
         parts = [part for part in (", ".join(self.what), *where) if part]
         return f"{text} ({'; '.join(parts)})" if parts else text
 
@@ -73,7 +74,7 @@ def notes_of(runs: Sequence[Run]) -> Notes:
     """Group the notes of some runs by their reason."""
     skipped: dict[str, Group] = {}
     cautions: dict[str, Group] = {}
-    for run in runs:
+    for number, run in enumerate(runs):
         for note in run.table.notes:
             place = _NOTE.fullmatch(note)
             rest = place["rest"] if place else note
@@ -86,13 +87,12 @@ def notes_of(runs: Sequence[Run]) -> Notes:
             group = _group(cautions if caution else skipped, reason)
             if what:
                 group.what[what] = None
-            group.models[run.model] = None
+            group.runs[number] = f"{run.model} on {run.manifest['benchmark']}"
             if place:
                 group.places.setdefault(place["site"], {})[place["layer"]] = None
-    n_models = len({run.model for run in runs})
     return Notes(
-        [group.line(n_models) for group in skipped.values()],
-        [group.line(n_models) for group in cautions.values()],
+        [group.line(len(runs)) for group in skipped.values()],
+        [group.line(len(runs)) for group in cautions.values()],
     )
 
 

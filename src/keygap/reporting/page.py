@@ -44,9 +44,10 @@ from keygap.reporting.papers import write_for_papers
 from keygap.reporting.provenance import provenance
 from keygap.reporting.run import Run, contrasts_of, read_run
 from keygap.reporting.samples import samples_of
+from keygap.reporting.study_folder import default_folder, is_study_of
 from keygap.store import write_text
 from keygap.store.lock import at_work, refuse_unwritable
-from keygap.store.run import REPORT
+from keygap.store.run import REPORT, STUDY
 
 
 @mpl.rc_context(figures.STYLE)
@@ -56,14 +57,15 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
 
     Args:
         folders: run folders that were measured.
-        out: where the report goes; by default the run folder, or the parent of several.
+        out: where the report goes; by default the run folder, or the parent of several if it holds
+            nothing else, as a study does.
 
     Returns:
         The path of the report. Figures go to ``figures/`` of each run, and of ``out``.
 
     Raises:
-        UserError: no folder is given, one was not measured or is damaged, or the report cannot be
-            written.
+        UserError: no folder is given, one was not measured or is damaged, several are not the runs
+            of one folder and ``out`` is not given, or the report cannot be written.
     """
     if not folders:
         raise UserError("a report needs at least one run folder")
@@ -74,6 +76,8 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
 def _report(
     folders: Sequence[str | Path], out: str | Path | None, say: Callable[[object], None]
 ) -> Path:
+    roots = [Path(folder) for folder in folders]
+    out = default_folder(roots) if out is None else folder_of(out, "out")
     say("reading the runs")
     runs = [read_run(folder, verify=True) for folder in folders]
     of_bias = [bias.read(run.root) for run in runs]
@@ -81,13 +85,6 @@ def _report(
     of_choices = [choices.read(run.root) for run in runs]
     for run in runs:
         refuse_unwritable(run.root)
-    out = (
-        folder_of(out, "out")
-        if out is not None
-        else runs[0].root
-        if len(runs) == 1
-        else runs[0].root.parent
-    )
     say("figures and page")
     with at_work(out):
         return _written(runs, of_bias, of_causes, of_choices, out)
@@ -101,8 +98,7 @@ def _written(
     out: Path,
 ) -> Path:
     """Draw the figures and write the page, from the results that each run has."""
-    # A report of one run lies in its folder, which is then no study of its own.
-    of_all = None if any(out.resolve() == run.root.resolve() for run in runs) else choices.read(out)
+    of_all = choices.read(out) if _is_of_all(out, runs) else None
     anchors: set[str] = set()
     top = heads.largest(runs)
     first_table = headline(runs)
@@ -134,6 +130,14 @@ def _written(
     path = out / REPORT
     write_text(path, text)
     return path
+
+
+def _is_of_all(out: Path, runs: Sequence[Run]) -> bool:
+    """Whether the choices in a folder are about these runs: it is no run, and no other study."""
+    roots = [run.root for run in runs]
+    if out.resolve() in {root.resolve() for root in roots}:
+        return False
+    return not (out / STUDY).is_file() or is_study_of(out, roots)
 
 
 def definitions(runs: Sequence[Run]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Where the numbers of a report come from, and how to get them again.
 
-A study has its own file, which is shown as it is. For single runs the experiment is written from
-what the runs recorded, so that `keygap run` makes the same tables again.
+A study has its own file, which is shown as it is. For other runs the experiment is written from
+what they recorded, with what it cannot say (``again.py``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from keygap import strict_yaml
-from keygap.contrasts import CONTRASTS
+from keygap.reporting.again import missing_in, plan_of
 from keygap.reporting.run import Run
+from keygap.reporting.study_folder import is_study_of
 from keygap.store.run import STUDY
 
 REFERENCES = {
@@ -72,24 +73,23 @@ def provenance(runs: Sequence[Run], out: Path) -> dict[str, Any]:
 
     Args:
         runs: the runs of the report.
-        out: its folder, which has the study's file if there is one.
+        out: its folder, which has the study's file if they are the runs of one.
 
     Returns:
         ``date``, ``version``, ``commit`` (empty if it is not known), ``models`` (one dictionary per
         run: name, revision, weights, benchmark, seed, dtype, device), ``command``, ``yaml``,
-        ``missing`` (what the YAML cannot say), ``estimators`` and ``references``.
+        ``missing`` (what the YAML cannot say, in lines), ``estimators`` and ``references``.
     """
     study = out / STUDY
-    is_study = study.is_file()
-    missing = [] if is_study else _own_contrasts(runs)
+    is_study = is_study_of(out, [run.root for run in runs])
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "version": version("keygap"),
         "commit": _commit(),
         "models": [_model(run) for run in runs],
         "command": "keygap run study.yaml --out DIR" if is_study else "keygap run this.yaml",
-        "yaml": study.read_text(encoding="utf-8") if is_study else strict_yaml.dump(_plan(runs)),
-        "missing": missing,
+        "yaml": study.read_text(encoding="utf-8") if is_study else strict_yaml.dump(plan_of(runs)),
+        "missing": [] if is_study else missing_in(runs),
         "estimators": ESTIMATORS,
         "references": {
             name: text.replace("VERSION", version("keygap")) for name, text in REFERENCES.items()
@@ -108,54 +108,3 @@ def _model(run: Run) -> dict[str, Any]:
     versions = ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items())
     found = {name: run.manifest.get(name) for name in names}
     return {"model": run.model, **found, "versions": versions}
-
-
-def _plan(runs: Sequence[Run]) -> dict[str, Any]:
-    """An experiment that makes the runs again, as far as they recorded what was asked.
-
-    Runs of one report share their settings.
-    """
-    first = runs[0].manifest
-    asked = runs[0].table.settings
-    names = ("samples", "layers", "sites", "batch_size", "tokens")
-    extraction = {name: first.get(name) for name in names}
-    measurement = {
-        name: asked[name]
-        for name in ("text_roles", "tokens_per_sample", "n_permutations", "n_bootstraps")
-    }
-    known = [item["name"] for item in asked["contrasts"] if item["name"] in CONTRASTS]
-    return {
-        "name": "again",
-        "models": _distinct(
-            {"name": run.manifest["model"], "dtype": run.manifest.get("dtype"),
-             "revision": run.manifest.get("revision")}
-            for run in runs
-        ),
-        "benchmarks": _distinct(
-            {name: run.manifest.get(key) for name, key in
-             (("name", "benchmark"), ("split", "split"), ("data", "data"),
-              ("language", "language"))}
-            for run in runs
-        ),
-        "seed": first.get("seed", 0),
-        "extraction": {name: value for name, value in extraction.items() if value is not None},
-        "measurement": {**measurement, "contrasts": known},
-    }  # fmt: skip
-
-
-def _distinct(items: Any) -> list[dict[str, Any]]:
-    """Dictionaries without repetition, and without what is None."""
-    kept: list[dict[str, Any]] = []
-    for item in items:
-        given = {name: value for name, value in item.items() if value is not None}
-        if given not in kept:
-            kept.append(given)
-    return kept
-
-
-def _own_contrasts(runs: Sequence[Run]) -> list[str]:
-    """Contrasts of the user's own, whose selections a run does not record."""
-    return sorted({
-        item["name"] for run in runs for item in run.table.settings["contrasts"]
-        if item["name"] not in CONTRASTS
-    })  # fmt: skip

@@ -102,7 +102,7 @@ def _truth(text: str) -> bool | None:
 
 
 def _chosen(read: pd.DataFrame, answers: pd.DataFrame | None, seed: int) -> pd.DataFrame:
-    """The samples that are shown: half wrong answers, as far as there are, in a random order."""
+    """The samples that are shown: half wrong answers, if there are that many, in a random order."""
     rng = random_streams.generator(seed, "samples of a report")
     order = read.iloc[rng.permutation(len(read))]
     if answers is None:

@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from keygap import interrupts
 from keygap.errors import UserError
 from keygap.store.checksums import checksums_of, read_checksums, write_checksums
 from keygap.store.files import Content, Staged, remove, staged, temporary_files
 from keygap.store.lock import SHORT, locked
 from keygap.store.reading import verify
+from keygap.store.run import extraction_file
 
 
 def save_results(folder: str | Path, files: Mapping[str, Content]) -> None:
@@ -27,8 +31,8 @@ def save_results(folder: str | Path, files: Mapping[str, Content]) -> None:
         files: contents by file name. Until the last is written, none of them can be read.
 
     Raises:
-        UserError: another process writes in the folder, the disk is full, or the folder cannot be
-            written. If the disk is full, the files before are still there.
+        UserError: another process writes in the folder, the disk is full, the folder cannot be
+            written, or as ``record_results``. The files before are then still there.
     """
     folder = Path(folder)
     with locked(folder, SHORT):
@@ -44,9 +48,12 @@ def record_results(folder: Path, files: Mapping[str, Content], begin: bool = Fal
         begin: whether a folder without checksums, or with damaged ones, gets some.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        UserError: the disk is full, the folder cannot be written, or one that is no run and has no
+            checksums has a file of such a name that is none of keygap's.
     """
     recorded = _recorded_or_none(folder) or {} if begin else read_checksums(folder)
+    if recorded is None and not extraction_file(folder).is_file():
+        _refuse_foreign(folder, files)
     for name in files:
         for left in temporary_files(folder, name):
             remove(left)
@@ -62,6 +69,41 @@ def record_results(folder: Path, files: Mapping[str, Content], begin: bool = Fal
                 _replace(ready)
                 write_checksums(folder, others | written)
             interrupts.keep(f"the results in {folder} are kept")
+
+
+def _refuse_foreign(folder: Path, files: Mapping[str, Content]) -> None:
+    """Refuse to replace files of the user's own in a folder where nothing is recorded.
+
+    A table that begins like the new one is a former result. Other files, such as notes, are former
+    results if such a table is beside them.
+
+    Raises:
+        UserError: there is such a file.
+    """
+    there = [name for name in files if (folder / name).is_file()]
+    known = [name for name in there if _begins_alike(folder / name, files[name])]
+    tables = (".csv", ".parquet", ".yaml")
+    for name in there:
+        if name not in known and (name.endswith(tables) or not known):
+            raise UserError(
+                f"{folder / name} is there and keygap did not record it: name another folder with "
+                "--out"
+            )
+
+
+def _begins_alike(path: Path, content: Content) -> bool:
+    """Whether a file has the columns of a table, or the first key of a YAML file."""
+    try:
+        if isinstance(content, pa.Table):
+            return pq.read_schema(path).names == content.column_names
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+    except (pa.ArrowException, OSError):
+        return False
+    if isinstance(content, bytes) or path.suffix not in (".csv", ".yaml"):
+        return False
+    end = ":" if path.suffix == ".yaml" else "\n"
+    return first.partition(end)[0] == content.partition(end)[0]
 
 
 def result_checksums(root: Path, name: str, remedy: str) -> tuple[str, ...] | None:

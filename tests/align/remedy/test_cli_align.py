@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import keygap as kg
 from align.made_models import llava
@@ -144,3 +145,18 @@ def test_a_mistake_of_a_fit_is_one_line(keygap, tmp_path, given, line):
     (tmp_path / "folder.safetensors").mkdir()
     status, _, said = keygap("--map", "coral", "--out", tmp_path / "folder.safetensors")
     assert (status, "is a folder: name a file" in said) == (2, True)
+
+
+def test_a_file_that_is_no_map_is_not_replaced(keygap, tmp_path):
+    fit = ("--map", "mean-shift", "--site", "key", "--samples", 10, "--out")
+    weights, text = tmp_path / "model.safetensors", tmp_path / "text.safetensors"
+    save_file({"weight": torch.zeros(2)}, weights, metadata={"format": "pt"})
+    text.write_text("mine")
+    for path in (weights, text):
+        before = path.read_bytes()
+        status, _, said = keygap(*fit, path)
+        assert (status, path.read_bytes()) == (2, before)
+        assert f"{path.name} is a file that is no map of keygap: name another file" in said
+    own = tmp_path / "own.safetensors"
+    assert [keygap(*fit, own)[0] for _ in range(2)] == [0, 0]
+    assert kg.align.load_map(own).name == "mean-shift"

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from keygap.benchmarks.sources.easy_vqa import EasyVQA, subject
+from keygap.errors import UserError
 from keygap.micro.checkpoint import assemble, connector_weights
 from keygap.micro.connectors import known_connector
 from keygap.micro.training.packing import (
@@ -29,8 +31,9 @@ from keygap.micro.training.packing import (
     answer_logits,
     questions_by_image,
 )
-from keygap.micro.training.train import image_features
+from keygap.micro.training.train import CONNECTOR, image_features
 from keygap.progress import track
+from keygap.text import first_line
 
 IMAGES_PER_STEP = 32
 KINDS = ("yes/no", "shape", "colour", "all")
@@ -49,12 +52,14 @@ def evaluate(connector: str, weights: Path | None = None) -> pd.DataFrame:
         without_image, by_wording.
 
     Raises:
-        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
+        UserError: there is no such connector, the file has no weights of it, or a package of the
+            extra ``micro`` is missing.
     """
-    model, processor = assemble(known_connector(connector))
+    state = _weights(known_connector(connector), weights)
+    model, processor = assemble(connector)
     model.set_attn_implementation({"text_config": "eager"})  # faster with a block mask
     projector = model.model.multi_modal_projector
-    projector.load_state_dict(load_file(weights) if weights else connector_weights(connector))
+    projector.load_state_dict(state)
     projector.float()
     paths, by_image = questions_by_image("test")
     features = image_features(model, processor, paths)
@@ -73,6 +78,34 @@ def evaluate(connector: str, weights: Path | None = None) -> pd.DataFrame:
         without_image=_equal(without_image, answers),
         by_wording=_equal([guess_by_wording(question) for question, _ in pairs], answers),
     )
+
+
+def _weights(connector: str, path: Path | None) -> dict[str, Tensor]:
+    """Weights of a connector from a file; those that ship without one.
+
+    Raises:
+        UserError: the file cannot be read, or has weights of something else.
+    """
+    shipped = connector_weights(connector)
+    if path is None:
+        return shipped
+    try:
+        with safe_open(path, framework="pt") as file:
+            named = (file.metadata() or {}).get(CONNECTOR, connector)
+        found = load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"no weights at {path}: name a file of keygap micro train") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({first_line(error)}): name a file of keygap micro train"
+        ) from error
+    shapes, known = ({name: one.shape for name, one in state.items()} for state in (found, shipped))
+    if named != connector or shapes != known:
+        raise UserError(
+            f"{path} has no weights of the connector {connector}: give the --connector that it was "
+            "trained for, or another file"
+        )
+    return found
 
 
 def guess_by_wording(question: str) -> str:

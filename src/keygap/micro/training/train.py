@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float16
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaProcessor
@@ -36,9 +36,12 @@ from keygap.micro.training.packing import (
     questions_by_image,
 )
 from keygap.progress import track
+from keygap.store.files import write_bytes
+from keygap.store.lock import at_work
 
 logger = logging.getLogger("keygap")
 IMAGES_PER_STEP = 64  # whose vision features are computed at once
+CONNECTOR = "connector"  # key of a file of weights: linear and mlp have tensors of the same shapes
 STEPS_PER_LINE = 25  # of the log
 
 
@@ -143,9 +146,15 @@ def train(connector: str, out: Path, recipe: Recipe | None = None) -> Path:
         The file with the weights, ``out/CONNECTOR.safetensors``.
 
     Raises:
-        UserError: there is no such connector, or a package of the extra ``micro`` is missing.
+        UserError: there is no such connector, a package of the extra ``micro`` is missing, the disk
+            is full, or the folder cannot be written, which is found before the training.
     """
     recipe = recipe or RECIPES[known_connector(connector)]
+    with at_work(out):
+        return _save(_trained(connector, recipe), connector, out, recipe)
+
+
+def _trained(connector: str, recipe: Recipe) -> Scaled:
     torch.manual_seed(recipe.seed)
     model, processor = assemble(connector)
     model.requires_grad_(False)
@@ -154,9 +163,14 @@ def train(connector: str, out: Path, recipe: Recipe | None = None) -> Path:
     features = image_features(model, processor, paths)
     scaled = _initialised(connector, model, features)
     _fit(scaled, model, features, Packer(processor), epochs(by_image, recipe), recipe)
-    out.mkdir(parents=True, exist_ok=True)
+    return scaled
+
+
+def _save(scaled: Scaled, connector: str, out: Path, recipe: Recipe) -> Path:
+    """Write the weights with their recipe, whole or not at all."""
     path = out / f"{connector}.safetensors"
-    save_file(scaled.fold(), path, metadata={"recipe": json.dumps(asdict(recipe))})
+    header = {CONNECTOR: connector, "recipe": json.dumps(asdict(recipe))}
+    write_bytes(path, save(scaled.fold(), metadata=header))
     return path
 
 

@@ -104,7 +104,7 @@ class Filter:
         sample: part of the id of a sample.
         modality: of ``keygap.tokens.MODALITIES``.
         role: as the page writes it: ``patch`` and ``no role`` for tokens that have none.
-        sink: ``sinks``, or ``others``.
+        sink: ``sinks``, or ``others``; a token whose attention is not known is neither.
         ranges: least and greatest values by the names of ``COLUMNS`` and ``attention``.
     """
 
@@ -161,11 +161,13 @@ class Filter:
         if not (self.sink or ends):
             return
         fits = np.ones(len(plane.token), bool)
-        with np.errstate(invalid="ignore"):  # what is not known is in no range and no sink
+        with np.errstate(invalid="ignore"):  # what is not known is in no range and neither
             for low, high in ends:
                 fits &= _within(plane.attention, low, high)
-            if self.sink:
-                fits &= (plane.attention >= SINK_SHARE) == (self.sink == "sinks")
+            if self.sink == "sinks":
+                fits &= plane.attention >= SINK_SHARE
+            elif self.sink:
+                fits &= plane.attention < SINK_SHARE
         good = np.zeros(len(match), bool)
         good[plane.token[fits]] = True
         match &= good

@@ -45,7 +45,7 @@ function colouring(run, place, by, mode) {
   const nameOf = {
     modality: (i) => modalityOf(run, i),
     role: (i) => roleOf(run, i) || (isText(run, i) ? "no role" : "patch"),
-    sink: (i) => (isSink(run, place, i) ? "sink" : "no sink"),
+    sink: (i) => sinkName(run, place, i),
   }[by];
   // What is on both sides of the gap has the same colours in each of these.
   const first = { modality: ["text", "image"], role: ["question", "patch"], sink: ["no sink", "sink"] };
@@ -62,6 +62,12 @@ function colouring(run, place, by, mode) {
 
 function isSink(run, place, token) {
   return attentionOf(place, token) >= run.data.sink_share;
+}
+
+// Where attention is not known, a token is neither.
+function sinkName(run, place, token) {
+  if (Number.isNaN(attentionOf(place, token))) return "not known";
+  return isSink(run, place, token) ? "sink" : "no sink";
 }
 
 // Attention is spread over orders of magnitude, so its colours are steps of a logarithm.

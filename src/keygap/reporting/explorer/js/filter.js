@@ -1,5 +1,6 @@
 // Which tokens are shown: what the controls say, as a mask over the tokens of a run.
 
+const SINKS = { sinks: "sink", others: "no sink" };
 const RANGES = ["position", "row", "column", "attention"];
 
 // Empty controls filter nothing.
@@ -32,7 +33,7 @@ function maskOf(run, place, filter) {
     if (samples && !samples[sample[i]]) continue;
     if (filter.modality && modalityOf(run, i) !== filter.modality) continue;
     if (filter.role && roleName(run, i) !== filter.role) continue;
-    if (filter.sink && isSink(run, place, i) !== (filter.sink === "sinks")) continue;
+    if (filter.sink && sinkName(run, place, i) !== SINKS[filter.sink]) continue;
     if (!Object.entries(filter.ranges).every(([by, ends]) => within(run, place, by, ends, i))) continue;
     mask[i] = 1;
   }
