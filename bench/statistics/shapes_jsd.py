@@ -30,10 +30,11 @@ N_FEATURES = 512
 
 def random_features(rows: Rows, trains: Trains) -> np.ndarray:
     """Log-odds by logistic regression on random Fourier features (Rahimi and Recht 2007)."""
+    (z,) = rows.by_head  # a single one here
     rng = np.random.default_rng(rows.seed)
-    few = rows.z[rng.choice(len(rows.z), 500)]
+    few = z[rng.choice(len(z), 500)]
     distance = np.median(np.linalg.norm(few[:250] - few[250:], axis=1))
-    angles = rows.z @ rng.standard_normal((rows.z.shape[1], N_FEATURES)) * (2.0 / distance)
+    angles = z @ rng.standard_normal((z.shape[1], N_FEATURES)) * (2.0 / distance)
     features = np.cos(angles + rng.uniform(0.0, 2 * np.pi, N_FEATURES))
     inputs = torch.from_numpy(np.column_stack([features, np.ones(len(features))]).T).float()
     found = []
@@ -42,7 +43,7 @@ def random_features(rows: Rows, trains: Trains) -> np.ndarray:
         label, weight = (torch.from_numpy(of)[None].float() for of in (rows.label[train], weight))
         coefficients = logistic_regression(inputs[None][..., train], label, weight)
         found.append((coefficients.float() @ inputs)[0].numpy())
-    return np.stack(found)[..., None]
+    return np.stack(found)[None, ..., None]
 
 
 CRITICS["random features"] = Critic("random features", 1, random_features)

@@ -12,8 +12,8 @@ classifier never saw, that the critic is chosen and calibrated on inner folds of
 samples, and that the sides and the samples of a side are balanced by weights (see ``held_out``).
 
 Both sides are used with as many vectors as each other. The components are fitted to all vectors,
-also those that are held out, and each draws them towards itself. With unequal numbers and equal
-weight for the sides, this alone told vectors of the smaller side apart.
+also those that are held out, and a sample draws them towards itself by the number and the weight of
+its vectors. With unequal numbers, this alone told the sides apart.
 """
 
 from __future__ import annotations
