@@ -132,6 +132,8 @@ def accelerators() -> str:
             "samples": report["samples"],
             "tokens a second": f"{report['tokens_per_second']:,.0f}",
             "over bare prefill": f"{report['extraction_over_bare']:.2f}",
+            "the same, once running": f"{report['steady_over_bare']:.2f}",
+            "hook loop over keygap": f"{report['loop_over_extraction']:.1f}",
             "share of the matrix rate": f"{report['share_of_matrix_rate']:.0%}",
             "peak memory, GB": f"{report['peak_bytes'] / 1e9:.1f}",
             "MB a sample on disk": f"{report['bytes_per_sample'] / 1e6:.1f}",

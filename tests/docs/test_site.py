@@ -113,7 +113,7 @@ def test_search_finds_a_page_without_a_server(site: Path, page: Any) -> None:
     page.goto((site / "index.html").as_uri())
     page.click(".md-search__input")
     page.keyboard.type("checksums.sha256")
-    page.wait_for_selector(".md-search-result__link", timeout=10_000)
+    page.wait_for_selector(".md-search-result__link", timeout=60_000)
     found = page.locator(".md-search-result__link").evaluate_all("all => all.map((a) => a.href)")
     assert any("reference/files.html" in link for link in found), found
 

@@ -93,9 +93,8 @@ def test_pointing_at_a_word_and_at_a_patch_shows_them(browser, client, explored)
         looker.press("Home")
         looker.page.click("text=The same token elsewhere")
         places = len(Store(explored).site_layers())
-        sync_api.expect(looker.page.locator(".elsewhere li", has_text="even share")).to_have_count(
-            places
-        )
+        found = looker.page.locator(".elsewhere li", has_text="even share")
+        sync_api.expect(found).to_have_count(places, timeout=60_000)  # the server reads every layer
 
 
 def test_other_layers_and_tsne_are_asked_for_and_the_token_stays(browser, client, explored):
