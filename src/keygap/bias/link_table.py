@@ -35,11 +35,11 @@ class LinkTable:
             ``all`` for the mean over heads. ``link`` is ``EARLIER -> LATER``. ``measure`` is
             ``spearman``, ``partial`` (covariates held fixed), ``path`` (a standardised coefficient,
             covariates and the quantities before held fixed) or ``indirect`` (the product of the
-            paths of the chain). ``p_holm`` is adjusted over layers and heads; for
-            the rows ``all``, over layers. ``found`` says that it is at most 0.05 and
-            that the interval excludes 0. ``detectable`` is the smallest correlation that would have
-            been found with a probability of 0.8: a rank correlation for ``spearman``, a partial
-            rank correlation for the other measures. An indirect effect needs it on each link.
+            paths of the chain). ``p_holm`` is adjusted over layers and heads; for the rows
+            ``all``, over layers. ``found`` says that it is at most 0.05 and that the interval
+            excludes 0. ``detectable`` is the smallest correlation that would have been found with a
+            probability of 0.8: a rank correlation for ``spearman``, a partial rank correlation for
+            the other measures. An indirect effect needs it on each link.
         notes: what could not be measured, and why; which covariates are held fixed.
         outcome: what a larger ``answer`` means.
     """

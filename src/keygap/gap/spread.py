@@ -10,8 +10,8 @@ of each side. A third number relates the distance of the two centres to their wi
 
 These are plug-in estimates. The effective dimension is too small if there are few vectors, so both
 sides are used with as many vectors as each other. The separation is above 0 even if the centres are
-equal, by about the root of the number of columns over the number of vectors, and its interval does
-not correct for that. For the participation ratio see for example Gao et al. 2017.
+equal, and its interval does not correct for that. For the participation ratio see for example Gao
+et al. 2017.
 """
 
 from __future__ import annotations

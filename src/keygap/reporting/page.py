@@ -57,8 +57,8 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Path:
 
     Args:
         folders: run folders that were measured.
-        out: where the report goes; by default the run folder, or the parent of several if it holds
-            nothing else, as a study does.
+        out: where the report goes; by default the run folder, or the parent of several unless that
+            is a study with other runs.
 
     Returns:
         The path of the report. Figures go to ``figures/`` of each run, and of ``out``.

@@ -68,7 +68,7 @@ THUMBNAILS_SCHEMA = pa.schema(
 
 
 # What vectors are computed in, and how their numbers are stored. Parquet has neither bfloat16 nor
-# integers of 16 bits, so a vector in bfloat16 is stored as its bytes. keygap 0.1 wrote integers.
+# integers of 16 bits, so a vector in bfloat16 is stored as its bytes. Earlier stores have integers.
 NUMBERS = {"float32": pa.float32(), "float16": pa.float16(), "float64": pa.float64()}
 BFLOAT16 = "bfloat16"
 
