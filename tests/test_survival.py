@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,41 @@ def test_an_extraction_killed_at_random_moments(tiny, whole, tmp_path, engine, s
     refuse_leftovers(tmp_path / "run")
     measured(tmp_path / "run")
     assert files_of(tmp_path / "run") == files_of(whole)
+
+
+FEW = ["--n-permutations", "20", "--n-bootstraps", "20"]
+
+
+@pytest.fixture(scope="module")
+def two_sites(tiny, tmp_path_factory) -> tuple[Path, Path]:
+    """An extraction of four sites and layers, and one that was measured as well."""
+    run = tmp_path_factory.mktemp("sites") / "run"
+    finished([*arguments_of("extract", tiny, run), "--layers", "all", "--sites", "k_proj,v_proj"])
+    shutil.copytree(run, run.with_name("whole"))
+    finished(["measure", str(run.with_name("whole")), *FEW])
+    return run, run.with_name("whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_measurement_killed_at_random_moments(two_sites, tmp_path, engine, seed):
+    """Four kills for each seed, so twenty for each engine."""
+    extraction, whole = two_sites
+    run = tmp_path / "run"
+    shutil.copytree(extraction, run)
+    more = [] if engine == "local" else ["--engine", "ray", "--workers", "2"]
+    moments = random.Random(seed)
+    for _ in range(4):
+        command = Command(["measure", str(run), *FEW, *more])
+        while not files_in(run / "measured") and command.process.is_alive():
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0.0, 2.0))
+        command.process.kill()
+        command.ended(60)
+    finished(["measure", str(run), *FEW, *more])
+    refuse_leftovers(run)
+    assert files_of(run) == files_of(whole)
 
 
 @pytest.mark.slow

@@ -203,6 +203,7 @@ def measure(
     """Measure the gap and its ladder in a run folder: gap.csv, jsd.csv, measurement.yaml."""
     import keygap as kg
     from keygap.capture.choice import layers_of_run
+    from keygap.measurement.keeping import forget_layers
 
     with _opened(folder) as store:
         table = kg.measure(
@@ -217,8 +218,10 @@ def measure(
             seed=seed,
             engine=engine,
             workers=workers,
+            resume=True,
         )
         table.save(folder)
+        forget_layers(store.root)
     whole = table.main[table.main["head"] == "all"]
     then = quoted("project", folder)
     facts = {"folder": folder}

@@ -45,6 +45,7 @@ class Registry(Mapping[str, Item]):
         self.kind = kind
         self.group = group
         self._targets = dict(targets)
+        self._own = frozenset(targets)
         self._imported: dict[str, Item] = {}
         self._registered: dict[str, Item] = {}
         self._entry_points_read = False
@@ -72,6 +73,10 @@ class Registry(Mapping[str, Item]):
         if name not in self._registered:
             raise UserError(f"the {self.kind} {name!r} was not registered in this process")
         del self._registered[name]
+
+    def added(self) -> list[str]:
+        """List the names that other packages, or this process, have added to keygap's own."""
+        return [name for name in self if name not in self._own]
 
     def described(self) -> list[tuple[str, str]]:
         """List every name with the first line of its docstring, importing no entry.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_saturation_is_marked(table):
     before = marked[marked["jsd_dim"] < marked["jsd_saturates_at"]]
     assert (before["jsd_nats"] < 0.95 * np.log(2)).all()
     assert set(table.profile.query("jsd_saturates_at.isna()")["contrast"]) >= {"text_text"}
+
+
+def test_rows_of_the_jsd_say_how_many_vectors_it_used(table):
+    rows = table.statistics.query("statistic == 'jsd'")
+    used = rows["settings"].map(json.loads)
+    fewer = rows[["n_a", "n_b"]].min(axis=1)
+    assert (rows["n_a"] != rows["n_b"]).any()
+    for side in ("n_x", "n_y"):
+        assert used.map(lambda settings, side=side: settings[side]).tolist() == fewer.tolist()
 
 
 def test_p_is_adjusted_over_layers_for_every_tested_number(table):

@@ -10,8 +10,9 @@ import pytest
 from benchmarks import fixtures
 from keygap.benchmarks import benchmark
 from keygap.errors import UserError
+from keygap.store.run import run_folder_name
 from keygap.study.experiment import read_experiment
-from keygap.study.run import folder_name, run_study
+from keygap.study.run import run_study
 from made import files_of
 
 GOOD = """
@@ -226,6 +227,6 @@ def test_published_numbers_are_checked(tmp_path, section, line):
 
 @pytest.mark.parametrize("model", ["org/model", "../../etc", "/abs/path", "micro:linear"])
 def test_a_run_folder_never_leaves_its_parent(model):
-    name = folder_name(model, "easy-vqa")
+    name = run_folder_name(model, "easy-vqa")
     assert "/" not in name
     assert not name.startswith(".")

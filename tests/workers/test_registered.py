@@ -10,6 +10,8 @@ import keygap as kg
 from keygap.workers import REGISTRY
 from made import made_store, made_vectors
 
+asked: list[int] = []  # the GPUs of a worker
+
 
 class Backwards:
     """Does the items in reverse, and yields the results in order."""
@@ -24,6 +26,7 @@ class Backwards:
         pass
 
     def map(self, make, items, what, gpus=0):
+        asked.append(gpus)
         do = make()
         yield from [do(item) for item in reversed(items)][::-1]
 
@@ -44,3 +47,14 @@ def test_a_registered_engine_measures_the_same(backwards):
     )
     assert here.equals(there)
     assert sorted(set(there["layer"])) in ([0, 3], ["0", "3"])
+
+
+@pytest.mark.parametrize(("present", "expected"), [(0, 0), (1, 1), (8, 1)])
+def test_each_worker_that_measures_takes_one_gpu_if_there_are_some(
+    monkeypatch, backwards, present, expected
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: present)
+    asked.clear()
+    few = {"contrasts": ["image_text"], "n_permutations": 1, "n_bootstraps": 1}
+    kg.measure(made_store(made_vectors()), engine="backwards", **few)  # type: ignore[arg-type]
+    assert asked == [expected]

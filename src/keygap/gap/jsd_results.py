@@ -97,6 +97,8 @@ class JSDResult(Described, title="Jensen-Shannon divergence"):
                     "estimator": self.estimator,
                     "explained": self.explained,
                     "paired": self.paired,
+                    "n_x": self.n_x,
+                    "n_y": self.n_y,
                     "n_permutations": self.n_permutations,
                     "level": self.level,
                 },

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
+import torch
 
 from keygap import defaults, gap
 from keygap.arguments import listed
@@ -19,6 +20,7 @@ from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.own import refuse_twice
 from keygap.contrasts.sides import refuse_non_finite
 from keygap.errors import UserError
+from keygap.measurement.keeping import KeptLayers, Measured, Place, kept_layers
 from keygap.measurement.layer import LayerMeasurement
 from keygap.measurement.options import SWAPS_PER_TEST, Options
 from keygap.measurement.shape import mir_over_layers
@@ -27,7 +29,7 @@ from keygap.measurement.views import KEY
 from keygap.progress import track
 from keygap.store import Store
 from keygap.tokens import known_roles
-from keygap.workers import workers_of
+from keygap.workers import Workers, workers_of
 
 
 def measure(
@@ -43,6 +45,7 @@ def measure(
     seed: int = 0,
     engine: str = defaults.ENGINE,
     workers: int | None = None,
+    resume: bool = False,
 ) -> GapTable:
     """Measure contrasts of a run at each site and layer, all heads together and each head alone.
 
@@ -67,7 +70,11 @@ def measure(
         seed: of every random draw.
         engine: where sites and layers are measured: ``local``, in this process, or ``ray``, in
             worker processes here or on a cluster (see docs/cluster.md). The values are the same.
-        workers: how many processes; by default one for each node.
+        workers: how many processes; by default one for each GPU, or for each node if this process
+            sees no GPU.
+        resume: whether each layer is kept in the run folder as soon as it is measured, and layers
+            are taken that an interrupted call with the same options kept. Once the table has been
+            saved, ``keygap.measurement.keeping.forget_layers`` removes them.
 
     Returns:
         The tables, with a note for everything that could not be measured.
@@ -91,14 +98,30 @@ def measure(
     run = {name: manifest[name] for name in ("model", "connector", "benchmark")}
     places = store.site_layers(sites, layers)
     layers_of = Counter(site for site, _ in places)
-    work = _Work(store, run, options, layers_of, chosen)
-    what = f"gap of {manifest['model']}"
-    with processes, closing(processes.map(work.begin, places, what)) as measured:
-        found = list(track(measured, len(places), what))
     settings = asdict(options) | {
         "contrasts": [{"name": c.name, "rung": c.rung, "what": c.what} for c in chosen]
     }
-    return _table(found, settings)
+    kept = kept_layers(store, settings, layers_of, chosen) if resume else None
+    work = _Work(store, run, options, layers_of, chosen)
+    found = _of_places(processes, work, places, kept)
+    return _table([found[place] for place in places], settings)
+
+
+def _of_places(
+    processes: Workers, work: _Work, places: Sequence[Place], kept: KeptLayers | None
+) -> dict[Place, Measured]:
+    """What was kept of sites and layers, and measure the others."""
+    before = {place: kept.read(place) for place in places} if kept else {}
+    found = {place: one for place, one in before.items() if one is not None}
+    left = [place for place in places if place not in found]
+    what = f"gap of {work.run['model']}"
+    gpus = min(torch.cuda.device_count(), 1)  # workers that share one would wait for each other
+    with processes, closing(processes.map(work.begin, left, what, gpus)) as measured:
+        for place, one in zip(left, track(measured, len(places), what, len(found)), strict=True):
+            if kept:
+                kept.write(place, one)
+            found[place] = one
+    return found
 
 
 @dataclass(frozen=True)
@@ -126,24 +149,24 @@ class _Work:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, store=Store(state["store"]))
 
-    def begin(self) -> Callable[[tuple[str, int]], LayerMeasurement]:
+    def begin(self) -> Callable[[Place], Measured]:
         """The function that measures one site and layer."""
         return self._measured
 
-    def _measured(self, place: tuple[str, int]) -> LayerMeasurement:
+    def _measured(self, place: Place) -> Measured:
         site, layer = place
         vectors = self.store.layer(site, layer)
         refuse_non_finite(vectors, site, layer)
         key = {**self.run, "site": site, "layer": layer}
         one = LayerMeasurement(key, self.options, self.layers_of[site])
         one.measure(vectors, self.contrasts)
-        return one
+        _refuse_twice(one.rows)
+        return Measured(one.rows, one.dimensions, one.notes)
 
 
-def _table(found: Sequence[LayerMeasurement], settings: dict[str, object]) -> GapTable:
+def _table(found: Sequence[Measured], settings: dict[str, object]) -> GapTable:
     """The tables of all layers, with what needs several layers: MIR and adjusted p-values."""
     statistics = statistics_frame([row for one in found for row in one.rows])
-    _refuse_twice(statistics)
     mir, notes = mir_over_layers(statistics)
     statistics = pd.concat([_adjusted(statistics), mir], ignore_index=True)
     empty = pd.DataFrame(columns=list(DIMENSION_COLUMNS))
@@ -156,16 +179,21 @@ def _table(found: Sequence[LayerMeasurement], settings: dict[str, object]) -> Ga
     )
 
 
-def _refuse_twice(statistics: pd.DataFrame) -> None:
+def _refuse_twice(rows: Sequence[Mapping[str, Any]]) -> None:
     """Refuse two statistics that give one name to their numbers.
 
     Raises:
         UserError: they do.
     """
-    twice = statistics[statistics.duplicated([*KEY, "statistic", "side", "dims"])]
-    if not twice.empty:
-        name = twice["statistic"].iloc[0]
-        raise UserError(f"two statistics have a number named {name!r}: rename one of the readings")
+    seen = set()
+    for row in rows:
+        identity = tuple(row[name] for name in (*KEY, "statistic", "side", "dims"))
+        if identity in seen:
+            raise UserError(
+                f"two statistics have a number named {row['statistic']!r}: rename one of the "
+                "readings"
+            )
+        seen.add(identity)
 
 
 def _adjusted(statistics: pd.DataFrame) -> pd.DataFrame:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keygap import strict_yaml
 from keygap.errors import UserError
-from keygap.store.run import STUDY
+from keygap.store.run import STUDY, run_folder_name
 
 
 def is_study_of(folder: Path, roots: Sequence[Path]) -> bool:
@@ -53,13 +52,9 @@ def default_folder(roots: Sequence[Path]) -> Path:
 
 
 def _folder_names(values: Any) -> set[str]:
-    """The run folders of a study, named as ``keygap.study.run.folder_name`` does.
-
-    That module is not imported here, because it imports torch.
-    """
+    """The run folders of a study."""
     models, benchmarks = (_names(values, key) for key in ("models", "benchmarks"))
-    pairs = (f"{model}-{bench}" for model in models for bench in benchmarks)
-    return {re.sub(r"[^\w.-]+", "-", pair).strip("-.") for pair in pairs}
+    return {run_folder_name(model, bench) for model in models for bench in benchmarks}
 
 
 def _names(values: Any, key: str) -> list[str]:

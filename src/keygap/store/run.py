@@ -24,6 +24,7 @@ JOURNAL = "journal.jsonl"  # the latest commits of an extraction that is being w
 LOCK = ".lock"  # exists while a process writes in the folder
 
 # What is computed from it.
+MEASURED = "measured"  # while it is measured, a folder with one file for each layer
 MEASUREMENT = "measurement.yaml"
 STATISTICS = "statistics.parquet"
 GAP = "gap.csv"
@@ -85,6 +86,16 @@ def vectors_folder(root: Path, site: str, layer: int) -> Path:
     The names are Hive partitions, so that other parquet readers see site and layer as columns.
     """
     return site_folder(root, site) / f"layer={layer}"
+
+
+def run_folder_name(model: str, benchmark: str) -> str:
+    """The folder of a run in that of its study, without separators or a leading dot.
+
+    Args:
+        model: the name of the model, which may be a path.
+        benchmark: the name of the benchmark.
+    """
+    return re.sub(r"[^\w.-]+", "-", f"{model}-{benchmark}").strip("-.")
 
 
 def part_name(number: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from keygap.choices.tables import FILES as CHOICES_FILES
 from keygap.defaults import first_batch
 from keygap.engines.extract import extract
 from keygap.errors import UserError
+from keygap.measurement.keeping import forget_layers
 from keygap.measurement.measure import measure
 from keygap.measurement.tables import GapTable
 from keygap.models import VLM, load
@@ -47,6 +47,7 @@ from keygap.store.run import (
     LOCK,
     REPORT,
     STUDY,
+    run_folder_name,
 )
 from keygap.study.bias import bias_of_run
 from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice, read_experiment
@@ -84,7 +85,10 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
         together = pd.concat(tables, ignore_index=True).to_csv(index=False)
         record_results(out, {GAP: together, STUDY: study}, begin=True)
         _try_choices(experiment, folders, out)
-        return report(*folders, out=out)
+        page = report(*folders, out=out)
+        for folder in folders:
+            forget_layers(folder)
+        return page
 
 
 def _try_choices(experiment: Experiment, folders: Sequence[Path], out: Path) -> None:
@@ -113,7 +117,7 @@ def _run_model(
     options = model.model_dump()
     vlm = load(options.pop("name"), **options)
     for source, sample_set in zip(experiment.benchmarks, sample_sets, strict=True):
-        folder = out / folder_name(model.name, source.name)
+        folder = out / run_folder_name(model.name, source.name)
         with at_work(folder):
             _run_pair(vlm, sample_set, experiment, folder)
     del vlm
@@ -166,10 +170,18 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
 
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:
-    """Measure and project one run, and save both tables in its folder."""
+    """Measure and project one run, and save both tables in its folder.
+
+    The layers stay kept, so that a study that was interrupted later need not measure them again.
+    """
     asked, engine = experiment.measurement.options(), experiment.engine
     table = measure(
-        store, seed=experiment.seed, engine=engine.name, workers=engine.workers, **asked
+        store,
+        seed=experiment.seed,
+        engine=engine.name,
+        workers=engine.workers,
+        resume=True,
+        **asked,
     )
     table.save(store.root)
     for note in table.notes:
@@ -208,7 +220,7 @@ def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
         UserError: two runs would share a folder.
     """
     folders = [
-        Path(out) / folder_name(model.name, source.name)
+        Path(out) / run_folder_name(model.name, source.name)
         for model in experiment.models
         for source in experiment.benchmarks
     ]
@@ -224,11 +236,6 @@ def folders_of(experiment: Experiment, out: str | Path) -> list[Path]:
                 "of model and benchmark once, and move the other to an experiment of its own"
             )
     return folders
-
-
-def folder_name(model: str, bench: str) -> str:
-    """Make a folder name of a model and a benchmark, without separators or a leading dot."""
-    return re.sub(r"[^\w.-]+", "-", f"{model}-{bench}").strip("-.")
 
 
 def _refuse_without_text(sample_set: SampleSet, text_roles: Sequence[str]) -> None:

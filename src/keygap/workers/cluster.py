@@ -111,8 +111,8 @@ def room(workers: int | None, gpus: int) -> Room:
         most = int(max(with_cpu, default=0))
         raise UserError(
             f"a worker needs {gpus} GPUs and a CPU, and no node of the Ray cluster that has a CPU "
-            f"has more than {most} GPUs: give fewer with --gpus-per-worker, or load the model on "
-            "the CPU"
+            f"has more than {most} GPUs: give fewer with --gpus-per-worker, or hide the GPUs from "
+            "the command with CUDA_VISIBLE_DEVICES="
         )
     places = [int(node["GPU"] // gpus) if gpus else 1 for node in usable]
     free = int(imported().available_resources().get("GPU", 0) // gpus) if gpus else sum(places)

@@ -6,7 +6,6 @@ fitted when a point first needs them, on samples that are not judged, and kept f
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,8 +27,7 @@ from keygap.bias.reading import reading_layers
 from keygap.errors import UserError
 from keygap.models.interventions import Intervention
 from keygap.models.vlm import VLM
-from keygap.store.files import write_bytes
-from keygap.store.reading import read_json
+from keygap.store.interim import read_interim, write_interim
 
 logger = logging.getLogger("keygap")
 
@@ -153,8 +151,8 @@ def named_reading(
         table = reading_layers(vlm, fitting[:READING_SAMPLES], batch_size=batch_size)
         table.save(out)
         logger.info("%s: %s", vlm.name, table.summary())
-        write_bytes(file, json.dumps({"layers": table.named}).encode())
-    return list(read_json(file, f"remove {file} and run again", None)["layers"])
+        write_interim(file, {"layers": table.named})
+    return list(read_interim(file, f"remove {file} and run again")["layers"])
 
 
 def refuse_unsuited(vlm: VLM, what: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from keygap.align.causes.points import Point
 from keygap.errors import UserError
 from keygap.store.files import write_bytes
+from keygap.store.interim import read_interim, write_interim
 from keygap.store.reading import read_json
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def read_point(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    return read_json(file, f"remove {file} and run again", None)
+    return read_interim(file, f"remove {file} and run again")
 
 
 def write_point(file: Path, values: Mapping[str, Any]) -> None:
@@ -68,7 +69,7 @@ def write_point(file: Path, values: Mapping[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    write_bytes(file, json.dumps(values).encode())
+    write_interim(file, values)
 
 
 def as_plain(judged: Judged) -> dict[str, Any]:
