@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keygap.contrasts import CONTRASTS
+from keygap.contrasts.confounds import without_sinks
 from keygap.contrasts.contrast import NotMeasurable
 from keygap.contrasts.labels import SINK_SHARE
+from keygap.store.layer import with_grids
 
 
 def labels_of(
@@ -124,10 +126,51 @@ def test_sinks_that_were_not_drawn_are_in_no_other_contrast():
     assert rest.any()
 
 
+@pytest.mark.parametrize("name", ["image_sink", "text_sink", "text_token"])
+def test_without_attention_sinks_are_unknown_and_not_absent(name):
+    labels = labels_of(sinks=True).assign(attention=np.nan)
+    with pytest.raises(NotMeasurable, match="does not say how much attention"):
+        CONTRASTS[name].select(labels, ["question"], 0)
+    with pytest.raises(NotMeasurable, match="does not say how much attention"):
+        without_sinks(CONTRASTS["image_text"], labels, ["question"], 0)
+
+
+def image_of(rows: int, columns: int, role: str = "", top: int = 0) -> pd.DataFrame:
+    """Labels of one picture's patches; rows of padding above it have none."""
+    places = [(row, column) for row in range(top, top + rows) for column in range(columns)]
+    return pd.DataFrame(places, columns=["patch_row", "patch_column"]).assign(
+        sample_id="s0", image=0, modality="image", role=role, attention=1.0
+    )
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(48, 48), (18, 24)])
+def test_a_thumbnail_is_halved_apart_from_its_image(rows, columns):
+    """It is a coarser view with rows of its own, all of which lie above the middle of the tiles."""
+    labels = pd.concat([image_of(24, 24, "thumbnail"), image_of(rows, columns)], ignore_index=True)
+    upper, lower = CONTRASTS["image_region"].select(labels, ["question"], 0)
+    for mask, thumbnail, tiles in (
+        (upper, range(12), range(rows // 2)),
+        (lower, range(12, 24), range(rows // 2, rows)),
+    ):
+        found = labels[mask]
+        of_thumbnail = found["role"] == "thumbnail"
+        assert set(found["patch_row"][of_thumbnail]) == set(thumbnail)
+        assert set(found["patch_row"][~of_thumbnail]) == set(tiles)
+
+
+def test_the_halves_of_a_padded_image_are_those_of_the_picture():
+    """Rows 6 to 17 of a square of 24 show the picture."""
+    padding = image_of(12, 24, "padding").assign(patch_row=-1, patch_column=-1)
+    labels = pd.concat([padding, image_of(12, 24, top=6)], ignore_index=True)
+    upper, lower = CONTRASTS["image_region"].select(labels, ["question"], 0)
+    assert set(labels["patch_row"][upper]) == set(range(6, 12))
+    assert set(labels["patch_row"][lower]) == set(range(12, 18))
+
+
 def test_the_halves_of_an_image_are_those_of_the_whole_image():
-    """A store that keeps rows 0 to 2 of 4 says that there are 4."""
+    """A store that keeps rows 0 to 2 of 4 says which is the last."""
     labels = labels_of()
-    kept = labels[labels["patch_row"] < 3].reset_index(drop=True).assign(patch_rows=4)
+    kept = with_grids(labels)[labels["patch_row"] < 3].reset_index(drop=True)
     upper, lower = CONTRASTS["image_region"].select(kept, ["question"], 0)
     assert set(kept["patch_row"][upper]) == {0, 1}
     assert set(kept["patch_row"][lower]) == {2}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 
+import pandas as pd
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from contrasts.test_ladder import labels_of
+from contrasts.test_ladder import image_of, labels_of
 from keygap.contrasts import own
 from keygap.contrasts.contrast import NotMeasurable
 from keygap.contrasts.own import OwnContrast
@@ -66,6 +67,31 @@ def test_policies_of_a_users_contrast():
     assert OwnContrast.model_validate(mine | {"rung": "kind"}).contrast().rung == "kind"
     with pytest.raises(ValidationError):
         OwnContrast.model_validate(mine | {"rung": "between"})
+
+
+def test_windows_are_shares_of_the_picture_and_not_of_its_padding():
+    labels = pd.concat(
+        [image_of(4, 8, "thumbnail"), image_of(12, 24, top=6)], ignore_index=True
+    )  # rows 6 to 17 of a square of 24
+    mine = {"name": "top", "a": {"rows": [0, 0.25]}, "b": {"rows": [0.75, 1]}}
+    a, b = OwnContrast.model_validate(mine).contrast().select(labels, ["question"], 0)
+    thumbnail = (labels["role"] == "thumbnail").to_numpy()
+    for mask, coarse, fine in ((a, {0}, {6, 7, 8}), (b, {3}, {15, 16, 17})):
+        assert set(labels["patch_row"][mask & thumbnail]) == coarse
+        assert set(labels["patch_row"][mask & ~thumbnail]) == fine
+
+
+def test_a_contrast_of_two_modalities_is_not_of_rung_kind():
+    mine = {"name": "mine", "a": {"modality": "image"}, "b": {"modality": "text"}, "rung": "kind"}
+    with pytest.raises(NotMeasurable, match="two modalities"):
+        OwnContrast.model_validate(mine).contrast().select(labels_of(), ["question"], 0)
+
+
+def test_sinks_are_unknown_where_attention_was_not_recorded():
+    mine = {"name": "mine", "a": {"modality": "image", "sink": False}, "b": {"modality": "text"}}
+    labels = labels_of().assign(attention=float("nan"))
+    with pytest.raises(NotMeasurable, match="sinks are unknown"):
+        OwnContrast.model_validate(mine).contrast().select(labels, ["question"], 0)
 
 
 def test_the_name_of_a_registered_contrast_is_refused():

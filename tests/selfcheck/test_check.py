@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import keygap as kg
 from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.selfcheck.check import cheap_check, check
-from keygap.selfcheck.finding import relative_error
+from keygap.selfcheck.finding import relative_error, vector_error
 from keygap.selfcheck.samples import check_samples
 from models.zoo import BY_FAMILY
 
@@ -82,6 +83,26 @@ def test_shifted_labels_are_found(llava):
     cheap_check(llava, batch)
 
 
+def test_exchanged_numbers_of_images_are_found(llava, monkeypatch):
+    kind: Any = type(llava.prompter)
+    call = kind.__call__
+
+    def exchanged(self, *arguments, **options):
+        batch = call(self, *arguments, **options)
+        labels = tuple(
+            replace(own, image=np.where(own.image >= 0, own.image.max() - own.image, -1))
+            for own in batch.labels
+        )
+        return replace(batch, labels=labels)
+
+    name = "several images in one prompt"
+    assert {finding.check: finding for finding in check(llava)}[name].passed
+    monkeypatch.setattr(kind, "__call__", exchanged)
+    found = {finding.check: finding for finding in check(llava)}[name]
+    assert found.passed is False
+    assert "of image 1 do not change with the second picture" in found.detail
+
+
 def test_a_hook_that_stays_is_found(llava):
     block = llava.layers[0].block
 
@@ -98,6 +119,18 @@ def test_an_error_that_is_not_a_number_is_infinite():
     assert relative_error(one, one) == 0
     assert relative_error(one * 1.5, one) == 0.5
     assert relative_error(one / 0 * 0, one) == float("inf")
+
+
+def test_the_error_of_vectors_is_that_of_their_worst_dimension():
+    vectors = torch.tensor([[1.0, 300.0, 1e-6, 2.0], [-1.0, 299.0, 0.0, -2.0]])[:, None]
+    assert vector_error(vectors, vectors) == 0
+    changes = {0: 0.5, 1: 3.0, 2: 0.01, 3: 1.0}  # and over the largest value: 0.0033 at most
+    expected = {0: 0.5, 1: 0.01, 2: 0.01, 3: 0.5}  # dimension 2 counts in units of dimension 0
+    for place, change in changes.items():
+        moved = vectors.clone()
+        moved[0, 0, place] += change
+        assert vector_error(moved, vectors) == pytest.approx(expected[place], rel=1e-4)
+    assert vector_error(vectors / 0 * 0, vectors) == float("inf")
 
 
 @pytest.mark.parametrize("passes", [2, 6, 9])

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from keygap import random_streams
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
-from keygap.contrasts.labels import halves, is_sink
+from keygap.contrasts.labels import halves, is_sink, refuse_unknown_sinks
 
 MASSIVE = 6.0  # least root mean square of a massive dimension, over that of the median dimension
 TEMPLATE_ROLES = ("template", "system")  # text that is the same in every prompt
@@ -68,12 +68,11 @@ def without_sinks(
     """Leave attention sinks out on both sides.
 
     Raises:
-        NotMeasurable: there is no sink on either side.
+        NotMeasurable: there is no sink on either side, or attention was not recorded.
     """
-    sinks = is_sink(labels)
-    if not sinks.any():
-        raise NotMeasurable("no attention sink is among these tokens")
     a, b = contrast.select(labels, roles, seed)
+    refuse_unknown_sinks(labels, a | b)
+    sinks = is_sink(labels)
     if not (sinks & (a | b)).any():
         raise NotMeasurable("no attention sink is among these tokens")
     return a & ~sinks, b & ~sinks

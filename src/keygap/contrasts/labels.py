@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from keygap.contrasts.contrast import Masks
+from keygap.contrasts.contrast import Masks, NotMeasurable
+from keygap.store.layer import with_grids
 
 SINK_SHARE = 5.0  # a sink receives at least this many times the even share of attention
 
@@ -40,24 +41,36 @@ def is_image(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
     return is_visual(labels) & is_drawn(labels)
 
 
-def last_patch(labels: pd.DataFrame, column: str) -> Int[np.ndarray, " n"]:
-    """The last row or column of patches of each token's image.
+def grid_ends(
+    labels: pd.DataFrame, column: str
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """The first and the last row or column of the grid of patches that each token belongs to.
 
-    Where only some of an image's tokens are there, a store adds the number of rows and columns.
+    Where a store keeps only some tokens of an image, it adds both (``store.layer.with_grids``).
 
     Args:
         labels: of tokens.
         column: ``patch_row`` or ``patch_column``.
     """
-    if f"{column}s" in labels:
-        return labels[f"{column}s"].to_numpy() - 1
-    of_image = labels.groupby(["sample_id", "image"], observed=True)[column]
-    return of_image.transform("max").to_numpy()
+    known = labels if f"{column}_first" in labels else with_grids(labels)
+    return known[f"{column}_first"].to_numpy(), known[f"{column}_last"].to_numpy()
 
 
 def is_sink(labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
     """Tokens that receive at least ``SINK_SHARE`` times the even share of attention."""
     return (labels["attention"] >= SINK_SHARE).to_numpy()
+
+
+def refuse_unknown_sinks(labels: pd.DataFrame, among: Bool[np.ndarray, " n"]) -> None:
+    """Refuse to tell sinks from other tokens where no attention was recorded.
+
+    Raises:
+        NotMeasurable: none of these tokens has a share of attention.
+    """
+    if among.any() and labels["attention"][among].isna().all():
+        raise NotMeasurable(
+            "the run does not say how much attention these tokens receive, so sinks are unknown"
+        )
 
 
 def rank(seed: int, item: object) -> bytes:

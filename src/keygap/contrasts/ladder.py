@@ -20,13 +20,14 @@ from jaxtyping import Bool
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
 from keygap.contrasts.labels import (
     SINK_SHARE,
+    grid_ends,
     halves,
     is_image,
     is_sink,
     is_text,
     is_visual,
-    last_patch,
     rank,
+    refuse_unknown_sinks,
 )
 from keygap.errors import UserError
 
@@ -107,16 +108,18 @@ def text_vocabulary(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Ma
 def image_region(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     """Select the upper and the lower half of each image's rows; a middle row is on neither side.
 
+    The rows of a thumbnail are halved apart from those of its image.
+
     Raises:
         NotMeasurable: image tokens have no position in the image, or the images have a single row.
     """
     placed = is_image(labels) & (labels["patch_row"] >= 0).to_numpy()
     if not placed.any():
         raise NotMeasurable("the image tokens have no place in the image")
-    last = last_patch(labels, "patch_row")
+    first, last = grid_ends(labels, "patch_row")
     row = labels["patch_row"].to_numpy()
-    upper = placed & (2 * row < last)
-    lower = placed & (2 * row > last)
+    upper = placed & (2 * row < first + last)
+    lower = placed & (2 * row > first + last)
     if not upper.any() or not lower.any():
         raise NotMeasurable("the images have a single row of tokens")
     return upper, lower
@@ -126,7 +129,7 @@ def image_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     """Select image tokens that are attention sinks, and the other image tokens.
 
     Raises:
-        NotMeasurable: no image token is a sink.
+        NotMeasurable: no image token is a sink, or attention was not recorded.
     """
     return _sinks(labels, is_visual(labels), "image token")
 
@@ -137,12 +140,13 @@ def text_sink(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     Text of every role is used, because in a chat template the sink is usually a template token.
 
     Raises:
-        NotMeasurable: no text token is a sink.
+        NotMeasurable: no text token is a sink, or attention was not recorded.
     """
     return _sinks(labels, (labels["modality"] == "text").to_numpy(), "text token")
 
 
 def _sinks(labels: pd.DataFrame, among: Bool[np.ndarray, " n"], kind: str) -> Masks:
+    refuse_unknown_sinks(labels, among)
     sinks = is_sink(labels) & among
     if not sinks.any():
         raise NotMeasurable(f"no {kind} receives {SINK_SHARE:g} times its even share of attention")
@@ -157,9 +161,10 @@ def text_token(labels: pd.DataFrame, roles: Sequence[str], seed: int) -> Masks:
     most samples is taken, and of equally common ones the one with the lowest token id.
 
     Raises:
-        NotMeasurable: there is no such word, or no other text.
+        NotMeasurable: there is no such word, or no other text; or attention was not recorded.
     """
     text = (labels["modality"] == "text").to_numpy()
+    refuse_unknown_sinks(labels, text)
     sinks = labels["token_id"][text & is_sink(labels)]
     counts = labels[text].groupby(["token_id", "sample_id"], observed=True).size()
     words = counts.groupby(level="token_id").agg(["max", "size"]).drop(index=sinks.unique())

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.contrast import Contrast, Masks, NotMeasurable
-from keygap.contrasts.labels import is_drawn, is_sink, last_patch
+from keygap.contrasts.labels import grid_ends, is_drawn, is_sink, refuse_unknown_sinks
 from keygap.errors import UserError
 from keygap.tokens import ROLES, known_roles
 
@@ -58,7 +58,7 @@ class Selection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     modality: Literal["image", "text", "video", "audio"] | None = None
-    """Tokens of this modality."""
+    """Tokens of this modality, padding and separators of images among them."""
     role: AnyRoles | None = None
     """Tokens of any of these roles."""
     token: list[str] | None = None
@@ -80,7 +80,11 @@ class Selection(BaseModel):
         return "; ".join(f"{field} {_spelled(value)}" for field, value in chosen.items()) or "all"
 
     def mask(self, labels: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-        """Evaluate the selection on n labelled tokens."""
+        """Evaluate the selection on n labelled tokens.
+
+        Raises:
+            NotMeasurable: it asks for sinks, and attention was not recorded.
+        """
         keep: np.ndarray = np.ones(len(labels), dtype=bool)
         if self.modality is not None:
             keep &= (labels["modality"] == self.modality).to_numpy()
@@ -95,6 +99,7 @@ class Selection(BaseModel):
             if window is not None:
                 keep &= _within(labels, column, window)
         if self.sink is not None:
+            refuse_unknown_sinks(labels, keep)
             keep &= is_sink(labels) == self.sink
         return keep if self.sink else keep & is_drawn(labels)
 
@@ -110,7 +115,8 @@ def _within(
 ) -> Bool[np.ndarray, " n"]:
     """Patches whose centre lies in a window, as shares of the image's side."""
     index = labels[column].to_numpy()
-    centre = (index + 0.5) / np.maximum(last_patch(labels, column) + 1, 1)
+    first, last = grid_ends(labels, column)
+    centre = (index - first + 0.5) / (last - first + 1)
     return (index >= 0) & (centre >= window[0]) & (centre < window[1])
 
 
@@ -146,4 +152,6 @@ class OwnContrast(BaseModel):
                 raise NotMeasurable(f"side {side} selects no token")
         if (a & b).any():
             raise NotMeasurable("both sides select the same tokens")
+        if self.rung == "kind" and labels["modality"][a | b].nunique() > 1:
+            raise NotMeasurable("it selects tokens of two modalities, so its rung is not kind")
         return a, b

@@ -14,7 +14,7 @@ from keygap.capture.attention import attention_at
 from keygap.models.attention_tap import AttentionCall, AttentionTap
 from keygap.models.batch import Batch
 from keygap.models.vlm import VLM
-from keygap.selfcheck.finding import FAIL, NOISE, NOT_RUN, Outcome, outcome, relative_error
+from keygap.selfcheck.finding import FAIL, NOISE, NOT_RUN, Outcome, outcome, vector_error
 
 
 def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
@@ -36,7 +36,7 @@ def attention_recomputed(vlm: VLM, batch: Batch) -> Outcome:
         output = call.proceed()
         states = output[0] if isinstance(output, tuple) else output
         try:
-            error = relative_error(recomputed(call), states)
+            error = vector_error(recomputed(call).flatten(0, 1), states.flatten(0, 1))
         except NotImplementedError as reason:
             skipped.append(str(reason))
             return output

@@ -39,7 +39,7 @@ from keygap.selfcheck.finding import (
     Finding,
     Outcome,
     refusal,
-    relative_error,
+    vector_error,
 )
 from keygap.selfcheck.samples import check_samples, sample_of_a_long_text, sample_of_two_images
 
@@ -227,7 +227,7 @@ def _compare(
             continue
         together = rows[site, layer]
         same = together.shape == vectors.shape
-        error = relative_error(together, vectors) if same else math.inf
+        error = vector_error(together, vectors) if same else math.inf
         errors[site, layer] = max(errors.get((site, layer), 0.0), error)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from keygap.benchmarks.sample import BadSample
@@ -27,10 +28,12 @@ ALONE: Result = "one by one"
 
 Outcome = tuple[Result, str]  # what a step finds, and details
 
-# Differences between two ways of computing the same, relative to the largest value.
+# Differences between two ways of computing the same, relative to the values.
 NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
-_REFUSALS = (BadSample, TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+_REFUSALS = (
+    BadSample, TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError,
+)  # fmt: skip
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED",
 )  # fmt: skip
@@ -115,4 +118,21 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     """The largest difference over the largest expected value; infinite if it is not a number."""
     expected = expected.float()
     error = (found.float() - expected).abs().max() / expected.abs().max().clamp_min(1e-9)
+    return float(error) if bool(error.isfinite()) else math.inf
+
+
+def vector_error(
+    found: Float[Tensor, "n heads head_dim"], expected: Float[Tensor, "n heads head_dim"]
+) -> float:
+    """The largest relative error over the dimensions of vectors; infinite if it is not a number.
+
+    A few dimensions of a key can be a hundred times larger than the others, and compared with them
+    no difference elsewhere would be seen. So a difference is divided by the largest value of its
+    own dimension, or of the median dimension where that is larger: rounding of small dimensions is
+    not an error.
+    """
+    expected = expected.float()
+    size = expected.abs().amax(0)
+    scale = size.clamp_min(max(float(size.median()), 1e-9))
+    error = ((found.float() - expected).abs() / scale).max()
     return float(error) if bool(error.isfinite()) else math.inf

@@ -55,14 +55,33 @@ def labels_are_what_pixels_change(vlm: VLM, batch: Batch) -> Outcome:
 
 
 def several_images(vlm: VLM, batch: Batch) -> Outcome:
-    """Two images in one prompt are labelled apart."""
+    """Two images in one prompt are labelled apart, each as the one that it is."""
     found = _run(vlm, sample_of_two_images())
     if isinstance(found, tuple):
         return found
-    images = set(found.labels[0].image[_patches(found.labels[0])].tolist())
-    if vlm.fusion != "cross-attention" and images != {0, 1}:
-        return FAIL, f"positions of images {sorted(images)} instead of 0 and 1"
+    if vlm.fusion != "cross-attention":
+        images = set(found.labels[0].image[_patches(found.labels[0])].tolist())
+        if images != {0, 1}:
+            return FAIL, f"positions of images {sorted(images)} instead of 0 and 1"
+        if vlm.fusion != "early fusion" and (still := _unmoved_by_the_second(vlm, found)):
+            return FAIL, f"{still} positions of image 1 do not change with the second picture"
     return labels_are_what_pixels_change(vlm, found)
+
+
+def _unmoved_by_the_second(vlm: VLM, batch: Batch) -> int:
+    """How many positions labelled as the second picture's do not change with it.
+
+    Those of the first may change too, where a vision model sees both at once.
+    """
+    other = vlm.prompter([sample_of_two_images(second_seed=1)])
+    with Capture(vlm, ["hidden"], [0]) as capture:
+        one, moved = (capture(each)["hidden", 0].flatten(2)[0] for each in (batch, other))
+    labels = batch.labels[0]
+    if one.shape != moved.shape:
+        return int((labels.image == 1).sum())
+    changed = (one != moved).any(-1).cpu().numpy()[: len(labels)]
+    shown = _patches(labels) & (labels.role != "padding")
+    return int((shown & (labels.image == 1) & ~changed).sum())
 
 
 def video(vlm: VLM, batch: Batch) -> Outcome:

@@ -32,9 +32,17 @@ def check_samples() -> list[Sample]:
     return made
 
 
-def sample_of_two_images() -> Sample:
-    """One prompt with both pictures, each followed by text."""
+def sample_of_two_images(second_seed: int | None = None) -> Sample:
+    """One prompt with both pictures, each followed by text.
+
+    Args:
+        second_seed: of another second picture of the same size; None: that of ``check_samples``.
+    """
     one, two = check_samples()
+    if second_seed is not None:
+        shape = (*two.images[0].size[::-1], 3)
+        pixels = np.random.default_rng(second_seed).integers(0, 256, shape, dtype=np.uint8)
+        two = replace(two, images=(Image.fromarray(pixels),))
     text = replace(two.prompt[1], text=" and this? ")
     prompt = (one.prompt[0], one.prompt[1], replace(two.prompt[0], image=1), text)
     return replace(one, images=(*one.images, *two.images), prompt=prompt)

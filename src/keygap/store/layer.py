@@ -111,16 +111,32 @@ def labels_of(tokens: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame | None:
     labels = tokens
     if len(rows) < len(labels):
         wanted, known = _index_of(rows), _index_of(labels)
-        labels = _with_grids(labels)[known.isin(wanted)].reset_index(drop=True)
+        labels = with_grids(labels)[known.isin(wanted)].reset_index(drop=True)
     same = np.array_equal(rows["position"].to_numpy(), labels["position"].to_numpy())
     return labels if same else None
 
 
-def _with_grids(labels: pd.DataFrame) -> pd.DataFrame:
-    """Labels with the number of patch rows and columns of each token's image."""
-    of_image = labels.groupby(["sample_id", "image"], observed=True, sort=False)
-    columns = ("patch_row", "patch_column")
-    return labels.assign(**{f"{name}s": of_image[name].transform("max") + 1 for name in columns})
+def with_grids(labels: pd.DataFrame) -> pd.DataFrame:
+    """Labels with the first and the last row and column of the grid that each patch belongs to.
+
+    A thumbnail is a grid of its own, coarser than that of its image. An image that was padded to a
+    square may begin at a later row or column than 0.
+
+    Args:
+        labels: of all tokens of each image.
+
+    Returns:
+        The labels with ``patch_row_first``, ``patch_row_last``, ``patch_column_first`` and
+        ``patch_column_last``; -1 for tokens that are no patches.
+    """
+    found = {}
+    grid = [labels[name] for name in ("sample_id", "image", "role")]
+    for name in ("patch_row", "patch_column"):
+        placed = labels[name].where(labels[name] >= 0)
+        of_grid = placed.groupby(grid, observed=True, sort=False)
+        for end, which in (("first", "min"), ("last", "max")):
+            found[f"{name}_{end}"] = of_grid.transform(which).fillna(-1).astype(np.int64)
+    return labels.assign(**found)
 
 
 def _index_of(rows: pd.DataFrame) -> pd.MultiIndex:
