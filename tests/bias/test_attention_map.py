@@ -11,11 +11,14 @@ from PIL import Image
 
 import keygap as kg
 from bias.eager import eager_weights
-from keygap.benchmarks import Piece
+from keygap.benchmarks import Piece, Sample
+from keygap.bias.map_reading import named_token
 from keygap.errors import UserError
 from keygap.models.load import wrap
 from keygap.selfcheck.samples import check_samples, sample_of_a_video, sample_of_two_images
 from made import made_sample
+from models import offline
+from models.entry import CLIP_IMAGE
 from models.zoo import BY_FAMILY
 
 
@@ -72,6 +75,19 @@ def test_a_word_of_several_tokens_is_found(llava):
     np.testing.assert_allclose(found.values, np.mean(each, 0), atol=1e-6)
 
 
+@pytest.mark.parametrize("words", ["红色", "红", "竖条"])
+def test_a_word_whose_tokens_are_parts_of_characters_is_found(vlm, words):
+    sample = made_sample("one", "红色的竖条是什么？")
+    labels = vlm.prompter([sample]).labels[0]
+    places, text = named_token(vlm, labels, words)
+    assert text == words
+    assert vlm.prompter.tokenizer.decode(labels.token_id[places]).strip() == words
+    assert (labels.role[places] == "question").all()
+    assert len(places) > len(words)  # some are parts of a character
+    with pytest.raises(UserError, match="no tokens of the prompt spell it"):
+        named_token(vlm, labels, "蓝色")
+
+
 def test_the_question_comes_before_other_text(llava):
     sample = check_samples()[0]
     twice = replace(sample, prompt=(Piece("text", "hint", "red colour. "), *sample.prompt))
@@ -114,6 +130,51 @@ def test_a_cut_picture_is_covered_in_part():
     assert (top, bottom) == pytest.approx((0, 64), abs=1)
 
 
+def made_picture(width: int, height: int) -> Sample:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return replace(made_sample("one"), images=(Image.fromarray(pixels),))
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "shape", "region"),
+    [
+        # tiles of the whole picture, though the processor says that it cuts off what is outside
+        ("llava_next", (128, 64), (4, 8), (0, 0, 128, 64)),
+        ("llava_next", (64, 128), (8, 4), (0, 0, 64, 128)),
+        # bars above and below, or at both sides
+        ("llava_next", (32, 24), (4, 4), (0, -4, 32, 28)),
+        ("janus", (128, 64), (4, 4), (0, -32, 128, 96)),
+        ("janus", (64, 128), (4, 4), (-32, 0, 96, 128)),
+        # keys of layers that attend across have no grid
+        ("mllama", (32, 32), (4, 4), (0, 0, 32, 32)),
+        ("mllama", (32, 24), (3, 4), (0, 0, 32, 24)),
+    ],
+)
+def test_values_lie_on_the_grid_of_the_patches(family, size, shape, region):
+    vlm = vlm_of(family)
+    sample = made_picture(*size)
+    found = kg.attention_map(vlm, sample)
+    assert found.values.shape == shape
+    assert found.region == pytest.approx(region, abs=0.01)
+    labels = vlm.prompter([sample]).labels[0]
+    if not labels.grids[0]:
+        assert np.isfinite(found.values).all()
+        return
+    shown = (labels.image == 0) & (labels.role == "")
+    places = np.zeros(shape, dtype=bool)
+    places[labels.patch_row[shown], labels.patch_column[shown]] = True
+    np.testing.assert_array_equal(np.isfinite(found.values), places)
+
+
+def test_of_a_cut_video_the_square_in_the_middle_is_covered():
+    """The grid of a video does not say what its processor cuts off."""
+    cutting = {**CLIP_IMAGE, "do_center_crop": True}
+    entry = replace(BY_FAMILY["llava_next_video"], template=offline.CHATML, video=cutting)
+    found = kg.attention_map(wrap(*entry.build(), name="tiny"), sample_of_a_video(), frame=1)
+    assert found.values.shape == (2, 2)
+    assert found.region == (8, 0, 56, 48)
+
+
 def test_interventions_are_seen(llava):
     with kg.mask(llava, "image"):
         found = kg.attention_map(llava, check_samples()[0])
@@ -136,7 +197,9 @@ def test_the_figure_is_saved(llava, tmp_path):
         assert min(picture.size) > 300
     axes = found.figure(smooth=True).axes[0]
     assert "'colour', layers 0-2, all heads" in axes.get_title()
-    assert axes.images[1].get_extent() == [8, 56, 48, 0]  # the square in the middle
+    # the square in the middle, measured with a chart
+    assert axes.images[1].get_extent() == pytest.approx([8, 56, 48, 0], abs=1.1)
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 64), (48, 0))
     with pytest.raises(UserError, match="cannot be written to"):
         found.save(tmp_path / "map.docx")
     with pytest.raises(UserError, match="cannot be written to"):

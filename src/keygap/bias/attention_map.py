@@ -1,8 +1,8 @@
 """``kg.attention_map``: the attention of one token over the patches of an image.
 
 The weights are those that attention uses, whatever the attention implementation, so neither eager
-attention nor a hook on a model's own code is needed. They are drawn on the part of the picture that
-the model was shown: some processors cut off what is outside a square.
+attention nor a hook on a model's own code is needed. They are drawn where their patches lie on the
+picture: some processors cut off what is outside a square, and others put padding around it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 from keygap.arguments import distinct, whole
 from keygap.benchmarks import BadSample, Sample
 from keygap.bias.attention_pass import read_calls
-from keygap.bias.map_reading import MapReader, Region, named_token, picture_of, region_of
+from keygap.bias.map_reading import MapReader, Region, named_token, picture_of
 from keygap.capture.choice import named_layers
 from keygap.display import as_html, brief, ranges
 from keygap.errors import UserError
@@ -40,10 +40,10 @@ class AttentionMap:
 
     Attributes:
         values: (rows, columns) attention weight of each patch, mean over layers and heads; NaN
-            where there is no patch, or where attention sinks were left out.
+            where there is no patch or only padding, or where attention sinks were left out.
         picture: the image, or one picture of the video.
-        region: the part of the picture that the patches cover: left, top, right and bottom in
-            pixels.
+        region: what the rows and columns of ``values`` cover: left, top, right and bottom in pixels
+            of the picture. It is larger than the picture where a processor puts padding around it.
         token: the text of the token that attends.
         layers: the layers of the mean.
         heads: the heads of the mean; None for all.
@@ -179,7 +179,7 @@ def attention_map(
             f"{vlm.name} has no position that is a patch of image {image}: its connector mixes "
             "patches, its tiles have no known order, or these layers do not attend to the image"
         )
-    region = region_of(vlm, picture)
+    region = reader.region(picture)
     found = AttentionMap(reader.mean(), picture, region, text, tuple(reader.layers), chosen)
     if out is not None:
         found.save(out)

@@ -7,16 +7,18 @@ not say how answers are scored: that is the same for all probes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from keygap import random_streams
 from keygap.benchmarks import BadSample, Sample, SampleSet
+from keygap.benchmarks.sample import as_rgb
 from keygap.benchmarks.scoring import accepted, normalised
 from keygap.tokens import Pictures
 
@@ -137,6 +139,7 @@ class Samples:
 
         Raises:
             Unfit: no other sample can be read, or all show the same image.
+            BadSample: an image of the sample cannot be decoded.
         """
         for other in self.partners(sample, purpose):
             return other
@@ -148,13 +151,20 @@ class Samples:
         Args:
             sample: the sample.
             purpose: what the order is for; another purpose has another order.
+
+        Raises:
+            BadSample: an image of the sample cannot be decoded.
         """
+        images = [as_rgb(image) for image in sample.images]
         for other in self._others(sample, purpose):
-            if len(other.images) >= len(sample.images) and not _same_images(sample, other):
+            if len(other.images) >= len(images) and _shows_others(other, images):
                 yield other
 
     def other_question(self, sample: Sample, purpose: str) -> str:
-        """The question of another sample, which shows another image and asks something else.
+        """The words of another sample's question, which asks something else.
+
+        Images are not compared. Only a sample that has this one's ``image_key`` is left out, so
+        without keys the other question may be about the same image.
 
         Args:
             sample: the sample.
@@ -163,9 +173,10 @@ class Samples:
         Raises:
             Unfit: no other sample can be read, or all ask the same.
         """
+        own = asked_by(sample)
         for other in self._others(sample, purpose):
-            if other.question.strip() not in ("", sample.question.strip()):
-                return other.question
+            if (question := asked_by(other)) not in ("", own):
+                return question
         raise Unfit("no other sample asks another question")
 
     def _others(self, sample: Sample, purpose: str) -> Iterator[Sample]:
@@ -213,6 +224,22 @@ def right_answers(sample: Sample) -> tuple[str, ...]:
     return (answer,) if sample.options else accepted(answer)
 
 
-def _same_images(one: Sample, other: Sample) -> bool:
-    pairs = zip(one.images, other.images, strict=False)
-    return all(a.size == b.size and a.tobytes() == b.tobytes() for a, b in pairs)
+def asked_by(sample: Sample) -> str:
+    """The words of a sample's question in its prompt, which have no markers of images."""
+    pieces = (piece for piece in sample.prompt if piece.kind == "text")
+    return "".join(piece.text for piece in pieces if piece.role == "question").strip()
+
+
+def _shows_others(sample: Sample, images: Sequence[Image.Image]) -> bool:
+    """Whether a sample shows other images than these, all of which can be decoded.
+
+    Args:
+        sample: the sample, with at least as many images.
+        images: decoded and upright.
+    """
+    try:
+        shown = [as_rgb(image) for image in sample.images[: len(images)]]
+    except BadSample:
+        return False
+    pairs = zip(shown, images, strict=True)
+    return any(a.size != b.size or a.tobytes() != b.tobytes() for a, b in pairs)

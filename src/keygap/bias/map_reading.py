@@ -20,9 +20,10 @@ from keygap.models.attention_tap import AttentionCall
 from keygap.models.batch import Batch
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.vlm import VLM
-from keygap.tokens import TokenLabels
+from keygap.tokens import PatchGrid, TokenLabels
 
 Region = tuple[float, float, float, float]  # left, top, right, bottom in pixels of a picture
+PART = "\ufffd"  # what a tokenizer spells for a part of a character
 MOST_TOKENS = 24  # of the words that name a token
 ASKED = ("question", "option")  # roles in which a word is looked for first
 
@@ -49,25 +50,33 @@ def named_token(vlm: VLM, labels: TokenLabels, token: int | str) -> tuple[list[i
 
 def _positions_of(vlm: VLM, labels: TokenLabels, words: str) -> list[int]:
     """The positions of the tokens that spell some words: in the question, or else anywhere."""
-    wanted = words.strip()
     text = labels.modality == "text"
     asked = text & np.isin(labels.role, ASKED)
     for among in (asked, text):
         for start in np.flatnonzero(among).tolist():
             run = among[start : start + MOST_TOKENS]
             most = len(run) if run.all() else int(run.argmin())
-            for length in range(1, most + 1):
-                spelled = str(
-                    vlm.prompter.tokenizer.decode(labels.token_id[start : start + length])
-                ).strip()
-                if spelled == wanted and wanted:
-                    return list(range(start, start + length))
-                if not wanted.startswith(spelled):
-                    break
+            length = _spelling(vlm, labels.token_id[start : start + most], words.strip())
+            if length:
+                return list(range(start, start + length))
     raise UserError(
         f"token {words!r}: no tokens of the prompt spell it; name a word of the question, a "
         f"position from 0 to {len(labels) - 1}, or last"
     )
+
+
+def _spelling(vlm: VLM, tokens: Int[np.ndarray, " n"], wanted: str) -> int:
+    """How many of some tokens, from the first one on, spell the wanted words; 0 if they do not.
+
+    A token may be a part of a character, so what a few tokens spell may end in one.
+    """
+    for length in range(1, len(tokens) + 1):
+        spelled = str(vlm.prompter.tokenizer.decode(tokens[:length])).strip()
+        if spelled == wanted and wanted:
+            return length
+        if not wanted.startswith(spelled.rstrip(PART)):
+            return 0
+    return 0
 
 
 @dataclass
@@ -94,6 +103,7 @@ class MapReader:
     sinks: bool
     layers: list[int] = field(default_factory=list)
     _maps: list[Float[np.ndarray, "rows columns"]] = field(default_factory=list)
+    _grid: PatchGrid | None = None
 
     def read(self, layer: DecoderLayer, call: AttentionCall) -> None:
         """Read one layer, if its keys are patches of the image."""
@@ -109,9 +119,13 @@ class MapReader:
         if not self.sinks:
             weights = weights.masked_fill(sinks_of(attention, -1)[0], torch.nan)
         row, column = labels.patch_row[shown], labels.patch_column[shown]
-        drawn = np.full((row.max() + 1, column.max() + 1), np.nan)
+        self._grid = self._grid_of(labels, shown)
+        shape = row.max() + 1, column.max() + 1
+        if self._grid is not None:
+            shape = self._grid.rows, self._grid.columns
+        drawn = np.full(shape, np.nan)
         drawn[row, column] = weights.cpu().numpy()[places[shown]]
-        self._maps.append(drawn[row.min() :, column.min() :])
+        self._maps.append(drawn)
         self.layers.append(layer.index)
 
     def mean(self) -> Float[np.ndarray, "rows columns"]:
@@ -121,12 +135,36 @@ class MapReader:
         with np.errstate(invalid="ignore"):
             return np.where(count > 0, np.nansum(maps, 0) / count, np.nan)
 
+    def region(self, picture: Image.Image) -> Region:
+        """What the rows and columns of the maps cover, in pixels of a picture.
+
+        It is larger than the picture where the processor puts padding around it.
+
+        Args:
+            picture: what ``picture_of`` gives.
+        """
+        width, height = picture.size
+        labels = self.batch.labels[0]
+        if (labels.modality[labels.image == self.image] == "video").any():
+            # the grid of a video does not say what its processor cuts off
+            processor: Any = getattr(self.vlm.processor, "video_processor", None)
+            return _inside_cut(processor, width, height)
+        grid = self._grid
+        if grid is None:  # of keys of layers that attend across to the image, nothing is cut off
+            return 0.0, 0.0, float(width), float(height)
+        return grid.left * width, grid.top * height, grid.right * width, grid.bottom * height
+
     def patches(self, labels: TokenLabels) -> Int[np.ndarray, " n"]:
         """The tokens that are patches of the image, or of a coarser view if there is no other."""
         of_image = (labels.image == self.image) & (labels.patch_row >= 0)
         of_image &= (labels.frame == self.frame) | (labels.frame < 0)
         fine = of_image & (labels.role == "")
         return np.flatnonzero(fine if fine.any() else of_image)
+
+    def _grid_of(self, labels: TokenLabels, shown: Int[np.ndarray, " n"]) -> PatchGrid | None:
+        """The grid of the patches that are drawn, all of one role; None where it is not known."""
+        grids = labels.grids[self.image] if labels.grids else {}
+        return grids.get(str(labels.role[shown[0]]))
 
     def _keys(
         self, layer: DecoderLayer, call: AttentionCall
@@ -165,13 +203,14 @@ def picture_of(sample: Sample, image: int, frame: int, frames: int) -> Image.Ima
     return as_rgb(pictures[frame * len(pictures) // frames])
 
 
-def region_of(vlm: VLM, picture: Image.Image) -> Region:
-    """The part of a picture that the patches of the model cover.
+def _inside_cut(processor: Any, width: int, height: int) -> Region:
+    """The part of a picture that is left where a processor cuts off what is outside its middle.
 
-    An image processor may scale a picture and cut off what is outside a square in its middle.
+    Args:
+        processor: scales a picture before it cuts, or does neither.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
     """
-    width, height = picture.size
-    processor: Any = getattr(vlm.processor, "image_processor", None)
     size, cut = (getattr(processor, name, None) for name in ("size", "crop_size"))
     if not (getattr(processor, "do_center_crop", False) and size and cut):
         return 0.0, 0.0, float(width), float(height)

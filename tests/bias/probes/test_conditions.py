@@ -144,6 +144,25 @@ def test_an_irrelevant_description_is_that_of_any_sample_with_another_caption():
         irrelevant.make(coloured(0), those_of(coloured(0), *others))
 
 
+@pytest.mark.parametrize("kind", ["matching", "corrupted"])
+def test_of_several_accepted_answers_a_description_names_one_or_none(kind):
+    several = coloured(0, answer="['24', 'twenty-four']", caption="Here are 24, twenty-four dots")
+    samples = those_of(several, *(coloured(number) for number in range(1, 4)))
+    made = conditions_of("description")[kind, ""].make(several, samples)
+    if kind == "matching":
+        assert made.suggested == "24"
+    else:
+        wrong = made.suggested
+        assert wrong in COLOURS
+        assert f"Here are {wrong}, {wrong} dots" in text_of(made.sample)
+
+
+def test_a_caption_matches_where_the_right_answer_is_not_published():
+    sample = coloured(0, answer=None)
+    made = conditions_of("description")["matching", ""].make(sample, those_of(sample))
+    assert made.suggested is None
+
+
 def test_shuffled_samples_get_what_others_show_and_ask(samples):
     sample = replace(samples.sample_set.benchmark.sample(0), question="Mine?")
     sample = replace(sample, prompt=(Piece("image"), Piece("text", text="Mine?")))
@@ -265,9 +284,17 @@ def test_a_video_is_replaced_by_no_condition(samples):
         ("noise", {"levels": ["much"]}, "above 0 and at most 1"),
         ("rendered", {"font": "no-such-font.ttf"}, "cannot be read"),
         ("rendered", {"font_size": 1}, "font_size"),
+        ("rendered", {"font": 5}, "font is 5: the path of a font file is needed, as text"),
+        ("rendered", {"font": ["a.ttf"]}, "the path of a font file is needed"),
+        ("rendered", {"phrasing": 5}, "the phrasing 5 must be text"),
+        ("hint", {"phrasings": [5]}, "the phrasing 5 must be text"),
+        ("hint", {"phrasings": [None]}, "the phrasing None must be text"),
+        ("hint", {"positions": [5]}, "unknown position"),
+        ("balance", {"phrasings": [0.5, "x"]}, "the phrasing 0.5 must be text"),
         ("balance", {"phrasings": ["x"]}, "must contain {answer} once"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(name, settings, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as refusal:
         PROBES[name](**settings)
+    assert "\n" not in str(refusal.value)

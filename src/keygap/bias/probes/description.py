@@ -17,7 +17,16 @@ from functools import partial
 from typing import Any
 
 from keygap.benchmarks import Piece, Sample
-from keygap.bias.condition import AS_IS, UNCHANGED, Condition, Probe, Samples, Unfit, Variant
+from keygap.bias.condition import (
+    AS_IS,
+    UNCHANGED,
+    Condition,
+    Probe,
+    Samples,
+    Unfit,
+    Variant,
+    right_answers,
+)
 from keygap.bias.probes.prompts import with_text
 
 WARNING = "Below is a description that may help. It may also be wrong, or be about something else."
@@ -70,17 +79,19 @@ def _caption(sample: Sample, samples: Samples, kind: str) -> tuple[str, str | No
     if not sample.caption:
         raise Unfit("the sample has no caption")
     if kind == "matching":
-        return sample.caption, sample.answer
+        return sample.caption, None if sample.answer is None else right_answers(sample)[0]
     if kind == "irrelevant":
         for other in samples.partners(sample, "description"):
             if other.caption and other.caption != sample.caption:
                 return other.caption, None
         raise Unfit("no sample that shows another image has another caption")
     wrong = samples.wrong_answer(sample, "description")
-    right, instead = (_spelled(sample, answer) for answer in (str(sample.answer), wrong))
-    word = re.compile(rf"\b{re.escape(right)}\b", re.IGNORECASE)
+    right = [re.escape(_spelled(sample, answer)) for answer in right_answers(sample)]
+    right.sort(key=len, reverse=True)  # twenty-four before twenty
+    word = re.compile(rf"\b(?:{'|'.join(right)})\b", re.IGNORECASE)
     if not word.search(sample.caption):
         raise Unfit("the caption does not name the right answer")
+    instead = _spelled(sample, wrong)
     return word.sub(lambda _: instead, sample.caption), wrong
 
 

@@ -70,10 +70,13 @@ def checked_phrasings(phrasings: Sequence[str]) -> list[str]:
     """Check texts that name an answer.
 
     Raises:
-        UserError: there is none, one occurs twice, or one does not contain ``{answer}`` once.
+        UserError: there is none, one is no text, one occurs twice, or one does not contain
+            ``{answer}`` once.
     """
     found = distinct(phrasings, "phrasings", HINTS[0])
     for text in found:
+        if not isinstance(text, str):
+            raise UserError(f"the phrasing {text!r} must be text")
         if text.count("{answer}") != 1:
             raise UserError(f"the phrasing {text!r} must contain {{answer}} once")
     return found

@@ -36,7 +36,8 @@ def rendered(
         width: to which the image is scaled before the strip is added, in pixels.
 
     Raises:
-        UserError: the font cannot be read, or a size is out of range.
+        UserError: the phrasing or the font is no text, the font cannot be read, or a size is out
+            of range.
     """
     (text,) = checked_phrasings([phrasing])
     size = whole(font_size, "font_size", 4, LARGEST)
@@ -106,6 +107,8 @@ def on_canvas(image: Image.Image, text: str, font: Font, width: int, write: bool
 def _font(path: str | None, size: int) -> Font:
     if path is None:
         return ImageFont.load_default(size)
+    if not isinstance(path, str):
+        raise UserError(f"the font is {path!r}: the path of a font file is needed, as text")
     try:
         return ImageFont.truetype(path, size)
     except OSError as error:

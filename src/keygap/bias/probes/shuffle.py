@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from keygap.benchmarks import Piece, Sample
+from keygap.benchmarks import Sample
 from keygap.bias.condition import Condition, Probe, Samples, Unfit, Variant
 from keygap.bias.condition import as_is as unchanged
 from keygap.bias.probes.prompts import decoded_images, with_images
@@ -40,6 +40,7 @@ def shuffled(sample: Sample, samples: Samples, *, image: bool, question: bool) -
     Raises:
         Unfit: no other sample shows another image or asks another question, the sample shows a
             video, or its prompt has no question.
+        BadSample: an image of the sample cannot be decoded.
     """
     changed = sample
     if image:
@@ -53,14 +54,24 @@ def shuffled(sample: Sample, samples: Samples, *, image: bool, question: bool) -
 
 
 def _with_question(sample: Sample, question: str) -> Sample:
-    """The sample with another one's question in place of its own."""
+    """The sample with another one's question in place of its own.
+
+    Images in the question divide it into pieces. The first one that has words gets the new
+    question. The others lose their words and keep the white space around them, such as the line
+    break before the options.
+    """
+    pieces = list(sample.prompt)
     places = [
         number
-        for number, piece in enumerate(sample.prompt)
-        if piece.kind == "text" and piece.role == "question"
+        for number, piece in enumerate(pieces)
+        if piece.kind == "text" and piece.role == "question" and piece.text.strip()
     ]
     if not places:
         raise Unfit("the prompt has no question")
-    pieces = [piece for number, piece in enumerate(sample.prompt) if number not in places[1:]]
-    pieces[places[0]] = Piece("text", text=question)
-    return replace(sample, question=question, prompt=tuple(pieces))
+    for number in places:
+        own = pieces[number].text
+        before, _, after = own.partition(own.strip())
+        words = question if number == places[0] else ""
+        pieces[number] = replace(pieces[number], text=before + words + after)
+    kept = tuple(piece for piece in pieces if piece.kind != "text" or piece.text)
+    return replace(sample, question=question, prompt=kept)
