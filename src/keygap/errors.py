@@ -23,8 +23,19 @@ class UserError(ValueError):
         return one_line(super().__str__())
 
 
+class CannotRead(UserError):
+    """A file is there and cannot be read now: nothing says whether it is damaged.
+
+    So it is neither removed nor made again.
+    """
+
+
 class CannotWrite(UserError):
     """Nothing can be written where the user wants it: no step may go on without it."""
+
+
+class NothingToAsk(UserError):
+    """No sample of a benchmark can be asked what a step asks; other steps stand without it."""
 
 
 def unknown(kind: str, name: object, known: Iterable[object], hint: str = "") -> UserError:

@@ -11,7 +11,9 @@ import pytest
 
 import keygap as kg
 from keygap import cli, gap
+from keygap.contrasts import contrast_of
 from keygap.contrasts.contrast import Contrast
+from keygap.contrasts.own import OwnContrast
 from keygap.measurement.keeping import forget_layers
 from keygap.measurement.layer import LayerMeasurement
 from made import as_of_keygap_0_1, files_of, made_vectors
@@ -24,6 +26,12 @@ FEW: dict[str, Any] = {"n_permutations": 20, "n_bootstraps": 20}
 def made_run(folder: Path, seed: int = 0) -> Path:
     run_of(made_vectors(samples=12, gap=1.0, seed=seed), folder, layers=LAYERS)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def code(monkeypatch) -> None:
+    """Someone who edits the source while tests run does not make them fail."""
+    monkeypatch.setattr("keygap.measurement.keeping._digest_of_code", lambda: "one")
 
 
 @pytest.fixture
@@ -88,6 +96,47 @@ def test_other_options_find_nothing(monkeypatch, run, measured_layers, other):
     stopped_at(monkeypatch, run, layer=1)
     measured_layers.clear()
     resumed(run, **other)
+    assert measured_layers == list(LAYERS)
+
+
+def own_contrast(**side: Any) -> Contrast:
+    text = {"modality": "text"} | side
+    mine = {"name": "mine", "a": {"modality": "image"}, "b": text, "rung": "own"}
+    return OwnContrast.model_validate(mine).contrast()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (own_contrast(token=["circle", "image"]), own_contrast(token=["circle, image"])),
+        (own_contrast(), own_contrast(role=["question"])),
+    ],
+)
+def test_another_contrast_of_the_same_name_finds_nothing(
+    monkeypatch, run, measured_layers, first, second
+):
+    stopped_at(monkeypatch, run, layer=2, contrasts=["image_text", first])
+    assert len(kept(run)) == 2
+    measured_layers.clear()
+    resumed(run, contrasts=["image_text", second])
+    assert measured_layers == list(LAYERS)
+    measured_layers.clear()
+    resumed(run, contrasts=["image_text", first])
+    assert measured_layers == [2]
+
+
+def test_a_changed_copy_of_a_contrast_keeps_nothing(monkeypatch, run):
+    without = replace(contrast_of("image_text"), with_confounds=False)
+    stopped_at(monkeypatch, run, layer=2, contrasts=[without])
+    assert kept(run) == []
+
+
+def test_another_source_finds_nothing(monkeypatch, run, measured_layers):
+    """As after a change of the code of an editable installation."""
+    stopped_at(monkeypatch, run, layer=2)
+    monkeypatch.setattr("keygap.measurement.keeping._digest_of_code", lambda: "another")
+    measured_layers.clear()
+    resumed(run)
     assert measured_layers == list(LAYERS)
 
 

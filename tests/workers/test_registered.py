@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import keygap as kg
 from keygap.workers import REGISTRY
 from made import made_store, made_vectors
+from store.made import run_of
 
 asked: list[int] = []  # the GPUs of a worker
 
@@ -29,6 +32,32 @@ class Backwards:
         asked.append(gpus)
         do = make()
         yield from [do(item) for item in reversed(items)][::-1]
+
+
+class Elsewhere(Backwards):
+    """Does the items on a machine that does not see the run folder."""
+
+    def map(self, make, items, what, gpus=0):
+        sent = pickle.dumps(make)
+        folders[0].rename(folders[0].with_name("moved"))
+        yield from map(pickle.loads(sent)(), items)  # noqa: S301
+
+
+folders: list[Path] = []
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    run_of(made_vectors(), tmp_path / "run")
+    folders[:] = [tmp_path / "run"]
+    REGISTRY.register("elsewhere", Elsewhere)
+    yield tmp_path / "run"
+    REGISTRY.unregister("elsewhere")
+
+
+def test_a_machine_without_the_run_folder_is_one_line(elsewhere):
+    with pytest.raises(kg.UserError, match=r"/run is not on .*: to measure on several machines"):
+        kg.measure(kg.Store(elsewhere), engine="elsewhere")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from keygap.bias.probes import build
 from keygap.bias.scoring import Scored, score
 from keygap.bias.table import NUMBERS, SAMPLE_COLUMNS, BiasTable, bias_table
 from keygap.capture.batches import opened
-from keygap.errors import UserError, unknown
+from keygap.errors import NothingToAsk, UserError, unknown
 from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
@@ -60,8 +60,8 @@ def probe(
         The conditions with intervals, paired differences, and every answer.
 
     Raises:
-        UserError: there is no such probe, no sample can be used, or none of the probes has a
-            condition for any sample.
+        UserError: there is no such probe, or none of the probes has a condition for any sample.
+        NothingToAsk: no sample can be used for any condition.
     """
     asked = as_sample_set(source, samples, seed)
     chosen = named_probes(probes)
@@ -175,7 +175,8 @@ class _Asking:
         """Refuse a result in which nothing was changed.
 
         Raises:
-            UserError: no condition but the unchanged one could be asked of any sample.
+            UserError: the probes have no other condition.
+            NothingToAsk: no condition but the unchanged one could be asked of any sample.
         """
         if any(row["condition"] != AS_IS for row in self.rows):
             return
@@ -183,7 +184,7 @@ class _Asking:
             raise UserError("the probes have no condition to ask")
         (name, condition, _, reason), count = max(self.left_out.items(), key=lambda item: item[1])
         where = f"condition {condition} of probe {name}" if name else "any condition"
-        raise UserError(
+        raise NothingToAsk(
             f"no sample of {self.samples.sample_set.name} can be used for {where}: {reason} "
             f"({count} samples)"
         )

@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from keygap import gap, interrupts
+from keygap.contrasts import CONTRASTS
 from keygap.contrasts.contrast import Contrast
+from keygap.contrasts.own import OwnContrast
 from keygap.errors import UserError
 from keygap.store import Store
 from keygap.store.checksums import read_checksums
@@ -30,6 +33,7 @@ from keygap.store.interim import read_interim, write_interim
 from keygap.store.run import MEASURED, SAMPLES, part_number
 
 logger = logging.getLogger("keygap")
+_COMPUTING = ("torch", "numpy", "scipy", "scikit-learn")  # whose releases may round differently
 Place = tuple[str, int]  # site and layer
 
 
@@ -111,12 +115,15 @@ def kept_layers(
         contrasts: what is measured.
     """
     recorded = read_checksums(store.root)
-    own = [contrast.select.__module__.partition(".")[0] == "keygap" for contrast in contrasts]
-    if recorded is None or not all(own) or gap.STATISTICS.added():
+    selections = [_selection(contrast) for contrast in contrasts]
+    if recorded is None or None in selections or gap.STATISTICS.added():
         return None
     identity = {
-        "keygap": version("keygap"),
+        "code": _digest_of_code(),
+        "versions": {name: version(name) for name in ("keygap", *_COMPUTING)},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
         "settings": settings,
+        "selections": selections,
         "layers": dict(layers_of),
         "files": {
             name: sums
@@ -125,6 +132,22 @@ def kept_layers(
         },
     }
     return KeptLayers(store.root, identity)
+
+
+def _selection(contrast: Contrast) -> str | dict[str, Any] | None:
+    """What tells a contrast from every other, as plain values; None if nothing does."""
+    own = getattr(contrast.select, "__self__", None)
+    if isinstance(own, OwnContrast) and contrast == own.contrast():
+        return own.model_dump(mode="json")
+    known = CONTRASTS.get(contrast.name) is contrast and contrast.name not in CONTRASTS.added()
+    return contrast.name if known else None
+
+
+def _digest_of_code() -> str:
+    """A digest of keygap's own source, which an editable installation changes at any time."""
+    root = Path(__file__).parents[1]
+    sources = sorted(root.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def forget_layers(root: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,6 +31,7 @@ from keygap.measurement.tables import DIMENSION_COLUMNS, GapTable, statistics_fr
 from keygap.measurement.views import KEY
 from keygap.progress import track
 from keygap.store import Store
+from keygap.store.run import extraction_file
 from keygap.tokens import known_roles
 from keygap.workers import Workers, workers_of
 
@@ -110,7 +114,7 @@ def measure(
 def _of_places(
     processes: Workers, work: _Work, places: Sequence[Place], kept: KeptLayers | None
 ) -> dict[Place, Measured]:
-    """What was kept of sites and layers, and measure the others."""
+    """Take the sites and layers that were kept, and measure the rest."""
     before = {place: kept.read(place) for place in places} if kept else {}
     found = {place: one for place, one in before.items() if one is not None}
     left = [place for place in places if place not in found]
@@ -129,14 +133,14 @@ class _Work:
     """What is needed to measure any site and layer, in a form that other processes can be sent.
 
     Attributes:
-        store: the extraction.
+        store: the extraction; its folder in another process, until the work begins there.
         run: the columns that are the same in every row.
         options: of the measurement.
         layers_of: the number of layers of each site.
         contrasts: what is measured.
     """
 
-    store: Store
+    store: Store | Path
     run: dict[str, Any]
     options: Options
     layers_of: Mapping[str, int]
@@ -144,24 +148,42 @@ class _Work:
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process opens the store itself."""
+        assert isinstance(self.store, Store)
         return {**vars(self), "store": self.store.root.resolve()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, store=Store(state["store"]))
-
     def begin(self) -> Callable[[Place], Measured]:
-        """The function that measures one site and layer."""
-        return self._measured
+        """The function that measures one site and layer.
 
-    def _measured(self, place: Place) -> Measured:
+        Raises:
+            UserError: this machine does not see the run folder.
+        """
+        if isinstance(self.store, Path):
+            return replace(self, store=_opened(self.store)).begin()
+        return partial(self._measured, self.store)
+
+    def _measured(self, store: Store, place: Place) -> Measured:
         site, layer = place
-        vectors = self.store.layer(site, layer)
+        vectors = store.layer(site, layer)
         refuse_non_finite(vectors, site, layer)
         key = {**self.run, "site": site, "layer": layer}
         one = LayerMeasurement(key, self.options, self.layers_of[site])
         one.measure(vectors, self.contrasts)
         _refuse_twice(one.rows)
         return Measured(one.rows, one.dimensions, one.notes)
+
+
+def _opened(root: Path) -> Store:
+    """The store in a folder that another process has found.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not extraction_file(root).is_file():
+        raise UserError(
+            f"the run folder {root} is not on {socket.gethostname()}: to measure on several "
+            "machines, put it on a file system that all of them share, or use the engine local"
+        )
+    return Store(root)
 
 
 def _table(found: Sequence[Measured], settings: dict[str, object]) -> GapTable:

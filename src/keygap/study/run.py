@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 from keygap import interrupts, strict_yaml
 from keygap.align.causes.running import causes
@@ -24,7 +26,7 @@ from keygap.choices.running import specifications
 from keygap.choices.tables import FILES as CHOICES_FILES
 from keygap.defaults import first_batch
 from keygap.engines.extract import extract
-from keygap.errors import UserError
+from keygap.errors import NothingToAsk, UserError
 from keygap.measurement.keeping import forget_layers
 from keygap.measurement.measure import measure
 from keygap.measurement.tables import GapTable
@@ -35,12 +37,14 @@ from keygap.store import Store
 from keygap.store.checksums import read_checksums
 from keygap.store.files import temporary_files
 from keygap.store.lock import at_work
-from keygap.store.reading import read_text
+from keygap.store.reading import read_text, read_yaml
 from keygap.store.results import is_whole, record_results
 from keygap.store.run import (
     ACCURACY,
     ANSWERS,
+    CAUSES_SETTINGS,
     CHECKSUMS,
+    CHOICES_SETTINGS,
     FIGURES,
     FORMER,
     GAP,
@@ -93,10 +97,15 @@ def run_study(experiment: Experiment, out: str | Path) -> Path:
 
 def _try_choices(experiment: Experiment, folders: Sequence[Path], out: Path) -> None:
     """Measure the gap of all runs together under every choice, where the experiment asks for it."""
-    if experiment.choices is None or all(is_whole(out, name) for name in CHOICES_FILES):
+    if experiment.choices is None:
+        return
+    plan = experiment.choices.plan()
+    asked = {"levels": plan.as_settings(), "seed": experiment.seed}
+    there = all(is_whole(out, name) for name in CHOICES_FILES)
+    if there and _is_saved(out / CHOICES_SETTINGS, asked):
         return
     stores = [Store(folder) for folder in folders]
-    table = specifications(*stores, plan=experiment.choices.plan(), seed=experiment.seed)
+    table = specifications(*stores, plan=plan, seed=experiment.seed)
     record_results(out, table.files())
 
 
@@ -145,19 +154,8 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
         scored.save(folder)
         if scored.left_out:
             logger.info("%s on %s: %s", vlm.name, sample_set.name, scored.what_is_left_out())
-    if (asked := experiment.bias) is not None:
-        bias_of_run(
-            vlm,
-            sample_set[: asked.samples],
-            folder,
-            asked.chosen(),
-            attention=asked.attention,
-            batch_size=size,
-            n_bootstraps=experiment.measurement.n_bootstraps,
-            store=store,
-            resume=True,
-        )
-    if experiment.causes is not None and not all(is_whole(folder, name) for name in CAUSES_FILES):
+    _try_bias(vlm, sample_set, experiment, folder, store)
+    if experiment.causes is not None and not _has_causes(folder, experiment):
         causes(
             vlm,
             sample_set.benchmark,
@@ -167,6 +165,56 @@ def _run_pair(vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: P
             text_roles=experiment.measurement.text_roles,
             **experiment.causes.options(),
         )
+
+
+def _try_bias(
+    vlm: VLM, sample_set: SampleSet, experiment: Experiment, folder: Path, store: Store
+) -> None:
+    """Ask the probes, where the experiment has some and the benchmark has a sample for them."""
+    if (asked := experiment.bias) is None:
+        return
+    if asked.samples > len(sample_set):
+        logger.info(
+            "%s: probes are asked of its %d samples, not of %d (extraction.samples)",
+            sample_set.name, len(sample_set), asked.samples,
+        )  # fmt: skip
+    try:
+        bias_of_run(
+            vlm,
+            sample_set[: asked.samples],
+            folder,
+            asked.chosen(),
+            attention=asked.attention,
+            batch_size=first_batch(experiment.extraction.batch_size),
+            n_bootstraps=experiment.measurement.n_bootstraps,
+            store=store,
+            resume=True,
+        )
+    except NothingToAsk as reason:
+        logger.warning("%s on %s has no text bias: %s", vlm.name, sample_set.name, reason)
+
+
+def _has_causes(folder: Path, experiment: Experiment) -> bool:
+    """Whether a run has the experiment on causes that is asked for."""
+    assert experiment.causes is not None
+    if not all(is_whole(folder, name) for name in CAUSES_FILES):
+        return False
+    asked = experiment.causes.options()
+    known: dict[str, Any] = {
+        "plan": vars(asked.pop("plan")),
+        "seed": experiment.seed,
+        "n_bootstraps": experiment.measurement.n_bootstraps,
+        "text_roles": experiment.measurement.text_roles,
+        **{name: asked[name] for name in ("samples", "fit_samples", "phrasings") if name in asked},
+    }
+    return _is_saved(folder / CAUSES_SETTINGS, known)
+
+
+def _is_saved(file: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether a file of settings has these values; tuples are saved as lists."""
+    saved = read_yaml(file, f"remove {file} and run again")
+    plain = yaml.safe_load(yaml.safe_dump(dict(asked)))
+    return all(saved.get(name) == value for name, value in plain.items())
 
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:
