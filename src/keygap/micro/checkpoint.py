@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from importlib.resources import as_file, files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from transformers import (
 
 from keygap import interrupts
 from keygap.errors import unknown
-from keygap.micro import connectors, packaged
+from keygap.micro import connectors, files, packaged
 from keygap.micro.connectors import CONNECTORS, IMAGE_SIDE, PATCH_SIDE, architecture
 from keygap.micro.files import cache_root
 
@@ -45,7 +45,9 @@ CHAT_TEMPLATE = """\
 
 def connector_weights(connector: str) -> dict[str, torch.Tensor]:
     """Load the trained connector that ships with keygap: float16, names relative to the module."""
-    with as_file(files("keygap.micro") / "weights" / f"{connector}.safetensors") as path:
+    with resources.as_file(
+        resources.files("keygap.micro") / "weights" / f"{connector}.safetensors"
+    ) as path:
         return load_file(path)
 
 
@@ -122,8 +124,8 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
-    for module in (Path(__file__), Path(connectors.__file__), Path(packaged.__file__)):
-        digest.update(module.read_bytes())
+    for module in (__file__, connectors.__file__, files.__file__, packaged.__file__):
+        digest.update(Path(module).read_bytes())
     return digest.hexdigest()[:12]
 
 
