@@ -7,11 +7,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from keygap.errors import UserError
 from keygap.store import Store, StoreWriter, recovery, write_part
-from keygap.store.journal import Commit, append, read_journal
+from keygap.store.journal import Commit, append, read_journal, with_rows
+from keygap.store.schema import SAMPLES_SCHEMA
 from made import files_of
 from store.test_files import mounted
 
@@ -167,3 +169,19 @@ def test_a_run_whose_journal_cannot_be_emptied_keeps_it(tmp_path, monkeypatch):
     assert not (root / "samples.parquet").exists()
     written(root, [2])
     assert list(Store(root).samples["sample_id"]) == [f"s{n}" for n in range(6)]
+
+
+def test_a_long_journal_is_read_in_a_time_that_grows_with_its_length(monkeypatch):
+    """Its rows are put together at once."""
+    commits = [Commit(part(range(2 * n, 2 * n + 2)).samples, {}) for n in range(40)]
+    calls = []
+    concatenated = pa.concat_tables
+
+    def counted(tables):
+        calls.append(len(tables))
+        return concatenated(tables)
+
+    monkeypatch.setattr("pyarrow.concat_tables", counted)
+    rows = with_rows(SAMPLES_SCHEMA.empty_table(), commits)
+    assert rows["sample_id"].to_pylist() == [f"s{n}" for n in range(80)]
+    assert calls == [41]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from documentation import ROOT, blocks
 from keygap.store import StoreWriter, write_part
 from keygap.store.files import write_table
 from keygap.store.schema import as_float32, numbers_in, vectors_schema
@@ -83,6 +87,16 @@ def test_a_number_in_bfloat16_takes_two_bytes_and_is_read_as_it_was(halves, tmp_
     part = as_float32(numbers_in(column.slice(7, 5)), "bfloat16")
     assert np.array_equal(part, expected[7:12].ravel())
     assert len(numbers_in(column.slice(0, 0))) == 0
+
+
+def test_the_example_of_the_documentation_reads_a_file(halves, tmp_path):
+    vectors, table = halves
+    write_table(tmp_path / "run/vectors/site=k_proj/layer=0/part-00000.parquet", table)
+    (example,) = blocks(ROOT / "docs/scale.md", "python")
+    found: dict[str, Any] = {}
+    with chdir(tmp_path):
+        exec(example.text, found)
+    assert np.array_equal(found["vectors"], vectors.float().numpy())
 
 
 def test_integers_that_an_earlier_keygap_wrote_for_bfloat16_are_read(halves):

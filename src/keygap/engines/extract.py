@@ -134,9 +134,9 @@ def extract(
         for line in filter(None, notes):
             logger.info("%s: %s", vlm.name, line)
         chosen_engine = LocalEngine() if engine == LOCAL else DistributedEngine(processes, copy)
-        _drive(plan, chosen_engine, writer, most, copy)
-        facts = checked_facts(findings, notes)
-        writer.write_manifest(manifest_of(plan, identity, writer) | facts)
+        if _drive(plan, chosen_engine, writer, most, copy) or not writer.is_finished:
+            facts = checked_facts(findings, notes)
+            writer.write_manifest(manifest_of(plan, identity, writer) | facts)
         if copy is not None:
             copy.finish()
     return Store(out)
@@ -144,8 +144,12 @@ def extract(
 
 def _drive(
     plan: Plan, engine: Engine, writer: StoreWriter, most: int | None, copy: Mirror | None
-) -> None:
-    """Extract and commit the parts that are missing; at most ``most`` samples may be bad."""
+) -> bool:
+    """Extract and commit the parts that are missing; at most ``most`` samples may be bad.
+
+    Returns:
+        Whether there were any.
+    """
     _refuse_if_bad(writer.failures, plan.samples, most)  # a run that was stopped has them already
     missing = plan.missing(writer.done, writer.damaged)
     what = f"{plan.vlm.name} on {plan.samples.name}"
@@ -158,6 +162,7 @@ def _drive(
             if copy is not None:
                 copy.push(part.number, Commit(part.samples, part.checksums))
             _refuse_if_bad(failures, plan.samples, most)
+    return bool(missing)
 
 
 def _refuse_if_bad(failures: dict[str, str], chosen: SampleSet, most: int | None) -> None:

@@ -24,7 +24,7 @@ from keygap.store import StoreWriter
 from keygap.store.journal import Commit
 from keygap.store.run import part_number
 
-PART_SAMPLES = 64  # the most samples of a part, and so the most that a killed run loses
+PART_SAMPLES = 64  # the most samples of a part; a killed run loses at most two parts
 LARGEST_BATCH = 32  # of an automatic batch size: several batches are in memory at once
 PART_BYTES = 2**30  # what a part of several batches may hold in memory, roughly
 TEXT_TOKENS, IMAGE_TOKENS = 64, 1024  # of a prompt, roughly
@@ -80,7 +80,8 @@ class Plan:
         """The parts to extract, ascending.
 
         Args:
-            done: ids of the samples that were read. A part that has another one is missing.
+            done: ids of the samples that were read. A part with a sample that is not
+                among them is missing.
             damaged: numbers of parts whose files were damaged since.
         """
         entries = self.samples.entries

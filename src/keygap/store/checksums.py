@@ -18,7 +18,7 @@ from pathlib import Path
 
 from keygap.errors import UserError
 from keygap.store.files import write_text
-from keygap.store.reading import read_text
+from keygap.store.reading import is_missing, read_text
 from keygap.store.run import CHECKSUMS
 
 Recorded = Mapping[str, tuple[str, ...]]  # the checksums of each file, by path in the run folder
@@ -35,12 +35,17 @@ def read_checksums(root: Path, remedy: str = REPAIR) -> dict[str, tuple[str, ...
         remedy: what the user can do if the file is damaged.
 
     Raises:
-        UserError: the file is damaged or cannot be read.
+        CannotRead: the file cannot be read now.
+        UserError: it is damaged.
     """
     path = root / CHECKSUMS
-    if not path.exists():
-        return None
-    lines, _, seal = read_text(path, remedy).rpartition(_SEAL)
+    try:
+        text = read_text(path, remedy)
+    except UserError as error:
+        if is_missing(error):
+            return None
+        raise
+    lines, _, seal = text.rpartition(_SEAL)
     if seal != f"{_digest(lines)}\n":
         raise UserError(f"{path} is damaged (its own SHA-256 is not that of its lines): {remedy}")
     recorded: dict[str, tuple[str, ...]] = {}

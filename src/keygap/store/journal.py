@@ -1,9 +1,9 @@
 """What an extraction has committed since its writer began, one line for each part.
 
 ``samples.parquet`` and ``checksums.sha256`` hold the whole run. To write them again for every part
-would make a sample of a long run dearer than one of a short run. So a commit appends one line here,
-and the writer moves the lines into those files when it leaves. Until then, and after a kill, a
-reader takes the lines as part of them.
+would cost more for each sample, the longer the run is. So a commit appends one line here, and the
+writer moves the lines into those files when it leaves. Until then, and after a kill, a reader takes
+the lines as part of them.
 
 A line ends in its own SHA-256. One that a kill or a full disk cut short is no commit, and neither
 is any line after a damaged one: those parts are extracted again.
@@ -21,7 +21,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from keygap.errors import UserError
 from keygap.store.files import explained
+from keygap.store.reading import is_missing, read_bytes
 from keygap.store.run import JOURNAL
 from keygap.store.schema import SAMPLES_SCHEMA
 
@@ -77,13 +79,19 @@ def read_journal(root: Path) -> list[Commit]:
 
     Args:
         root: the run folder.
+
+    Raises:
+        CannotRead: the journal cannot be read now, so it is not known what is committed.
+        UserError: a folder is in its place.
     """
     try:
-        lines = (root / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
+        data = read_bytes(root / JOURNAL, "remove this folder and repeat the command")
+    except UserError as error:
+        if is_missing(error):
+            return []
+        raise
     found = []
-    for line in lines:
+    for line in data.decode(errors="replace").splitlines():
         commit = commit_of(line)
         if commit is None:
             break
@@ -126,7 +134,10 @@ def with_rows(samples: pa.Table, commits: Sequence[Commit]) -> pa.Table:
         samples: the rows of the run.
         commits: in order.
     """
-    for commit in commits:
+    together = pa.concat_tables([samples, *(commit.samples for commit in commits)])
+    if pc.count_distinct(together["sample_id"]).as_py() == len(together):
+        return together.combine_chunks()
+    for commit in commits:  # some rows are there again; the time is the square of their number
         new = commit.samples
         again = pc.is_in(samples["sample_id"], value_set=new["sample_id"].combine_chunks())
         place = again.to_pylist().index(True) if pc.any(again).as_py() else len(samples)

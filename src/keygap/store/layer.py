@@ -134,8 +134,9 @@ def with_grids(labels: pd.DataFrame) -> pd.DataFrame:
     for name in ("patch_row", "patch_column"):
         placed = labels[name].where(labels[name] >= 0)
         of_grid = placed.groupby(grid, observed=True, sort=False)
-        for end, which in (("first", "min"), ("last", "max")):
-            found[f"{name}_{end}"] = of_grid.transform(which).fillna(-1).astype(np.int64)
+        ends = {"first": of_grid.transform("min"), "last": of_grid.transform("max")}
+        for end, values in ends.items():
+            found[f"{name}_{end}"] = values.fillna(-1).astype(np.int64)
     return labels.assign(**found)
 
 

@@ -27,12 +27,13 @@ from typing import Any
 import yaml
 
 from keygap.errors import CannotWrite, UserError
-from keygap.store.checksums import read_checksums, text_of
+from keygap.store.checksums import REPAIR, read_checksums, text_of
 from keygap.store.claim import Claim
 from keygap.store.files import write_bytes
 from keygap.store.journal import Commit, commit_of, line_of, read_journal
 from keygap.store.lock import at_work
 from keygap.store.objects import COPIES, Objects
+from keygap.store.reading import read_bytes
 from keygap.store.recovery import is_of_extraction
 from keygap.store.run import (
     CHECKSUMS,
@@ -248,12 +249,13 @@ class Mirror:
         """Copy the files that hold the whole run, the manifest last.
 
         Raises:
-            UserError: the address cannot be written, or another process took it over.
+            UserError: the address cannot be written, a file of the folder cannot be read, or
+                another process took the address over.
         """
         self._wait()
         recorded = read_checksums(self.root) or {}
         own = {name: sums for name, sums in recorded.items() if is_of_extraction(name)}
-        whole = {name: (self.root / name).read_bytes() for name in (SAMPLES, MANIFEST)}
+        whole = {name: read_bytes(self.root / name, REPAIR) for name in (SAMPLES, MANIFEST)}
         whole = {CHECKSUMS: text_of(own).encode(), **whole}  # results are not copied
         if self.objects.read_all(whole) == list(whole.values()):
             return
@@ -277,7 +279,7 @@ class Mirror:
 
     def _say_what_it_is(self) -> None:
         """Write the identity of the copy, unless it is there."""
-        if self.objects.read(EXTRACTION) != (self.root / EXTRACTION).read_bytes():
+        if self.objects.read(EXTRACTION) != read_bytes(self.root / EXTRACTION, REPAIR):
             self.objects.put(EXTRACTION, self.root)
 
     def _wait(self) -> None:

@@ -24,7 +24,7 @@ from keygap.store.journal import read_journal, with_journal, with_rows
 from keygap.store.labelled import LabelledVectors as LabelledVectors
 from keygap.store.layer import LayerOnDisk, labels_of, shape_of
 from keygap.store.lock import refuse_locked
-from keygap.store.reading import read_json, read_table, read_yaml, verify
+from keygap.store.reading import read_json, read_table, read_yaml, verify, verify_all
 from keygap.store.run import (
     CHECKSUMS,
     EXTRACTION,
@@ -141,8 +141,7 @@ class Store:
             UserError: a part is missing or damaged.
         """
         if self._recorded is not None:
-            for name in sorted(self._files):
-                verify(self.root / name, REPAIR, self._recorded[name])
+            verify_all(self.root, REPAIR, {name: self._recorded[name] for name in self._files})
 
     def site_layers(
         self, sites: Sequence[str] | None = None, layers: Sequence[int] | None = None

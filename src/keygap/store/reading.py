@@ -2,7 +2,9 @@
 
 Files on disk can be missing, truncated, overwritten or written by another program. Every table and
 every text of a run is read here, so that each kind of damage ends in a ``UserError`` with the path
-and a remedy: a clause that says what the user can do, such as "run keygap measure DIR".
+and a remedy: a clause that says what the user can do, such as "run keygap measure DIR". A file that
+cannot be read now, because a disk or a network fails for instance, is a ``CannotRead``: it may be
+whole.
 
 If a checksum was recorded for a file, its bytes are compared with it before anything parses them.
 The file is read once for both.
@@ -13,19 +15,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from keygap.errors import UserError
+from keygap.errors import CannotRead, UserError
 from keygap.text import first_line
 
 Checksums = Collection[str] | None
+Result = TypeVar("Result")
+THREADS = min(8, os.cpu_count() or 1)  # that hash files
+AT_ONCE = 1000  # files that wait for a thread; a run has many more
 
 
 def read_bytes(path: Path, remedy: str, checksums: Checksums = None) -> bytes:
@@ -37,7 +44,8 @@ def read_bytes(path: Path, remedy: str, checksums: Checksums = None) -> bytes:
         checksums: each SHA-256 that it may have, in hexadecimal; None if none was recorded.
 
     Raises:
-        UserError: the file is missing, cannot be read, or has another checksum.
+        CannotRead: it cannot be read now.
+        UserError: it is missing, or has another checksum.
     """
     try:
         data = path.read_bytes()
@@ -170,7 +178,7 @@ def read_blocks(
     except UserError:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+        raise _refused(error, path, remedy) from error
 
 
 def read_rows(
@@ -199,7 +207,7 @@ def read_rows(
             use_threads=False,
         )
     except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+        raise _refused(error, path, remedy) from error
 
 
 def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
@@ -211,7 +219,8 @@ def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
         checksums: each SHA-256 that it may have, in hexadecimal.
 
     Raises:
-        UserError: the file is missing, cannot be read, or has another checksum.
+        CannotRead: it cannot be read now.
+        UserError: it is missing, or has another checksum.
     """
     try:
         with path.open("rb") as file:
@@ -221,6 +230,33 @@ def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
         raise _unreadable(error, path, remedy) from error
     if found not in checksums:
         raise _changed(path, remedy, empty)
+
+
+def verify_all(root: Path, remedy: str, recorded: Mapping[str, Collection[str]]) -> None:
+    """Compare files with their checksums; see ``verify``.
+
+    Args:
+        root: the run folder.
+        remedy: what the user can do if a file differs.
+        recorded: the checksums of each file, by its path in the folder.
+
+    Raises:
+        CannotRead: a file cannot be read now.
+        UserError: one is missing, or has another checksum: the first by its path.
+    """
+    list(side_by_side(lambda name: verify(root / name, remedy, recorded[name]), sorted(recorded)))
+
+
+def side_by_side(action: Callable[[str], Result], names: Sequence[str]) -> Iterator[Result]:
+    """What an action returns for each name, in order. Several threads can hash at once."""
+    with ThreadPoolExecutor(THREADS, "keygap-hash") as threads:
+        for start in range(0, len(names), AT_ONCE):
+            yield from threads.map(action, names[start : start + AT_ONCE])
+
+
+def is_missing(error: UserError) -> bool:
+    """Whether a file could not be read because it is not there, nor the folder it would be in."""
+    return isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError))
 
 
 def _own_metadata(table: pa.Table) -> dict[bytes, bytes]:
@@ -258,4 +294,17 @@ def _changed(path: Path, remedy: str, empty: bool) -> UserError:
 def _unreadable(error: OSError, path: Path, remedy: str) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path} is missing: {remedy}")
-    return UserError(f"{path} cannot be read ({error.strerror or error}): {remedy}")
+    reason = os.strerror(error.errno) if error.errno else first_line(error)  # pyarrow's are long
+    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        return UserError(f"{path} cannot be read ({reason}): {remedy}")
+    return CannotRead(
+        f"{path} cannot be read ({reason}): check its permissions and its disk, then repeat the "
+        "command"
+    )
+
+
+def _refused(error: Exception, path: Path, remedy: str) -> UserError:
+    """The error for a table that pyarrow does not read: damaged, unless it was not opened."""
+    if isinstance(error, OSError) and error.errno:
+        return _unreadable(error, path, remedy)
+    return UserError(f"{path} is damaged ({first_line(error)}): {remedy}")

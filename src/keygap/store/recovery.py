@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from keygap.errors import UserError
+from keygap.errors import CannotRead, UserError
 from keygap.store.checksums import read_checksums
 from keygap.store.journal import read_journal, with_journal, with_rows
-from keygap.store.reading import read_table, verify
+from keygap.store.reading import read_table, side_by_side, verify
 from keygap.store.run import CHECKSUMS, EXTRACTION, MANIFEST, SAMPLES, part_files, part_number
 from keygap.store.schema import SAMPLES_SCHEMA
 
@@ -24,8 +24,8 @@ class State:
         samples: the rows of the committed samples; none if their file is missing or damaged.
         damaged: numbers of the committed parts that have a missing or damaged file.
         foreign: files among the parts that were not committed, by path in the folder.
-        wrong: what a user should be told of, by path in the folder. Parts that are not committed
-            are left by a run that was killed, and belong here only if the run had finished.
+        wrong: what a user should be told of, by path in the folder. Files of uncommitted parts are
+            normal after a kill. They are listed here only if the run had already finished.
     """
 
     recorded: dict[str, tuple[str, ...]]
@@ -36,10 +36,16 @@ class State:
 
 
 def inspect(root: Path) -> State:
-    """Read every file of an extraction and compare it with its checksum."""
+    """Read every file of an extraction and compare it with its checksum.
+
+    Raises:
+        CannotRead: a file cannot be read now, so it is not known what is damaged.
+    """
     wrong = []
     try:
         recorded = read_checksums(root)
+    except CannotRead:
+        raise
     except UserError:
         recorded = None
     began = any((root / name).exists() for name in (SAMPLES, MANIFEST))
@@ -47,7 +53,9 @@ def inspect(root: Path) -> State:
         wrong.append(CHECKSUMS)
     journal = read_journal(root)
     recorded = with_journal(recorded or {}, journal)
-    wrong += [name for name in sorted(recorded) if not _is_whole(root, name, recorded[name])]
+    names = sorted(recorded)
+    whole = side_by_side(lambda name: _is_whole(root, name, recorded[name]), names)
+    wrong += [name for name, is_whole in zip(names, whole, strict=True) if not is_whole]
     samples = SAMPLES_SCHEMA.empty_table()
     if SAMPLES in recorded and SAMPLES not in wrong:
         samples = read_table(root / SAMPLES, "", SAMPLES_SCHEMA.names, recorded[SAMPLES])
@@ -69,6 +77,8 @@ def _is_whole(root: Path, name: str, checksums: tuple[str, ...]) -> bool:
         return True
     try:
         verify(root / name, "", checksums)
+    except CannotRead:
+        raise
     except UserError:
         return False
     return True

@@ -28,7 +28,7 @@ import pyarrow as pa
 import yaml
 
 from keygap import interrupts
-from keygap.errors import UserError
+from keygap.errors import CannotRead, UserError
 from keygap.store.checksums import read_checksums, write_checksums
 from keygap.store.files import remove, staged, temporary_files, write_table, write_text
 from keygap.store.journal import Commit, append, with_rows
@@ -129,6 +129,7 @@ class StoreWriter:
         self._done: set[str] = set()
         self.damaged: set[int] = set()
         self._recorded: dict[str, tuple[str, ...]] = {}
+        self._results: set[str] = set()  # names of the recorded files that are results
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -136,7 +137,7 @@ class StoreWriter:
 
         Raises:
             UserError: the folder holds another extraction or something else, is being written by
-                another process, or cannot be written.
+                another process, or cannot be written; or one of its files cannot be read now.
         """
         self.refuse_other()  # before a lock is put into a folder that is none of ours
         with ExitStack() as stack:
@@ -145,6 +146,7 @@ class StoreWriter:
             self._remove_temporary()
             state = inspect(self.root)
             self._recorded, self.damaged, self._tables = state.recorded, state.damaged, []
+            self._results = {name for name in state.recorded if not is_of_extraction(name)}
             self._add(state.samples)
             # only now: what these write and remove depends on what is committed
             stack.callback(self._remove_uncommitted)
@@ -170,6 +172,11 @@ class StoreWriter:
         return frozenset(self._done)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it has a whole manifest, so that nothing is missing."""
+        return MANIFEST in self._recorded
+
+    @property
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each file of the committed parts, by its path in the run folder."""
         parts = sorted(name for name in self._recorded if part_number(name) is not None)
@@ -187,10 +194,16 @@ class StoreWriter:
             UserError: the disk is full, or the folder cannot be written. Earlier parts stay.
         """
         commit = Commit(samples, checksums)
-        if number in self.damaged or not self._done.isdisjoint(samples["sample_id"].to_pylist()):
+        has_rows = not self._done.isdisjoint(samples["sample_id"].to_pylist())
+        if number in self.damaged or has_rows or (not checksums and self._files_of(number)):
             self._replace(number, commit)
             return
+        known = self._recorded
+        # files without rows are recorded if the rows were lost
+        changed = any(known.get(name, (digest,)) != (digest,) for name, digest in checksums.items())
         with interrupts.deferred():
+            if changed and self._results:
+                self._record(self._without_results(self._recorded))
             append(self.root, commit)
             self._recorded |= {name: (digest,) for name, digest in checksums.items()}
             self._add(samples)
@@ -205,17 +218,28 @@ class StoreWriter:
 
     def _replace(self, number: int, commit: Commit) -> None:
         """Commit a part again, in its former place."""
-        known = self._recorded.items()
-        former = {name: sums for name, sums in known if part_number(name) == number}
-        recorded = {name: sums for name, sums in known if name not in former}
+        former = self._files_of(number)
+        recorded = {name: sums for name, sums in self._recorded.items() if name not in former}
         written = {name: (digest,) for name, digest in commit.checksums.items()}
-        if former and former != written:  # the results are of other vectors
-            recorded = {name: sums for name, sums in recorded.items() if is_of_extraction(name)}
+        if former and former != written:
+            recorded = self._without_results(recorded)
         together = with_rows(self.samples, [commit])
         self._write_whole(together, {**recorded, **written})
+        for name in former.keys() - written.keys():
+            remove(self.root / name)
         self._tables, self.failures = [], {}
         self._add(together)
         self.damaged.discard(number)
+
+    def _files_of(self, number: int) -> dict[str, tuple[str, ...]]:
+        """The checksums of the files that are recorded for a part."""
+        return {name: s for name, s in self._recorded.items() if part_number(name) == number}
+
+    def _without_results(
+        self, recorded: Mapping[str, tuple[str, ...]]
+    ) -> dict[str, tuple[str, ...]]:
+        """Checksums without those of the results, which are of other vectors."""
+        return {name: sums for name, sums in recorded.items() if name not in self._results}
 
     def _write_whole(self, samples: pa.Table, recorded: dict[str, tuple[str, ...]]) -> None:
         """Write the two files that hold the whole run; the journal is in them."""
@@ -281,6 +305,8 @@ class StoreWriter:
         remedy = "name another folder with --out"
         try:
             recorded = read_checksums(self.root)
+        except CannotRead:
+            raise
         except UserError:
             recorded = None
         digest = hashlib.sha256(self._identity_text().encode()).hexdigest()
@@ -318,6 +344,7 @@ class StoreWriter:
     def _record(self, recorded: dict[str, tuple[str, ...]]) -> None:
         write_checksums(self.root, recorded)
         self._recorded = recorded
+        self._results = {name for name in self._results if name in recorded}
 
     def _remove_misplaced(self) -> None:
         """Remove folders in the place of files, and files in the place of folders."""
