@@ -38,7 +38,8 @@ def kept_of(vlm, samples, batch, read) -> CapturedBatch:
     keeper = Keeper(vlm, samples, batch)
     for layer in LAYERS:
         keeper(layer, {site: tensor for (site, own), tensor in read.items() if own == layer})
-    return CapturedBatch(samples, batch.labels, {}, keeper.vectors(), keeper.failures)
+    one_each = [1] * len(samples)
+    return CapturedBatch(samples, one_each, batch.labels, {}, keeper.vectors(), keeper.failures)
 
 
 def test_tokens_are_the_labels_of_the_batch(captured, batch):
@@ -130,7 +131,7 @@ def test_a_sample_with_a_vector_that_is_not_finite_is_left_out(vlm, samples, bat
 
 def test_rows_of_samples(samples, batch):
     sample, labels = samples[0], batch.labels[0]
-    assert sample_row(sample, labels) == {
+    assert sample_row(sample, 1, labels) == {
         "sample_id": "s0",
         "subject": "",
         "language": "en",
@@ -141,5 +142,5 @@ def test_rows_of_samples(samples, batch):
         "n_image_tokens": 16,
         "failure": None,
     }
-    assert sample_row(sample, labels, labels)["n_image_tokens"] == 32
+    assert sample_row(sample, 1, labels, labels)["n_image_tokens"] == 32
     assert failed_row(sample, "why") == {"sample_id": "s0", "subject": "", "failure": "why"}

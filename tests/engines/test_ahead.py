@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import BatchFeature
 
 import keygap as kg
 from keygap.engines import ahead
@@ -156,3 +157,43 @@ def test_a_run_of_one_too_large_sample_says_so(vlm, tmp_path, monkeypatch):
     store = kg.extract(vlm, bench, tmp_path / "run", layers=[0], samples=None, max_bad=1)
     failures = store.samples.dropna(subset="failure").set_index("sample_id")["failure"]
     assert failures.to_dict() == {"s3": "it does not fit into memory alone: out of memory"}
+
+
+def test_inputs_of_a_gpu_are_pinned_beside_the_passes(vlm, chosen, monkeypatch):
+    """A copy of other memory would be waited for. No GPU is needed here: it is imitated."""
+    pinned = []
+
+    def pin(tensor):
+        pinned.append(threading.current_thread().name)
+        return tensor.clone()
+
+    expected = [vlm.prompter([chosen.sample(number)]).inputs for number in range(2)]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    assert len(list(prepared(vlm, [chosen[:1]], BatchLimit(1)))) == 1
+    assert pinned == []
+    monkeypatch.setattr(type(vlm), "device", torch.device("cuda"))
+    found = [ready.batch.inputs for ready in prepared(vlm, [chosen[:2]], BatchLimit(1))]
+    assert len(pinned) == sum(map(len, found))
+    assert all(name.startswith("keygap-prepare") for name in pinned)
+    for one, other in zip(found, expected, strict=True):
+        assert list(one) == list(other)
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_inputs_are_cast_where_the_model_is(vlm, chosen, monkeypatch):
+    """On a GPU, after a copy that is not waited for."""
+    asked = []
+
+    def to(self, *where, **how):
+        asked.append((where, how))
+        return self
+
+    batch = vlm.prompter([chosen.sample(0)])
+    monkeypatch.setattr(BatchFeature, "to", to)
+    vlm.inputs_of(batch)
+    gpu = torch.device("cuda")
+    cast = {"dtype": vlm.model.dtype}
+    assert asked == [((vlm.device,), cast)]
+    monkeypatch.setattr(type(vlm), "device", gpu)
+    vlm.inputs_of(batch)
+    assert asked[1:] == [((gpu,), {"non_blocking": True}), ((gpu,), cast)]

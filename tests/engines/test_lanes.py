@@ -187,13 +187,13 @@ def test_results_keep_the_order_of_items_and_a_lane_has_one_item_at_a_time():
     busy: dict[str, int] = {"a": 0, "b": 0, "c": 0}
     most, taken = [], []
 
-    def run(lane: str, item: int) -> int:
+    def run(lane: str, item: int) -> tuple[int, int]:
         busy[lane] += 1
         most.append(busy[lane])
         time.sleep(0.02 if item % 3 == 0 else 0.001)  # later items finish first
         assert torch.get_num_threads() == 1
         busy[lane] -= 1
-        return item * item
+        return item, item * item
 
     def items() -> Iterator[int]:
         for item in range(20):
@@ -220,7 +220,7 @@ def test_an_error_arrives_in_its_turn_and_later_items_are_not_begun():
 
     found: list[int] = []
     with pytest.raises(LookupError, match="of item 2"):
-        found.extend(result for _, result in side_by_side(run, [0, 1], range(50)))
+        found.extend(side_by_side(run, [0, 1], range(50)))
     assert len(begun) <= 6
     assert torch.get_num_threads() == 3
 
@@ -233,7 +233,7 @@ def test_items_that_end_in_an_error_leave_the_results_before_it():
 
     found: list[int] = []
     with pytest.raises(LookupError, match="no more"):
-        found.extend(item for item, _ in side_by_side(lambda lane, item: item, [0, 1], items()))
+        found.extend(side_by_side(lambda lane, item: item, [0, 1], items()))
     assert found == list(range(5))
 
 
@@ -264,4 +264,4 @@ def test_one_lane_runs_in_the_calling_thread_with_all_processors():
 
     main = threading.current_thread()
     found = list(side_by_side(run, ["only"], [7, 8]))
-    assert found == [(7, ("only", 7, 3)), (8, ("only", 8, 3))]
+    assert found == [("only", 7, 3), ("only", 8, 3)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from keygap.capture import keeping
 from keygap.engines.local import LocalEngine
 from keygap.engines.plan import Plan
 from made import bench_of, files_of, read_part
@@ -43,3 +45,18 @@ def test_nothing_is_done_ahead_of_the_driver(plan, tmp_path):
     next(parts)
     parts.close()
     assert {name.rsplit("/")[-1] for name in files_of(tmp_path)} == {"part-00000.parquet"}
+
+
+def test_vectors_are_arranged_where_the_part_is_written(plan, tmp_path, monkeypatch):
+    """The thread that runs the model would keep a GPU waiting with it."""
+    threads = []
+    real = keeping._Copy.arranged
+
+    def arranged(self):
+        threads.append(threading.current_thread().name)
+        return real(self)
+
+    monkeypatch.setattr(keeping._Copy, "arranged", arranged)
+    list(LocalEngine().run(plan, [0, 1], tmp_path))
+    assert len(threads) == 2 * 2  # once for each part and layer
+    assert all(name.startswith("keygap-write") for name in threads)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from keygap.engines.part import read_parts
 from keygap.engines.plan import Plan
 from made import bench_of, made_sample, read_part
 
@@ -88,3 +94,38 @@ def test_no_hook_stays(plan, vlm, parts):
     before = hooks()  # transformers keeps hooks of its own once hidden states were asked for
     read_part(plan, 0)
     assert hooks() == before
+
+
+@pytest.fixture(params=[1, 2], ids=["one lane", "two lanes"])
+def in_lanes(request) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("in_lanes")
+@pytest.mark.parametrize("thumbnails", [True, False])
+def test_no_picture_is_alive_once_its_part_has_been_read(vlm, monkeypatch, thumbnails):
+    """A photograph takes megabytes once it is decoded, and a part waits until it is written."""
+    bench = bench_of([made_sample(f"s{n}") for n in range(8)])
+    opened: dict[str, weakref.ref[Image.Image]] = {}
+    real = bench.sample
+
+    def sample(number):
+        found = replace(real(number), images=(real(number).images[0].copy(),))
+        opened[found.id] = weakref.ref(found.images[0])
+        return found
+
+    monkeypatch.setitem(vars(bench), "sample", sample)
+    chosen = replace(bench.choose(None), places=tuple(range(8)))
+    plan = Plan(vlm, chosen, ("k_proj",), (0,), 2, 4, thumbnails=thumbnails)
+    held = []
+    for part in read_parts(plan, [0, 1]):
+        held.append(part)
+        gc.collect()
+        names = [entry.id for entry in plan.part(part.number).entries]
+        assert [name for name in names if opened[name]() is not None] == []
+    tables = [part.tables() for part in held]
+    assert [table.thumbnails is not None for table in tables] == [thumbnails] * 2
+    assert [row["n_images"] for table in tables for row in table.samples.to_pylist()] == [1] * 8

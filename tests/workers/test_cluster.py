@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import tempfile
@@ -53,6 +54,27 @@ def test_a_long_path_for_temporary_files_is_not_used(monkeypatch):
     assert _short_folder() == "/scratch/12345678"
 
 
+def pretend(monkeypatch, nodes: list[tuple[int, int]], free: list[int]) -> list[int]:
+    """A cluster of nodes with cores and GPUs; what is left of the answers to how many are free."""
+    listed = [
+        {"Alive": True, "Resources": {"CPU": float(cpu), **({"GPU": float(gpu)} if gpu else {})}}
+        for cpu, gpu in nodes
+    ]
+    listed.append({"Alive": False, "Resources": {"CPU": 1.0, "GPU": 99.0}})
+
+    def available() -> dict[str, float]:
+        gpus = free.pop(0) if len(free) > 1 else free[0]
+        return {"GPU": float(gpus)} if gpus else {}  # Ray leaves out what is used up
+
+    ray = SimpleNamespace(
+        nodes=lambda: listed,
+        available_resources=available,
+        cluster_resources=lambda: {"GPU": float(sum(gpu for _, gpu in nodes))},
+    )
+    monkeypatch.setattr("keygap.workers.cluster.imported", lambda: ray)
+    return free
+
+
 @pytest.mark.parametrize(
     ("nodes", "reserved", "workers", "gpus", "expected"),
     [
@@ -68,17 +90,42 @@ def test_a_long_path_for_temporary_files_is_not_used(monkeypatch):
 )
 def test_how_workers_share_a_cluster(monkeypatch, nodes, reserved, workers, gpus, expected):
     """Nodes are given as cores and GPUs, what is expected as workers and cores of each."""
-    listed = [
-        {"Alive": True, "Resources": {"CPU": float(cpu), **({"GPU": float(gpu)} if gpu else {})}}
-        for cpu, gpu in nodes
-    ]
-    listed.append({"Alive": False, "Resources": {"CPU": 1.0, "GPU": 99.0}})
-    free = sum(gpu for _, gpu in nodes) - reserved
-    ray = SimpleNamespace(nodes=lambda: listed, available_resources=lambda: {"GPU": float(free)})
-    monkeypatch.setattr("keygap.workers.cluster.imported", lambda: ray)
+    monkeypatch.setattr("keygap.workers.cluster.FREED_IN", 0.0)
+    pretend(monkeypatch, nodes, [sum(gpu for _, gpu in nodes) - reserved])
     found = room(workers, gpus)
     assert (found.workers, found.options["num_cpus"]) == expected
     assert found.options["num_gpus"] == gpus
+
+
+def test_gpus_of_workers_that_have_just_ended_are_waited_for(monkeypatch, caplog):
+    left = pretend(monkeypatch, [(64, 8)], [0, 0, 5, 8])
+    with caplog.at_level(logging.INFO, "keygap"):
+        assert room(None, 1).workers == 8
+    assert left == [8]
+    assert caplog.text == ""
+
+
+def test_gpus_that_stay_reserved_are_not_waited_for_long(monkeypatch, caplog):
+    monkeypatch.setattr("keygap.workers.cluster.FREED_IN", 0.2)
+    pretend(monkeypatch, [(64, 8), (64, 0)], [0, 6])
+    with caplog.at_level(logging.INFO, "keygap"):
+        assert room(None, 4).workers == 1
+    assert "2 of 8 GPUs are reserved" in caplog.text
+
+
+def test_a_number_of_workers_that_is_given_waits_for_no_gpu(monkeypatch, caplog):
+    left = pretend(monkeypatch, [(64, 8)], [0, 8])
+    with caplog.at_level(logging.INFO, "keygap"):
+        assert room(8, 1).workers == 8
+    assert left == [0, 8]
+    assert caplog.text == ""
+
+
+def test_it_is_said_that_workers_have_no_room(monkeypatch, caplog):
+    pretend(monkeypatch, [(64, 8)], [8])
+    with caplog.at_level(logging.INFO, "keygap"):
+        assert room(16, 1).workers == 16
+    assert "there are GPUs for 8 workers and not for 16" in caplog.text
 
 
 def test_numbers_of_the_engine_local_are_refused():

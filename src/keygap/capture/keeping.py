@@ -15,7 +15,7 @@ Which rows are wanted is known before the pass, and sinks are found without wait
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -169,17 +169,19 @@ class Keeper:
             found[int(row)] = f"{site} of layer {layer} is not finite in {kind}: try another dtype"
         return found
 
-    def vectors(self) -> dict[Key, KeptVectors]:
-        """What is kept of the good samples, by site and layer."""
+    def vectors(self) -> Mapping[Key, KeptVectors]:
+        """What is kept of the good samples, by site and layer.
+
+        The copies have arrived. They are arranged when they are asked for, which may be in another
+        thread.
+        """
         for gpu in self._gpus:
             torch.cuda.synchronize(gpu)  # copies to pinned memory do not wait
+        for choice in self._choices.values():
+            choice.leave_devices()
         good = np.ones(len(self.ids), dtype=bool)
         good[list(self.failures)] = False
-        found = {}
-        for key, copy in self._pending.items():
-            kept = copy.arranged()
-            found[key] = kept if good.all() else kept.take(good[kept.row])
-        return found
+        return _Arrived(self._pending, good)
 
     def _choice(self, of_features: bool, count: int) -> _Choice:
         """Which of the prompts' tokens, or of their image features, are kept."""
@@ -208,6 +210,35 @@ class Keeper:
         ]
         self.features = dict(enumerate(found))
         return found
+
+
+class _Arrived(Mapping[Key, KeptVectors]):
+    """What is kept of a pass, arranged each time it is asked for.
+
+    To arrange it takes about as long as to copy all vectors twice. The GPU would wait for that if
+    it were done between two passes, so it is left to whoever writes the part. Until then the
+    vectors of two parts are in pinned memory, which the system cannot swap out.
+
+    Args:
+        copies: the vectors, by site and layer.
+        good: which rows of the batch are kept.
+    """
+
+    def __init__(self, copies: Mapping[Key, _Copy], good: Bool[np.ndarray, " b"]) -> None:
+        self._copies, self._good = copies, good
+
+    def __getitem__(self, key: Key) -> KeptVectors:
+        kept = self._copies[key].arranged()
+        return kept if self._good.all() else kept.take(self._good[kept.row])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._copies
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._copies)
+
+    def __len__(self) -> int:
+        return len(self._copies)
 
 
 @dataclass(frozen=True)
@@ -268,6 +299,10 @@ class _Choice:
             self._copies[key] = torch.from_numpy(array).to(device)
         return self._copies[key]
 
+    def leave_devices(self) -> None:
+        """Free what was copied to devices; a pass is over, and what is kept of it stays long."""
+        self._copies.clear()
+
     @cached_property
     def _copies(self) -> dict[tuple[str, str], Tensor]:
         return {}
@@ -291,20 +326,30 @@ class _Rows:
 
     def copy(self, tensor: Float[Tensor, "b t heads head_dim"]) -> _Copy:
         """Begin to copy these rows of a site to the CPU."""
-        return _Copy(self, _to_cpu(tensor.detach().flatten(0, 1).index_select(0, self.index)))
+        vectors = _to_cpu(tensor.detach().flatten(0, 1).index_select(0, self.index))
+        return _Copy(self.choice, self.on_cpu, self.shares, vectors)
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """Vectors on their way to the CPU."""
+    """Vectors on their way to the CPU. Nothing of it is on a device.
 
-    rows: _Rows
+    Attributes:
+        choice: what they come from.
+        index: their rows, of all prompts of a batch one after another.
+        shares: the attention that each receives; None if not measured.
+        vectors: the vectors.
+    """
+
+    choice: _Choice
+    index: Int[Tensor, " n"]
+    shares: Float[Tensor, " n"] | None
     vectors: Float[Tensor, "n heads head_dim"]
 
     def arranged(self) -> KeptVectors:
         """The vectors by row and place, without the tokens that turned out to be no sinks."""
-        choice, shares = self.rows.choice, self.rows.shares
-        index, width, count = self.rows.on_cpu.numpy(), choice.kept.shape[1], choice.count
+        choice, shares = self.choice, self.shares
+        index, width, count = self.index.numpy(), choice.kept.shape[1], choice.count
         attention = (
             np.full(len(index), np.nan, np.float32) if shares is None else shares.float().numpy()
         )

@@ -8,7 +8,7 @@ tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from torch import Tensor
 from keygap.benchmarks import Entry, Sample
 from keygap.capture.hooks import Capture, Key
 from keygap.capture.keeping import ALL, Draw, Keeper, KeptVectors
-from keygap.capture.thumbnails import thumbnail_table
 from keygap.models.batch import Batch
 from keygap.store.schema import TOKENS_SCHEMA, vectors_schema
 from keygap.tokens import MODALITIES, TokenLabels
@@ -30,27 +29,36 @@ from keygap.tokens import MODALITIES, TokenLabels
 
 @dataclass(frozen=True)
 class CapturedBatch:
-    """What is kept of one forward pass.
+    """What is kept of one forward pass. The pictures of its samples are not.
 
     Attributes:
-        samples: the samples of the batch.
+        samples: the samples of the batch, without images and videos.
+        n_images: how many images each of them had.
         labels: of the tokens of their prompts.
         features: labels of the image features that are not in the prompts, by row; empty if no
             cross-attention layer was read.
         vectors: of the samples that did not fail, by (site, layer).
         failures: the rows of the batch whose vectors are not finite, and where the first such one
             is.
+        thumbnails: the table of each sample, by its id; empty if none are kept.
     """
 
     samples: Sequence[Sample]
+    n_images: Sequence[int]
     labels: Sequence[TokenLabels]
     features: Mapping[int, TokenLabels]
     vectors: Mapping[Key, KeptVectors]
     failures: Mapping[int, str]
+    thumbnails: Mapping[str, pa.Table] = field(default_factory=dict)
 
     @classmethod
     def read(
-        cls, capture: Capture, samples: Sequence[Sample], batch: Batch, draw: Draw = ALL
+        cls,
+        capture: Capture,
+        samples: Sequence[Sample],
+        batch: Batch,
+        draw: Draw = ALL,
+        thumbnails: Mapping[str, pa.Table] | None = None,
     ) -> CapturedBatch:
         """Run a batch.
 
@@ -59,11 +67,20 @@ class CapturedBatch:
             samples: the samples of the batch.
             batch: their inputs and labels.
             draw: how many image tokens of each sample are kept.
+            thumbnails: the table of each sample, by its id; None if none are kept.
         """
         keeper = Keeper(capture.vlm, samples, batch, draw)
         capture(batch, keeper)
-        vectors = keeper.vectors()
-        return cls(samples, batch.labels, keeper.features, vectors, keeper.failures)
+        return cls(
+            # decoded photographs of a part would take gigabytes until it is written
+            [replace(sample, images=(), videos=()) for sample in samples],
+            [len(sample.images) for sample in samples],
+            batch.labels,
+            keeper.features,
+            keeper.vectors(),
+            keeper.failures,
+            thumbnails or {},
+        )
 
     @cached_property
     def good(self) -> list[int]:
@@ -82,7 +99,7 @@ class CapturedBatch:
         """The row of every sample of the batch, by its id."""
         rows = {
             self.samples[row].id: sample_row(
-                self.samples[row], self.labels[row], self.features.get(row)
+                self.samples[row], self.n_images[row], self.labels[row], self.features.get(row)
             )
             for row in self.good
         }
@@ -104,11 +121,9 @@ class CapturedBatch:
         return found
 
     def thumbnail_tables(self) -> dict[str, pa.Table]:
-        """What the prompt of every good sample shows, by the sample's id."""
-        return {
-            self.samples[row].id: thumbnail_table(self.samples[row], self.labels[row])
-            for row in self.good
-        }
+        """What the prompt of every good sample shows, by the sample's id, if that is kept."""
+        names = [self.samples[row].id for row in self.good]
+        return {name: self.thumbnails[name] for name in names if name in self.thumbnails}
 
 
 def vector_tables(
@@ -198,12 +213,13 @@ def _as_stored(vectors: Float[Tensor, "n heads head_dim"], kind: pa.DataType) ->
 
 
 def sample_row(
-    sample: Sample, labels: TokenLabels, features: TokenLabels | None = None
+    sample: Sample, n_images: int, labels: TokenLabels, features: TokenLabels | None = None
 ) -> dict[str, Any]:
     """The row of a sample that was read.
 
     Args:
-        sample: the sample.
+        sample: the sample, of which no picture is needed.
+        n_images: how many images it had.
         labels: of the tokens of its prompt.
         features: labels of its image features that are not in the prompt.
     """
@@ -214,7 +230,7 @@ def sample_row(
         "language": sample.language,
         "question": sample.question,
         "answer": sample.answer,
-        "n_images": len(sample.images),
+        "n_images": n_images,
         "n_tokens": len(labels),
         "n_image_tokens": image,
         "failure": None,

@@ -1,7 +1,8 @@
 """Prepare batches while the model computes, and fit their size to memory.
 
 Decoding images and making model inputs is work of the CPU that a GPU would wait for. It is done in
-threads, a few batches ahead and across the border between two parts. Images are opened by one
+threads, a few batches ahead and across the border between two parts. Thumbnails are made there too,
+so that no decoded image is needed after its batch has been read. Images are opened by one
 thread and in the order of the run, because a benchmark may read them from one file. The samples of
 a part are opened together, which decodes none, so that batches can be made of those of similar
 length (see ``lengths``).
@@ -21,10 +22,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import pyarrow as pa
 import torch
+from torch import Tensor
+from transformers import BatchFeature
 
 from keygap.benchmarks import Sample, SampleSet
 from keygap.capture.batches import Reasons, labelled, opened
+from keygap.capture.thumbnails import thumbnail_table
 from keygap.engines.lengths import longest_first
 from keygap.engines.memory import peak_share
 from keygap.models.batch import Batch
@@ -46,12 +51,14 @@ class Prepared:
         batch: their inputs; None if there are none.
         bad: id of every other sample, and the reason.
         last: whether it is the last one of its part.
+        thumbnails: the table of each usable sample, by its id; None if none are kept.
     """
 
     samples: list[Sample]
     batch: Batch | None
     bad: Reasons
-    last: bool = False
+    last: bool
+    thumbnails: dict[str, pa.Table] | None
 
 
 @dataclass
@@ -85,13 +92,16 @@ class BatchLimit:
             self.samples = min(2 * self.samples, self.most)
 
 
-def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generator[Prepared]:
+def prepared(
+    vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit, thumbnails: bool = False
+) -> Generator[Prepared]:
     """Make the batches of some parts ahead of their use.
 
     Args:
         vlm: the model.
         parts: the samples of each part. A batch has samples of one part.
         limit: the size of batches; it may change in the meantime.
+        thumbnails: whether they are kept.
 
     Yields:
         The batches of each part, at least one; the longest samples of a part come first.
@@ -103,7 +113,7 @@ def prepared(vlm: VLM, parts: Sequence[SampleSet], limit: BatchLimit) -> Generat
         ThreadPoolExecutor(1, "keygap-open") as opening,
         ThreadPoolExecutor(THREADS, "keygap-prepare", *own) as threads,
     ):
-        ahead = _Ahead(vlm, iter(parts), limit, opening, threads)
+        ahead = _Ahead(vlm, iter(parts), limit, thumbnails, opening, threads)
         try:
             while ahead.fill():
                 yield ahead.batches.popleft().result()
@@ -121,11 +131,12 @@ class _Ahead:
         vlm: VLM,
         following: Iterator[SampleSet],
         limit: BatchLimit,
+        thumbnails: bool,
         opening: ThreadPoolExecutor,
         threads: ThreadPoolExecutor,
     ) -> None:
         self.vlm, self.limit, self.following = vlm, limit, following
-        self.opening, self.threads = opening, threads
+        self.thumbnails, self.opening, self.threads = thumbnails, opening, threads
         self.batches: deque[Future[Prepared]] = deque()
         self.rest: list[Sample] = []
         self.next_part = self._open_next()
@@ -140,8 +151,8 @@ class _Ahead:
                 self.rest, broken = self.next_part.result()
                 self.next_part = self._open_next()
             batch, self.rest = self.rest[: self.limit.samples], self.rest[self.limit.samples :]
-            last = not self.rest
-            self.batches.append(self.threads.submit(_of, self.vlm, batch, broken, last))
+            making = (self.vlm, batch, broken, not self.rest, self.thumbnails)
+            self.batches.append(self.threads.submit(_of, *making))
         return bool(self.batches)
 
     @property
@@ -218,12 +229,32 @@ def _in_two(
     found: list[Result] = []
     bad: Reasons = {}
     for samples in (ready.samples[:half], ready.samples[half:]):
-        results, reasons = run_within_memory(vlm, _of(vlm, samples, {}), limit, run)
+        part = _of(vlm, samples, {}, False, ready.thumbnails is not None)
+        results, reasons = run_within_memory(vlm, part, limit, run)
         found += results
         bad |= reasons
     return found, bad
 
 
-def _of(vlm: VLM, samples: list[Sample], broken: Reasons, last: bool = False) -> Prepared:
+def _of(vlm: VLM, samples: list[Sample], broken: Reasons, last: bool, thumbnails: bool) -> Prepared:
     usable, batch, refused = labelled(vlm, samples)
-    return Prepared(usable, batch, broken | refused, last)
+    if batch is not None and vlm.device.type == "cuda":
+        batch = _pinned(batch)
+    tables: dict[str, pa.Table] | None = None
+    if thumbnails:
+        labels = () if batch is None else batch.labels
+        shown = zip(usable, labels, strict=True)
+        tables = {sample.id: thumbnail_table(sample, own) for sample, own in shown}
+    return Prepared(usable, batch, broken | refused, last, tables)
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch in memory from which a GPU copies without being waited for.
+
+    Torch keeps that memory until the copy is done, also if the tensor is given up before.
+    """
+    inputs = {
+        name: value.pin_memory() if isinstance(value, Tensor) else value
+        for name, value in batch.inputs.items()
+    }
+    return replace(batch, inputs=BatchFeature(inputs))

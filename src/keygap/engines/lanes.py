@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -65,7 +66,7 @@ def side_by_side(
     lanes: Sequence[Lane],
     items: Iterable[Item],
     stop: Callable[[Lane], object] = lambda lane: None,
-) -> Generator[tuple[Item, Result]]:
+) -> Generator[Result]:
     """Run a function on items, one in each lane at a time.
 
     Args:
@@ -75,12 +76,11 @@ def side_by_side(
         stop: lets what runs in a lane end soon, because nobody will use its result.
 
     Yields:
-        Each item and its result, in the order of the items. If the items end in an exception, it
-        is raised after the results of those before.
+        The results in the order of the items, which are not held longer than they are used. If the
+        items end in an exception, it is raised after the results of those before.
     """
     if len(lanes) == 1:
-        for item in items:
-            yield item, run(lanes[0], item)
+        yield from map(partial(run, lanes[0]), items)
         return
     free: SimpleQueue[Lane] = SimpleQueue()
     for lane in lanes:
@@ -95,23 +95,22 @@ def side_by_side(
 
     with _shared_processors(len(lanes)) as share:
         threads = ThreadPoolExecutor(len(lanes), "keygap-lane", torch.set_num_threads, (share,))
-        going: deque[tuple[Item, Future[Result]]] = deque()
+        going: deque[Future[Result]] = deque()
         following = iter(items)
         failure: Exception | None = None
         try:
             while True:
                 try:
-                    item = next(following)
+                    going.append(threads.submit(in_a_lane, next(following)))
                 except StopIteration:
                     break
                 except Exception as error:  # raised below
                     failure = error
                     break
-                going.append((item, threads.submit(in_a_lane, item)))
                 if len(going) > len(lanes):  # one waits, so that no lane does
-                    yield _first(going)
+                    yield going.popleft().result()
             while going:
-                yield _first(going)
+                yield going.popleft().result()
             if failure is not None:
                 raise failure
         finally:
@@ -119,11 +118,6 @@ def side_by_side(
                 for lane in lanes:
                     stop(lane)
             threads.shutdown(cancel_futures=True)
-
-
-def _first(going: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Result]:
-    item, result = going.popleft()
-    return item, result.result()
 
 
 @contextmanager

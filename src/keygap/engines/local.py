@@ -1,4 +1,8 @@
-"""The engine that extracts in this process: a part is written while the next one is computed."""
+"""The engine that extracts in this process: a part is written while the next one is computed.
+
+A part is handed on once the next one has been read. A process that is killed (kill -9) meanwhile
+can therefore lose two parts: the one that is read, and the one before.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -24,8 +24,6 @@ from keygap.engines.plan import Plan
 from keygap.progress import track
 from keygap.store import PartTables
 from keygap.store.schema import SAMPLES_SCHEMA
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,21 @@ class ReadPart:
         for captured in self.read:
             rows |= captured.sample_rows()
             tokens |= captured.token_tables()
-            if self.plan.thumbnails:
-                thumbnails |= captured.thumbnail_tables()
+            thumbnails |= captured.thumbnail_tables()
         return PartTables(
             samples=pa.Table.from_pylist([rows[name] for name in names], schema=SAMPLES_SCHEMA),
             tokens=_joined(tokens, names),
             vectors=dict(vector_tables(self.read, names)),
             thumbnails=_joined(thumbnails, names),
         )
+
+
+class ReadBatch(NamedTuple):
+    """What was read of one prepared batch, in as many passes as it took."""
+
+    found: list[CapturedBatch]
+    bad: Reasons
+    last: bool  # of its part
 
 
 def read_parts(
@@ -88,18 +93,19 @@ def read_parts(
     limit = limit or plan.limit()
     parts = [plan.part(number) for number in numbers]
 
-    def run(capture: Capture, ready: Prepared) -> tuple[list[CapturedBatch], Reasons]:
+    def run(capture: Capture, ready: Prepared) -> ReadBatch:
         if ready.batch is None:
-            return [], {}
+            return ReadBatch([], ready.bad, ready.last)
         forward = partial(_read, capture, draw=plan.draw)
-        return run_within_memory(capture.vlm, ready, limit, forward)
+        found, unfit = run_within_memory(capture.vlm, ready, limit, forward)
+        return ReadBatch(found, ready.bad | unfit, ready.last)
 
     with ExitStack() as stack:
         captures = [
             stack.enter_context(Capture(vlm, plan.sites, plan.layers, attention=True))
             for vlm in lanes_of(plan.vlm)
         ]
-        batches = stack.enter_context(closing(prepared(plan.vlm, parts, limit)))
+        batches = stack.enter_context(closing(prepared(plan.vlm, parts, limit, plan.thumbnails)))
         results = stack.enter_context(
             closing(side_by_side(run, captures, batches, stop=Capture.stop))
         )
@@ -108,25 +114,23 @@ def read_parts(
             read: list[CapturedBatch] = []
             count = -(-len(part) // limit.samples)
             own = of_one_part(results)
-            for ready, (found, unfit) in track(own, count, f"batches of part {number + 1}"):
-                read += found
-                bad |= ready.bad | unfit
+            for batch in track(own, count, f"batches of part {number + 1}"):
+                read += batch.found
+                bad |= batch.bad
             yield ReadPart(plan, number, read, bad)
 
 
-def of_one_part(
-    results: Iterable[tuple[Prepared, Result]],
-) -> Iterator[tuple[Prepared, Result]]:
+def of_one_part(results: Iterable[ReadBatch]) -> Iterator[ReadBatch]:
     """The results up to the last batch of a part; those of the next part stay in the iterator."""
-    for ready, result in results:
-        yield ready, result
-        if ready.last:
+    for result in results:
+        yield result
+        if result.last:
             return
 
 
 def _read(capture: Capture, ready: Prepared, draw: Draw) -> CapturedBatch:
     assert ready.batch is not None
-    return CapturedBatch.read(capture, ready.samples, ready.batch, draw)
+    return CapturedBatch.read(capture, ready.samples, ready.batch, draw, ready.thumbnails)
 
 
 def _joined(tables: Mapping[str, pa.Table], order: Sequence[str]) -> pa.Table | None:

@@ -257,6 +257,8 @@ class VLM:
         """
         if isinstance(batch, Batch):
             inputs = BatchFeature(dict(batch.inputs))  # moving changes a BatchFeature itself
+            if self.device.type == "cuda":  # cast there, after a copy that is not waited for
+                inputs = inputs.to(self.device, non_blocking=True)
             return dict(inputs.to(self.device, dtype=self.model.dtype))
         return dict(batch)
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,13 +29,18 @@ from keygap.text import LONGEST, first_line
 ADDRESS = "RAY_ADDRESS"
 NAME_A_CLUSTER = f"set {ADDRESS} to the HOST:PORT of a running cluster, or unset it"
 REACHED_IN = 5.0  # seconds
+# Within so many seconds the GPUs of workers that have ended count as free: the processes take a
+# moment to end, and Ray reports ten times a second what is free.
+FREED_IN = 5.0
 LONGEST_FOLDER = 28  # characters; Ray puts sockets below it, whose paths have at most 107
 # Of Ray's object store here. Results are small; Ray writes to disk what does not fit.
 STORE_BYTES = 200 * 2**20
-# What Ray reads from the environment where it is started here. The last makes it take the loopback
-# interface on Linux too, as it does on macOS and Windows; see ``_on_loopback``.
+# What Ray reads from the environment where it is started here.
+# RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 makes Ray use the loopback interface on Linux, as it does by
+# itself on macOS and Windows; see ``_on_loopback``.
 CONNECTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 OWN = {**CONNECTED, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+logger = logging.getLogger("keygap")
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def room(workers: int | None, gpus: int) -> Room:
 
     Args:
         workers: how many; None means one for each ``gpus`` GPUs that nobody has reserved, or for
-            each node.
+            each node. GPUs that become free within a few seconds are waited for.
         gpus: of each worker.
 
     Raises:
@@ -115,8 +121,13 @@ def room(workers: int | None, gpus: int) -> Room:
             "the command with CUDA_VISIBLE_DEVICES="
         )
     places = [int(node["GPU"] // gpus) if gpus else 1 for node in usable]
-    free = int(imported().available_resources().get("GPU", 0) // gpus) if gpus else sum(places)
-    number = workers or max(1, min(sum(places), free))
+    most = sum(places)
+    number = workers or max(1, min(most, _free(gpus, most) if gpus else most))
+    if gpus and number > most:
+        logger.warning(
+            "there are GPUs for %d workers and not for %d: the others wait until there is room",
+            *(most, number),
+        )
     share = math.ceil(number / len(usable))
     cpus = min(
         int(node["CPU"]) // (place if gpus else share)
@@ -125,6 +136,27 @@ def room(workers: int | None, gpus: int) -> Room:
     return Room(
         number, {"num_cpus": max(1, cpus), "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
     )
+
+
+def _free(gpus: int, most: int) -> int:
+    """How many workers would find GPUs that nobody has reserved.
+
+    Args:
+        gpus: of each worker.
+        most: how many would find them if none were reserved.
+    """
+    deadline = time.monotonic() + FREED_IN
+    while True:
+        unreserved = imported().available_resources().get("GPU", 0)
+        free = int(unreserved // gpus)
+        if free >= most:
+            return free
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
+    every = imported().cluster_resources().get("GPU", 0)
+    logger.info("%d of %d GPUs are reserved", every - unreserved, every)
+    return free
 
 
 def _begin(options: Mapping[str, Any], failure: str, remedy: str) -> None:

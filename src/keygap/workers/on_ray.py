@@ -113,7 +113,8 @@ class _Pool:
         items: the items.
         options: of each actor.
         what: what the work is.
-        queue: numbers of the items that nobody does, ascending but for those to be done again.
+        queue: numbers of the items that no worker has, in ascending order; those to be repeated
+            come first.
         going: for each pending answer of Ray, the place of its worker and the number of its item;
             None while the worker prepares.
         found: results by number that have arrived and are not handed on.
@@ -148,7 +149,7 @@ class _Pool:
             yield self.found.pop(number)
 
     def stop(self) -> None:
-        """End all workers, also those that are busy, and wait until they have ended."""
+        """Kill all workers, and wait at most ten seconds for the busy ones."""
         ray = imported()
         if not ray.is_initialized():
             return
