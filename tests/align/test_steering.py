@@ -5,20 +5,24 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import keygap as kg
 from keygap.align.affine import Affine
 from keygap.align.map import Map
+from keygap.align.mass import image_log_odds
 from keygap.align.steering import Steering
 from keygap.capture import Capture
 from keygap.errors import UserError
+from keygap.models.attention_tap import AttentionCall
 from keygap.models.load import wrap
 from keygap.selfcheck.samples import check_samples
 from models.zoo import BY_FAMILY, ZOO
@@ -134,6 +138,16 @@ def test_chosen_tokens_move_by_strength_times_the_shift_and_no_others():
             after = capture(batch)["k_proj", 1]
     torch.testing.assert_close(after[image], before[image] - 0.5 * shift.layers[1].shift)
     assert torch.equal(after[~image], before[~image])
+
+
+def test_tokens_of_videos_move_as_those_of_images_do():
+    vlm = vlm_of()
+    batch = vlm.prompter(check_samples()[:1])
+    (labels,) = batch.labels
+    shown = np.where(labels.modality == "image", "video", labels.modality)
+    video = replace(batch, labels=(replace(labels, modality=shown),))
+    with kg.align.steer(vlm, shift_of(vlm, "k_proj")):
+        assert torch.equal(logits(vlm, video), logits(vlm, batch))
 
 
 @pytest.mark.parametrize("family", FAST)
@@ -280,7 +294,8 @@ def test_the_identity_tells_what_was_done():
         (found,) = vlm.interventions.identity
     told = {name: found[name] for name in ("map", "layers", "strength", "tokens", "mass")}
     assert told == {
-        "map": "mean-shift", "layers": [0, 2], "strength": 0.5, "tokens": ["image"], "mass": "held"
+        "map": "mean-shift", "layers": [0, 2], "strength": 0.5, "mass": "held",
+        "tokens": ["image", "video"],
     }  # fmt: skip
     assert found["hash"] != shift_of(vlm, "k_proj", seed=1).hash
     assert vlm.interventions.identity == []
@@ -310,3 +325,56 @@ def test_a_steering_that_was_used_is_sent_without_its_copies_on_a_device():
     sent = pickle.loads(pickle.dumps(used))  # noqa: S301
     assert sent._ready == {}
     assert sent.identity() == used.identity()
+
+
+@pytest.mark.parametrize("size", [30.0, 100.0])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_mass_is_what_was_asked_for_where_a_share_rounds_to_0(kind, size):
+    vlm = vlm_of()
+    batch = vlm.prompter(check_samples())
+    shift = shift_of(vlm, "key", size)
+    vlm.model.to(kind)
+    image, real = image_mask(batch), real_queries(batch)
+
+    def share(steered: Any = None) -> Tensor:
+        weights = used(vlm, batch, steered)[1][0]
+        return (weights * image[:, None, None, :]).sum(-1).transpose(1, 2)[real]
+
+    plain, *found = (
+        share(),
+        *(
+            share(kg.align.steer(vlm, shift, layers=[1], mass=mass))
+            for mass in ("free", "held", "only")
+        ),
+    )
+    free, held, only = found
+    assert (free - plain).abs().max() > 0.5
+    torch.testing.assert_close(held, plain, atol=5e-4, rtol=0)
+    torch.testing.assert_close(only, free, atol=5e-4, rtol=0)
+
+
+def test_a_steering_with_mass_that_was_used_is_sent_without_what_a_pass_left():
+    vlm = vlm_of()
+    used = kg.align.steering_of(vlm, shift_of(vlm, "k_proj"), mass="held")
+    before = pickle.dumps(used)
+    with vlm.interventions.applied(used):
+        expected = logits(vlm, vlm.prompter(check_samples()))
+    assert pickle.dumps(used) == before
+    sent = pickle.loads(before)  # noqa: S301
+    with vlm.interventions.applied(sent):
+        assert torch.equal(logits(vlm, vlm.prompter(check_samples())), expected)
+
+
+@pytest.mark.parametrize("seen", ["nothing", "text", "image", "both"])
+def test_log_odds_of_one_query_are_those_of_its_logits(seen):
+    image = torch.tensor([[False, True, True, False, False]])
+    sees = {"nothing": [], "text": [0, 3], "image": [1, 2], "both": [0, 1, 3]}[seen]
+    mask = torch.zeros(1, 1, 1, 5, dtype=torch.bool)
+    mask[..., sees] = True
+    key = 100 * torch.randn(1, 1, 5, 8, generator=torch.Generator().manual_seed(0))
+    call = AttentionCall(nn.Module(), torch.ones(1, 1, 1, 8), key, key, (mask,), {}, print)
+    products = (key.double().sum(-1) * 8**-0.5)[0, 0]
+    sides = [products[[place for place in sees if image[0, place] == side]] for side in (1, 0)]
+    expected = sides[0].logsumexp(0) - sides[1].logsumexp(0)
+    found = image_log_odds(call, image)[0, 0, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4, equal_nan=True)

@@ -67,7 +67,7 @@ def test_the_figure_in_words_has_the_numbers_of_one_strength_in_every_mode(table
     text = alternative_text([table])
     rows = table.frame[(table.frame["layer"] == -1) & table.frame["variant"].isin(["all", ""])]
     rows = rows[
-        (rows["name"] == "mean-shift") & (rows["site"] == "key") & (rows["layers"] == "all")
+        (rows["name"] == "mean-shift") & (rows["site"] == "k_proj") & (rows["layers"] == "all")
     ]
     for measure, words in (("following", "wrong hint followed"), ("image_attention", "attention")):
         own = rows[rows["measure"] == measure]
@@ -179,7 +179,7 @@ def test_the_figure_draws_the_values_of_the_table(table):
             (points["kind"] == "none")
             | (
                 (points["name"] == "mean-shift")
-                & (points["site"] == "key")
+                & (points["site"] == "k_proj")
                 & (points["layers"] == "all")
                 & (points["mass"] == mode)
             )
@@ -214,8 +214,8 @@ def test_several_models_have_a_column_each(table):
 
 def test_the_map_with_all_modes_is_drawn():
     one_mode = steered((1.0,), "first", modes=("free",))
-    assert place_of(pd.DataFrame([*one_mode, *all_points()])) == ("mean-shift", "key", "all")
-    assert place_of(pd.DataFrame(one_mode)) == ("first", "key", "all")
+    assert place_of(pd.DataFrame([*one_mode, *all_points()])) == ("mean-shift", "k_proj", "all")
+    assert place_of(pd.DataFrame(one_mode)) == ("first", "k_proj", "all")
     assert place_of(pd.DataFrame([point()])) is None
 
 

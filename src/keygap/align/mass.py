@@ -24,15 +24,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from keygap.align.map import Map
 from keygap.align.steering import Mass, Steering
+from keygap.capture.attention import CHUNK, logits_of
 from keygap.errors import UserError
-from keygap.models.attention_mask import add_key_bias
+from keygap.models.attention_mask import add_key_bias, rows_of, visible
 from keygap.models.attention_tap import AttentionCall
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.interventions import WHOLE_CALL
@@ -77,6 +77,10 @@ class MassSteering(Steering):
         self.sites = (BEFORE_ROTATION, WHOLE_CALL) if before else (WHOLE_CALL,)
         self._passes = {index: _Pass() for index in self.layers}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is noted of a pass."""
+        return {**super().__getstate__(), "_passes": {index: _Pass() for index in self.layers}}
+
     def identity(self) -> dict[str, Any]:
         """What ``Steering`` has, and ``mass``."""
         return {**super().identity(), "mass": self.mass}
@@ -120,31 +124,67 @@ class MassSteering(Steering):
         if self.strength == 0:
             return call.proceed()
         image = keys.are(IMAGE)
-        wanted = image_log_odds(call.with_states("key", other), image)
-        bias = wanted - image_log_odds(call, image)
-        bias = torch.where(bias.isfinite(), bias, 0.0)  # it sees no image, or that alone
-        return add_key_bias(call, bias, image, queries.start - keys.start).proceed()
+        own = image_log_odds(call, image)
+        bias = image_log_odds(call.with_states("key", other), image) - own
+        bias = bias.masked_fill(~own.isfinite(), 0.0)  # it sees no image, or that alone
+        for part in _parts(bias, call):
+            call = add_key_bias(call, part, image, queries.start - keys.start)
+        return call.proceed()
 
 
 def image_log_odds(call: AttentionCall, image: Bool[Tensor, "b s"]) -> Float[Tensor, "b heads t"]:
     """Logarithm of each query's attention to the image over its attention to all other keys.
 
-    It is computed by the attention function itself, with values that indicate which keys show the
-    image. The mask, soft cap and learned sinks of the model therefore apply, and no weights are
-    materialised. A learned sink, which takes attention and gives nothing, counts among the other
-    keys.
+    It is computed in float32 from sums of exponentials of logits and not from shares, which may
+    round to 0 in the precision of the model. It is infinite only where a query sees no image, or
+    nothing else, and NaN where it sees neither. A learned sink, which takes attention and gives
+    nothing, counts among the other keys.
 
     Args:
         call: one call of the attention function.
         image: which keys show an image.
     """
-    sides = torch.stack([image, ~image], -1).to(call.value.dtype)
-    value = functional.pad(sides, (0, call.value.shape[-1] - 2))[:, None].expand_as(call.value)
-    output, *_ = call.with_states("value", value).computed()
-    shares = output[..., :2].float().transpose(1, 2)
-    has_sink = any(call.keywords.get(name) is not None for name in ("s_aux", "sinks"))
-    rest = 1 - shares[..., 0] if has_sink else shares[..., 1]
-    return shares[..., 0].log() - rest.log()
+    places = torch.arange(call.query.shape[2], device=call.query.device)
+    call = call.with_states("key", call.key.float())
+    parts = [_log_odds(call, chunk.expand(len(image), -1), image) for chunk in places.split(CHUNK)]
+    return torch.cat(parts, 2)
+
+
+def _log_odds(
+    call: AttentionCall, places: Int[Tensor, "b q"], image: Bool[Tensor, "b s"]
+) -> Float[Tensor, "b heads q"]:
+    """``image_log_odds`` of some queries; logits are masked as ``attention_at`` masks them."""
+    logits = logits_of(call, places)
+    if torch.is_tensor(call.mask) and call.mask.is_floating_point():
+        logits = logits + rows_of(call.mask, places)[..., : logits.shape[-1]].float()
+    for bias, keys in call.key_biases:
+        own = bias.gather(2, places[:, None].expand(-1, bias.shape[1], -1))
+        logits = logits + own[..., None] * keys[:, None, None, :]
+    logits = logits.masked_fill(~visible(call, places), -torch.inf)
+    side = image[:, None, None, :]
+    least = torch.finfo(logits.dtype).min
+    within, without = (logits.masked_fill(own, least).amax(-1, True) for own in (~side, side))
+    each = torch.stack([image, ~image], -1)[:, None].float()
+    sums = (logits - torch.where(side, within, without)).exp_() @ each
+    inside, outside = (sums.log() + torch.cat([within, without], -1)).unbind(-1)
+    sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
+    if sinks is not None:
+        sinks = rows_of(sinks, places)[..., 0] if sinks.ndim == 4 else sinks.reshape(1, -1, 1)
+        outside = torch.logaddexp(outside, sinks.float())
+    return inside - outside
+
+
+def _parts(bias: Float[Tensor, "b heads t"], call: AttentionCall) -> Iterator[Tensor]:
+    """A bias as the sum of two that the precision of the call represents.
+
+    In bfloat16 one number would be off by 0.1 nats where the bias is 30.
+    """
+    kind = call.query.dtype
+    most = torch.finfo(kind).max * call.scaling / 2
+    bias = bias.clamp(-most, most)
+    coarse = (bias / call.scaling).to(kind).float() * call.scaling
+    yield coarse
+    yield bias - coarse
 
 
 class _Keys(Exception):
@@ -189,7 +229,10 @@ class _Pass:
         queries: Tokens,
         moved: Bool[Tensor, "b s"],
     ) -> Float[Tensor, "b key_heads s head_dim"]:
-        """The call's keys, those of moved tokens in the version that the pass did not use.
+        """The keys of this call in the other version.
+
+        That is moved if the pass used unmoved keys, and the reverse. Keys that the map does not
+        move are the same in both.
 
         Keys of earlier passes, which a cache holds, are kept here in their other version.
         """

@@ -22,7 +22,7 @@ from keygap.align.map import Map
 from keygap.errors import UserError, unknown
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.interventions import Intervention
-from keygap.models.positions import Tokens, known_tokens
+from keygap.models.positions import VISUAL, Tokens, known_tokens
 from keygap.models.vlm import VLM
 
 Mass = Literal["free", "held", "only"]
@@ -110,7 +110,7 @@ def steer(
     *,
     layers: str | int | Sequence[str | int] = "all",
     strength: float = 1.0,
-    tokens: str | Sequence[str] = "image",
+    tokens: str | Sequence[str] = VISUAL,
     mass: Mass = "free",
 ) -> Iterator[None]:
     """Let a map act on a model until the block is left.
@@ -124,7 +124,8 @@ def steer(
         layers: ``all`` layers of the map, or ``first``, ``middle``, ``last`` and absolute indices
             of the model, mixed.
         strength: 0 changes nothing, 1 applies the map, less than 0 moves vectors the other way.
-        tokens: the modalities and roles of the tokens that are moved.
+        tokens: the modalities and roles of the tokens that are moved; by default those of images
+            and videos, which maps are fitted on.
         mass: what becomes of each query's total attention to the image, by layer and head. ``free``
             lets it change with the moved keys. ``held`` moves the keys and keeps it at what the
             unmoved keys give. ``only`` leaves the keys and sets it to what the moved keys would
@@ -143,7 +144,7 @@ def steering_of(
     fitted: Map,
     layers: str | int | Sequence[str | int] = "all",
     strength: float = 1.0,
-    tokens: str | Sequence[str] = "image",
+    tokens: str | Sequence[str] = VISUAL,
     mass: Mass = "free",
 ) -> Steering:
     """Make the intervention that ``steer`` applies.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -171,3 +172,12 @@ def test_its_identity_is_plain_and_tells_settings_apart(case):
     others = [made(other).identity() for other in EVERY if other != case]
     assert own not in others
     assert set(settings) - {"source", "target"} <= set(own)
+
+
+@pytest.mark.parametrize("case", IN_PASSES)
+def test_one_that_was_used_is_sent_without_what_a_pass_left(case):
+    own, vlm = made(case), tiny("llava")
+    before = pickle.dumps(own)
+    with vlm.interventions.applied(own):
+        logits(vlm, vlm.prompter(check_samples()))
+    assert pickle.dumps(own) == before

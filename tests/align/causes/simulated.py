@@ -80,7 +80,7 @@ def point(
 
 
 def steered(
-    strengths: Sequence[float] = STRENGTHS, name: str = "mean-shift", site: str = "key",
+    strengths: Sequence[float] = STRENGTHS, name: str = "mean-shift", site: str = "k_proj",
     modes: Sequence[str] = MODES, kind: str = "map", draws: int = 1, layers: str = "all",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The points of a map or of random directions."""
@@ -148,7 +148,7 @@ def _doses(each: Mapping[str, Any], rng: np.random.Generator, n: int) -> tuple[A
     """By how much a point closes the gap and lowers the attention to the image."""
     closed, lowered = np.zeros(n), np.zeros(n)
     strength, mass = each["strength"], each["mass"]
-    if each["kind"] == "map" and each["site"] == "key":
+    if each["kind"] == "map" and each["site"] == "k_proj":
         part = 0.5 if each["name"] == "whitening" else 1.0
         if mass in ("free", "held"):
             closed = part * strength * rng.normal(GAP_CLOSED, 0.1, n)

@@ -135,8 +135,8 @@ def test_where_no_answer_changed_the_interval_has_room_for_some():
 def test_only_interventions_with_three_modes_have_effects():
     points = pd.DataFrame(all_points())
     found = {(each["name"], each["site"], each["layers"]) for each in modes_of(points)}
-    expected = {("mean-shift", "key", "all"), ("whitening", "key", "all")}
-    assert found == expected | {("mean-shift", "key", "reading")}
+    expected = {("mean-shift", "k_proj", "all"), ("whitening", "k_proj", "all")}
+    assert found == expected | {("mean-shift", "k_proj", "reading")}
     samples, few = planned(direct=1.0, attention=0.0)
     held_alone = few[few["mass"].isin(["", "held"])]
     assert mediation(samples, held_alone).empty

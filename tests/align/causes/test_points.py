@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
+from keygap.align.causes.mediation import modes_of
 from keygap.align.causes.points import LAYER_SETS, Plan
+from keygap.align.causes.tables import strongest
 
 SIDES = [
     ((-1.0, -0.5, 0.5, 1.0), [-1.0, 1.0], [1.0]),
@@ -35,6 +38,25 @@ def test_maps_and_controls_are_at_the_strongest_strength_of_each_side(strengths,
     assert at(name="random-direction", site="v_proj") == sizes
     assert at(name="coral", mass="free") == strongest
     assert set(strongest) <= set(at(name="text-text", mass="free"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "where"),
+    [
+        (("reading",), "reading"),
+        (("reading", "all"), "reading"),
+        (("all", "reading"), "all"),
+        (("early", "reading"), "reading"),
+        (("early",), "all"),  # where the map that is fitted layer by layer is
+    ],
+)
+def test_random_directions_hold_attention_where_the_verdict_is_decided(layers, where):
+    points = Plan(layers=layers).points(layers)
+    modes = modes_of(strongest(pd.DataFrame([point.columns() for point in points])))
+    assert modes[0]["layers"] == where
+    random = [p for p in points if p.name == "random-direction" and p.mass == "held"]
+    assert {point.layers for point in random} == {where}
+    assert {point.draw for point in random} == set(range(5))
 
 
 @pytest.mark.parametrize(("strengths", "strongest", "sizes"), SIDES)

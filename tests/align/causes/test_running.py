@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -128,6 +130,90 @@ def test_a_plan_can_be_extended(vlm, whole, tmp_path, monkeypatch):
     assert len(more) == 4
     assert len(measured) == 1 + len(more)  # the model as it is gives the yardsticks
     assert set(rows_of(whole)) < set(rows_of(tmp_path))
+
+
+def test_a_point_at_which_other_probes_are_asked_is_measured_again(vlm, tmp_path, monkeypatch):
+    few: dict[str, Any] = {"controls": (), "strengths": (0.5,)}
+    run(vlm, tmp_path, plan={**few, "probes": ("blank",)})
+    measure, asked = Judge.measure, list[Any]()
+
+    def noted(judge, steered, probes=()):
+        asked.append(list(probes))
+        return measure(judge, steered, probes)
+
+    monkeypatch.setattr(Judge, "measure", noted)
+    few["strengths"] = (0.5, 1.0)  # the probes are now asked at +1 in place of +0.5
+    found = run(vlm, tmp_path, plan={**few, "probes": ("blank",)})
+    # yardsticks, +0.5 without probes, +1 in three modes, and as many layer by layer
+    assert (len(asked), asked.count(["blank"])) == (8, 1)
+    probed = found.frame[found.frame["measure"] == "probe_accuracy"]["point"].unique().tolist()
+    assert probed == ["none", "mean-shift/k_proj/all/+1/free/0"]
+    run(vlm, tmp_path, plan={**few, "probes": ("blank", "shuffle")})
+    assert asked[8:] == [["blank", "shuffle"]] * 2  # the model as it is, and +1
+
+
+def test_layers_without_keys_of_their_own_are_read_at_those_whose_keys_they_use(tmp_path):
+    kinds = [f"{kind}_attention" for kind in ("sliding", "full", "sliding", "sliding", "full")]
+    entry = BY_FAMILY["gemma4"]
+    config = {
+        "text_config__num_hidden_layers": 5, "text_config__num_kv_shared_layers": 2,
+        "text_config__layer_types": kinds,
+    }  # fmt: skip
+    shared = wrap(*replace(entry, config=entry.config | config).build(), name="tiny gemma4")
+    assert shared.shared
+    plan = {"controls": (), "strengths": (1.0,)}
+    table = run(shared, tmp_path, plan=plan, samples=6, fit_samples=6, batch_size=6)
+    rows = table.frame[table.frame["point"] == "none"]
+    assert set(rows.loc[rows["measure"] == "mmd_squared", "layer"]) == {0, 1, 2}
+    assert "mean-shift/k_proj/all/+1/free/0" in set(table.points["point"])
+    assert table.samples["gap"].notna().all()
+
+
+def test_shared_layers_that_read_the_image_show_the_gap_of_their_owner(vlm):
+    source = colours(6)
+    judged = source.choose(6, 0)
+    known: dict[str, Any] = {
+        "site": "k_proj", "gap_layers": (0, 1), "state_layers": (1,), "roles": ("question",),
+        "batch_size": 6, "n_bootstraps": 9,
+    }  # fmt: skip
+    models: list[tuple[Any, tuple[int, ...]]] = [(vlm, (1,)), (SharedLast(vlm), (2,))]
+    gaps = []
+    for model, reading in models:
+        judge = Judge(model, judged, ["Hint: {answer}."], reading=reading, **known)
+        gaps.append(judge.measure(nullcontext()).samples["gap"].tolist())
+    assert gaps[0] == gaps[1]
+
+
+class SharedLast:
+    """A model whose layer 2 is said to attend to the keys of layer 1."""
+
+    def __init__(self, vlm: kg.VLM) -> None:
+        self._vlm, self.shared = vlm, {2: 1}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vlm, name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"text_roles": ("qestion",)}, "did you mean 'question'"),
+        ({"n_bootstraps": 0}, "n_bootstraps is 0"),
+        ({"n_bootstraps": 2.5}, "n_bootstraps is 2.5"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_an_argument_that_is_not_possible_is_refused_before_any_work(vlm, tmp_path, wrong, what):
+    with refused(what):
+        run(vlm, tmp_path / "new", **wrong)
+    assert not (tmp_path / "new").exists()
+
+
+def test_strengths_of_numpy_are_plain_in_every_file(vlm, tmp_path):
+    plan = {"strengths": np.linspace(-1, 1, 2), "controls": (), "draws": np.int64(1)}
+    table = run(vlm, tmp_path, plan=plan, seed=np.int64(0))
+    assert kg.align.read_causes(tmp_path).settings["plan"]["strengths"] == [-1.0, 1.0]
+    assert table.settings["plan"] == kg.align.read_causes(tmp_path).settings["plan"]
 
 
 def test_a_folder_of_another_experiment_is_refused(vlm, whole):

@@ -17,6 +17,7 @@ from align.causes.simulated import (
     Model,
     causes_table,
     few_points,
+    point,
     simulate,
 )
 from keygap.align.causes.rule import exceeds
@@ -84,6 +85,42 @@ def test_distance_needs_five_random_directions(draws):
     assert verdict(*planned(direct=0.0, attention=2.0, draws=draws)).mechanism == "attention"
 
 
+def test_a_shift_of_keys_as_multiplied_is_not_tested_by_holding_attention():
+    for direct in (0.0, 2.0):  # the second is not possible in a model
+        samples, points = planned(direct=direct, attention=2.0)
+        at_key = points.assign(site=points["site"].replace("k_proj", "key"))
+        found = verdict(samples, at_key)
+        assert found.mechanism == "undecided"
+        assert statuses(found, "direct") == ["untested", "untested"]
+        assert statuses(found, "attention") == ["stands", "stands"]
+        assert "with attention held it has no effect in any model" in found.sentences[0]
+
+
+def test_what_a_shift_cannot_show_is_said_with_the_maps_that_could():
+    samples, points = planned(direct=0.0, attention=2.0)
+    found = verdict(samples, points)
+    assert "distance" not in found.sentences[0]
+    assert "what algebra predicts and no evidence" in found.sentences[1]
+    assert said(found, "No map that also moves image keys relative to each other was run")
+    more = [point("map", name, "k_proj", "all", 1.0, "free") for name in ("norms", "coral")]
+    found = verdict(samples, pd.concat([points, pd.DataFrame(more)]))
+    assert said(found, "also move image keys relative to each other: norms, coral.")
+    other = verdict(samples, points.assign(name=points["name"].replace("mean-shift", "coral")))
+    assert other.mechanism == "attention"
+    assert not said(other, "algebra")
+    assert "distance from the text keys does not by itself" in other.sentences[0]
+
+
+@pytest.mark.parametrize("name", ["coral", "norms", "mean-shift, layer by layer"])
+def test_random_directions_are_compared_with_the_shift_that_is_as_long(name):
+    samples, points = planned(direct=2.0, attention=0.0)
+    found = verdict(samples, points.assign(name=points["name"].replace("mean-shift", name)))
+    assert found.mechanism == "undecided"
+    assert statuses(found, "direct") == ["untested", "untested"]
+    assert f"as long as mean-shift, which is not how far {name} moves them" in found.sentences[0]
+    assert not said(found, "of the same norm")
+
+
 def test_an_effect_of_less_than_a_tenth_of_the_largest_does_not_count():
     found = verdict(*planned(direct=0.5, attention=8.0))
     assert found.smallest == pytest.approx(0.85)
@@ -130,18 +167,18 @@ def test_without_the_three_modes_nothing_is_decided():
 def test_the_first_map_decides_and_others_are_named():
     table = causes_table("attention", n=60, n_bootstraps=20)
     first = verdict(table.samples, table.points)
-    assert first.decides == ("mean-shift", "key", "all")
+    assert first.decides == ("mean-shift", "k_proj", "all")
     others = {
-        ("whitening", "key", "all"): "attention",
-        ("mean-shift", "key", "reading"): "attention",
+        ("whitening", "k_proj", "all"): "attention",
+        ("mean-shift", "k_proj", "reading"): "attention",
     }
     assert first.others == others
     assert first.sentences[-1] == (
-        "The same rule gives 'attention' for whitening of key at all layers; mean-shift of key at "
-        "reading layers."
+        "The same rule gives 'attention' for whitening of k_proj at all layers; mean-shift of "
+        "k_proj at reading layers."
     )
     asked = verdict(table.samples, table.points, name="whitening")
-    assert asked.decides == ("whitening", "key", "all")
+    assert asked.decides == ("whitening", "k_proj", "all")
     with pytest.raises(kg.UserError, match="unknown map 'whitenin'; did you mean 'whitening'"):
         verdict(table.samples, table.points, name="whitenin")
     with pytest.raises(kg.UserError, match="unknown set of layers 'reading'"):

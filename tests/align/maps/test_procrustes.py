@@ -23,6 +23,29 @@ def test_it_is_that_of_scipy():
     np.testing.assert_allclose(orthogonal_matrix(x, y), expected, atol=1e-12)
 
 
+def test_where_texts_repeat_the_rest_stays_as_near_as_it_can():
+    rng = np.random.default_rng(3)
+    dimensions, kinds, count = 64, 12, 160
+    said = rng.integers(kinds, size=count)
+    x, y = rng.normal(size=(count, dimensions)), rng.normal(size=(kinds, dimensions))[said]
+    x, y = x - x.mean(0), y - y.mean(0)
+    y += 1e-7 * rng.normal(size=y.shape)  # a model's rounding
+    own = orthogonal_matrix(x, y)
+    np.testing.assert_allclose(own @ own.T, np.eye(dimensions), atol=1e-10)
+    order = rng.permutation(count)
+    np.testing.assert_allclose(orthogonal_matrix(x[order], y[order]), own, atol=1e-10)
+    rounded = y + 1e-7 * rng.normal(size=y.shape)
+    np.testing.assert_allclose(orthogonal_matrix(x, rounded), own, atol=1e-5)
+    expected, _ = scipy.linalg.orthogonal_procrustes(x, y)
+    assert np.linalg.norm(x @ own - y) == pytest.approx(np.linalg.norm(x @ expected - y), rel=1e-6)
+    assert np.trace(own) > np.trace(expected) + 10
+
+
+def test_without_any_pair_to_turn_nothing_turns():
+    x = np.random.default_rng(4).normal(size=(SAMPLES, DIMENSIONS))
+    np.testing.assert_allclose(orthogonal_matrix(x, 0 * x), np.eye(DIMENSIONS), atol=1e-12)
+
+
 def pairs(rotation: np.ndarray, noise: float) -> tuple:
     """Three image tokens and two text tokens of each sample, around turned content."""
     rng = np.random.default_rng(1)

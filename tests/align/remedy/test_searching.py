@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -306,3 +309,14 @@ def test_candidates_are_every_combination_once():
     points = few.points(sets)
     assert len({point.id for point in points}) == len(points) == 2 * 2 * 2 * 2 + 2
     assert {point.layers for point in points} == {"all", "early"}  # reading is early again
+
+
+def test_candidates_of_numpy_are_plain():
+    given: dict[str, Any] = {
+        "maps": np.array(["coral"]), "strengths": np.array([-1, 0.5]), "biases": np.array([2]),
+    }  # fmt: skip
+    found = Candidates(**given)
+    expected = {"maps": ["coral"], "strengths": [-1.0, 0.5], "biases": [2.0]}
+    plain = {name: list(value) for name, value in asdict(found).items() if name in expected}
+    assert json.loads(json.dumps(plain)) == expected
+    assert yaml.safe_load(yaml.safe_dump(plain)) == expected

@@ -71,6 +71,10 @@ class BackPatching(Intervention):
         self.sources = {target + step: source + step for step in around}
         self._states: dict[int, Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hidden states of a pass."""
+        return {**vars(self), "_states": {}}
+
     def identity(self) -> dict[str, Any]:
         """Name, layers and sites, and the layer that each layer's states come from."""
         return {**super().identity(), "sources": list(self.sources.values())}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,6 +45,10 @@ class Queries:
         else:
             self.names = known_tokens(names)
         self._latest: tuple[Tokens, Rows] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the queries of a pass."""
+        return {**vars(self), "_latest": None}
 
     def among(self, queries: Tokens) -> Bool[Tensor, "b t"]:
         """Which queries of a call are chosen.

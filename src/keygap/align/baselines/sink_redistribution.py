@@ -95,6 +95,10 @@ class SinkRedistribution(Intervention):
         self.queries = Queries(queries)
         self._sinks: dict[int, tuple[PromptLabels | None, Tensor]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the sinks of a pass."""
+        return {**vars(self), "_sinks": {}}
+
     def identity(self) -> dict[str, Any]:
         """Name, layers, sites and all settings."""
         return {

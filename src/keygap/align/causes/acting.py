@@ -1,16 +1,17 @@
 """What a point does to a model: layers by name of a set, maps, and the intervention itself.
 
 The experiment on causes and the search for a remedy compare points of the same form. Maps are
-fitted when a point first needs them, on samples that are not judged, and kept for later points.
+fitted when a point first needs them, on samples that are not judged, and kept for later points. The
+vectors of a site are much larger than its maps: all planned maps of a site are fitted when it is
+read, so that no vectors are held after that.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from keygap.align.causes.points import BY_LAYER, Point
 from keygap.align.fitting import fit, fit_layer_by_layer
 from keygap.align.map import Map
 from keygap.align.steering import steer
-from keygap.align.vectors import FitVectors, read_vectors
+from keygap.align.vectors import read_vectors
 from keygap.benchmarks import SampleSet
 from keygap.bias.reading import reading_layers
 from keygap.errors import UserError
@@ -31,6 +32,7 @@ from keygap.store.interim import read_interim, write_interim
 
 logger = logging.getLogger("keygap")
 
+MapKey = tuple[str, str, int]
 READING_SAMPLES = 80  # of those that maps are fitted on
 LAYERS = "reading_layers.json"
 
@@ -46,6 +48,7 @@ class Acting:
         batch_size: samples in one forward pass.
         seed: of the random draws of maps.
         sets: the layers of each set, by name.
+        planned: name, site and draw of the maps that points will need.
     """
 
     vlm: VLM
@@ -54,8 +57,13 @@ class Acting:
     batch_size: int
     seed: int
     sets: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    _vectors: dict[str, FitVectors] = field(default_factory=dict)
-    _maps: dict[tuple[str, str, int], Map] = field(default_factory=dict)
+    planned: Collection[MapKey] = ()
+    _maps: dict[MapKey, Map | str] = field(default_factory=dict)  # or why one cannot be fitted
+
+    def plan(self, points: Iterable[Point]) -> None:
+        """Name the points whose maps will be needed."""
+        maps = [point for point in points if point.kind in ("map", "control")]
+        self.planned = list(dict.fromkeys(point.map_key for point in maps))
 
     def steered(self, point: Point) -> AbstractContextManager[None]:
         """Apply the intervention of a point while a block runs.
@@ -108,27 +116,39 @@ class Acting:
         Raises:
             UserError: it cannot be fitted.
         """
-        name, site, draw = key = point.map_key
+        key = point.map_key
         if key not in self._maps:
-            kind, _, how = name.partition(", ")
-            options: dict[str, Any] = {
-                "site": site, "text_roles": self.roles, "draw": draw, "seed": self.seed,
-            }  # fmt: skip
-            if how == BY_LAYER:
-                make = partial(fit_layer_by_layer, self.vlm, kind, self.fitting)
-                options["batch_size"] = self.batch_size
-            else:
-                make = partial(fit, kind, self._read(site))
-            with torch.inference_mode():
-                self._maps[key] = make(**options)
-        return self._maps[key]
+            self._fit(key)
+        found = self._maps[key]
+        if isinstance(found, str):
+            raise UserError(found)
+        return found
 
-    def _read(self, site: str) -> FitVectors:
-        if site not in self._vectors:
-            self._vectors[site] = read_vectors(
-                self.vlm, self.fitting, sites=[site], batch_size=self.batch_size
-            )
-        return self._vectors[site]
+    def _fit(self, key: MapKey) -> None:
+        """Fit a map, and with it the planned maps that need the same vectors."""
+        name, site, _ = key
+        kind, _, how = name.partition(", ")
+        with torch.inference_mode():
+            if how == BY_LAYER:
+                self._maps[key] = fit_layer_by_layer(
+                    self.vlm, kind, self.fitting, batch_size=self.batch_size,
+                    **self._options(key),
+                )  # fmt: skip
+                return
+            vectors = read_vectors(self.vlm, self.fitting, sites=[site], batch_size=self.batch_size)
+            alike = [each for each in self.planned if each[1] == site and BY_LAYER not in each[0]]
+            for each in dict.fromkeys([key, *alike]):
+                if each in self._maps:
+                    continue
+                try:
+                    self._maps[each] = fit(each[0], vectors, **self._options(each))
+                except UserError as reason:  # the other maps stand without it
+                    self._maps[each] = str(reason)
+
+    def _options(self, key: MapKey) -> dict[str, Any]:
+        """How a map is fitted, whichever way."""
+        _, site, draw = key
+        return {"site": site, "text_roles": self.roles, "draw": draw, "seed": self.seed}
 
 
 def named_reading(

@@ -17,19 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from sklearn.linear_model import RidgeClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from keygap import gap, random_streams
+from keygap import gap
+from keygap.align.causes.readout import readout
 from keygap.align.causes.tables import NO_LAYER, SAMPLE_COLUMNS
 from keygap.align.causes.watching import Chosen, Seen, Watch
 from keygap.benchmarks import Sample, SampleSet
 from keygap.benchmarks.scoring import normalised
 from keygap.bias.candidates import candidates_of, why_not_scored
 from keygap.bias.condition import Samples, Unfit
-from keygap.bias.intervals import Interval, mean, proportion
+from keygap.bias.intervals import Interval, mean
 from keygap.bias.probe import probe, row_of
 from keygap.bias.probes.hint import hinted
 from keygap.bias.probes.prompts import SEPARATORS
@@ -41,9 +38,6 @@ from keygap.gap.core.inputs import two_sides
 from keygap.gap.core.kernels import grid_around
 from keygap.gap.core.median import median_distance
 from keygap.models.vlm import VLM
-
-FOLDS = 5
-LEAST_OF_A_CLASS = FOLDS  # samples with an answer, from which a linear probe is fitted
 
 
 @dataclass(frozen=True)
@@ -288,7 +282,8 @@ class Judge:
     def _with_places(self, samples: pd.DataFrame, seen: Seen) -> pd.DataFrame:
         """Add each sample's attention to the image and gap, means over the reading layers."""
         attention = [np.concatenate(seen.attention[i]) for i in self.reading if seen.attention[i]]
-        gaps = [self._sample_gaps(seen, i) for i in self.reading if i in self._yardsticks]
+        owners = sorted({self.vlm.shared.get(i, i) for i in self.reading})
+        gaps = [self._sample_gaps(seen, i) for i in owners if i in self._yardsticks]
         table = pd.DataFrame(index=seen.ids)
         nothing = np.full(len(table), np.nan)
         table["image_attention"] = np.mean(attention, 0) if attention else nothing
@@ -333,31 +328,19 @@ class Judge:
             for asked in self.batches
             for sample in asked.samples
         }
+        shown = {each.id: each.image_key or each.id for each in self.judged.entries}
         subjects = np.asarray([known[each][0] for each in seen.ids])
         answers = np.asarray([known[each][1] for each in seen.ids])
+        images = np.asarray([shown[each] for each in seen.ids])
         rows = []
         for layer, parts in sorted(seen.states.items()):
             states = np.concatenate(parts)
             for subject in sorted(set(subjects.tolist())):
                 own = subjects == subject
-                right = _read(states[own], answers[own], self.judged.seed)
-                if len(right):
-                    found = proportion(right, np.arange(len(right)))
+                found = readout(states[own], answers[own], images[own], self.judged.seed)
+                if found is not None:
                     rows.append(_row("readout", layer, subject, found))
         return rows
-
-
-def _read(states: Float[np.ndarray, "n d"], answers: np.ndarray, seed: int) -> np.ndarray:
-    """Whether a linear probe, fitted on the other folds, names each answer."""
-    names, counts = np.unique(answers, return_counts=True)
-    kept = np.isin(answers, names[counts >= LEAST_OF_A_CLASS])
-    if len(np.unique(answers[kept])) < 2 or not np.isfinite(states).all():
-        return np.empty(0, dtype=bool)
-    shuffle = random_streams.integer(seed, "causes", "folds")
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=shuffle)
-    probe = make_pipeline(StandardScaler(), RidgeClassifier())
-    said = cross_val_predict(probe, states[kept], answers[kept], cv=folds)
-    return said == answers[kept]
 
 
 def _yardstick(seen: Seen, layer: int) -> Yardstick:

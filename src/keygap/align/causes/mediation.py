@@ -12,9 +12,8 @@ Imai, Keele and Tingley (2010, "A general approach to causal mediation analysis"
 - effect through attention = only - none, the pure natural indirect effect;
 - interaction = total - direct - attention, which is 0 if the two effects add up.
 
-In observed data the cross-worlds outcomes Y(1, 0) and Y(0, 1) need the assumption of sequential
-ignorability. Here they are run, so neither the keys nor the attention can be confounded with the
-sample. What is assumed instead:
+From observational data, Y(1, 0) and Y(0, 1) can only be inferred under an assumption that cannot be
+tested (sequential ignorability). Here both are run on the same samples. What is assumed instead:
 
 - an intervention does what it says: ``held`` and ``only`` set the total attention to the image of
   each query and head, and change nothing else. The attention that unmoved keys give is that of the

@@ -136,9 +136,9 @@ class Plan:
     probes: Sequence[str] = ("shuffle", "blank", "absent", "noise")
 
     def __post_init__(self) -> None:
-        whole(self.draws, "draws", 1)
+        draws, strengths = whole(self.draws, "draws", 1), []
         for strength in distinct(self.strengths, "strengths", "-0.5"):
-            number(strength, "a strength", -MOST_STRENGTH, MOST_STRENGTH)
+            strengths.append(number(strength, "a strength", -MOST_STRENGTH, MOST_STRENGTH))
         for site in distinct(self.sites, "sites", "k_proj"):
             site_of(site)
         for name in distinct(self.maps, "maps", "mean-shift"):
@@ -156,13 +156,19 @@ class Plan:
                 raise unknown("baseline", name, tried)
         for name in self.probes:
             PROBES[name]
-        if 0 in self.strengths:
+        if 0 in strengths:
             raise UserError("strengths has 0, which is measured anyway: leave it out")
         if self.sites[0] not in KEY_SITES:
             raise UserError(
                 f"the first site is {self.sites[0]}: attention can be held for maps of keys only, "
                 f"so put one of {', '.join(KEY_SITES)} first"
             )
+        # plain values, which JSON and YAML can have, where numbers of NumPy were given
+        plain: dict[str, Any] = {"draws": draws, "strengths": tuple(strengths)}
+        for name in ("sites", "maps", "controls", "layers", "baselines", "probes"):
+            plain[name] = tuple(map(str, getattr(self, name)))
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     @property
     def strongest(self) -> list[float]:
@@ -227,13 +233,15 @@ class Plan:
     def _controls(self, layers: Sequence[str]) -> list[Point]:
         """Maps that move vectors as far, in other directions."""
         site, most = self.sites[0], _one_of_each_size(self.strongest)
+        # the set that decides the verdict: the first at which the map is run in all three modes
+        decides = next((each for each in layers if each in (ALL, READING)), ALL)
         found = []
         for name in self.controls:
             draws = self.draws if name == "random-direction" else 1
             for draw in range(draws):
                 at = [(ALL, each, "free") for each in _one_of_each_size(self.strengths)]
                 at += [(ALL, each, "free") for each in self.strongest] if draws == 1 else []
-                at += [(ALL, each, mass) for each in most for mass in ("held", "only")]
+                at += [(decides, each, mass) for each in most for mass in ("held", "only")]
                 at += [(READING, each, "free") for each in most] if READING in layers else []
                 found += [Point("control", name, site, *each, draw) for each in at]
                 if draws > 1:

@@ -18,7 +18,9 @@ from scipy import stats
 from keygap.align.causes.mediation import EFFECTS, contrasts_of
 from keygap.align.causes.paired import Estimate, Outcome
 from keygap.align.causes.tables import MODES
+from keygap.align.maps import only_shifts
 
+Place = tuple[str, str, str]
 Mechanism = Literal["distance", "attention", "both", "neither", "undecided"]
 ALPHA = 0.01  # of all effects that are looked at together
 BOUND = 0.05  # of each of the two one-sided tests that bound an effect
@@ -27,6 +29,8 @@ OF_SPREAD = 0.25  # so is one below this share of the spread over samples
 MIN_SAMPLES = 20
 MIN_DRAWS = 5
 RANDOM = "random-direction"
+SHIFT = "mean-shift"  # as long as which random directions are
+AS_MULTIPLIED = "key"  # the site of keys that nothing changes before attention multiplies them
 PATHS = ("direct", "attention")
 OUTCOME = "hint_margin"
 DOSES = ("gap", "image_attention")
@@ -42,6 +46,8 @@ class Case:
     """The evidence about one map at one site and set of layers.
 
     Attributes:
+        place: name, site and layers of the map.
+        reshaping: the maps that were run and do more than to add one vector to all image keys.
         strengths: the strongest on each side of 0.
         found: by strength and outcome, estimates of ``EFFECTS`` and of the means of ``none`` and
             of the three modes.
@@ -52,6 +58,8 @@ class Case:
         n_variants: phrasings of the hint.
     """
 
+    place: Place
+    reshaping: tuple[str, ...]
     strengths: tuple[float, ...]
     found: Mapping[tuple[float, str], Mapping[str, Estimate]]
     effects: pd.DataFrame
@@ -91,9 +99,15 @@ class Case:
         sizes = [abs(found[at, OUTCOME][name].value) for at in strengths for name in EFFECTS[:3]]
         smallest = max(OF_LARGEST * max(sizes), OF_SPREAD * spread)
         random = _random(groups, outcome, points, none)
-        effects = _effects(strengths, found, random, smallest)
+        first = groups[0]
+        place = (str(first["name"]), str(first["site"]), str(first["layers"]))
+        effects = _effects(strengths, found, random, smallest, place)
+        names = points.loc[points["kind"] == "map", "name"].unique()
+        reshaping = tuple(name for name in names if not shifts(name))
         n = min(found[at, OUTCOME]["total"].n for at in strengths)
-        return cls(strengths, found, effects, random, smallest, n, outcome.n_variants)
+        return cls(
+            place, reshaping, strengths, found, effects, random, smallest, n, outcome.n_variants
+        )
 
     @property
     def main_strength(self) -> float:
@@ -132,11 +146,7 @@ class Case:
             return "undecided", "the map did not move the gap measurably"
         direct, attention = (self.status(path) for path in PATHS)
         if direct == "untested":
-            draws = self.random["draw"].nunique()
-            return "undecided", (
-                f"{_IN_WORDS['direct']} can be that of any displacement of the keys, and {draws} "
-                f"random directions were run where {MIN_DRAWS} are needed"
-            )
+            return "undecided", self._why_untested()
         unclear = [_IN_WORDS[path] for path in PATHS if self.status(path) == "unclear"]
         if unclear:
             verb = "are" if len(unclear) > 1 else "is"
@@ -144,6 +154,37 @@ class Case:
         if direct == "stands":
             return ("both" if attention == "stands" else "distance"), ""
         return ("attention" if attention == "stands" else "neither"), ""
+
+    @property
+    def only_shifts(self) -> bool:
+        """Whether the map adds one vector to all image keys of a head."""
+        return shifts(self.place[0])
+
+    def _why_untested(self) -> str:
+        """Why a direct effect is ``untested``."""
+        name, site, _ = self.place
+        if self.only_shifts and site == AS_MULTIPLIED:
+            return (
+                f"{name} adds one vector to all image keys as attention multiplies them, so with "
+                "attention held it has no effect in any model"
+            )
+        any_move = f"{_IN_WORDS['direct']} can be that of any displacement of the keys, and"
+        if name != SHIFT:
+            return (
+                f"{any_move} random directions are as long as {SHIFT}, which is not how far {name} "
+                "moves them"
+            )
+        draws = self.random["draw"].nunique()
+        return f"{any_move} {draws} random directions were run where {MIN_DRAWS} are needed"
+
+
+def shifts(name: str) -> bool:
+    """Whether a map of a table adds one vector to all image keys of a head.
+
+    Args:
+        name: of a kind of map, perhaps with how it was fitted after a comma.
+    """
+    return only_shifts(name.partition(", ")[0])
 
 
 def _random(
@@ -202,6 +243,7 @@ def _effects(
     found: Mapping[tuple[float, str], Mapping[str, Estimate]],
     random: pd.DataFrame,
     smallest: float,
+    place: Place,
 ) -> pd.DataFrame:
     """Every effect with its status; p-values are adjusted for the paths at all strengths."""
     rows = []
@@ -219,21 +261,24 @@ def _effects(
     paths = frame["effect"].isin(PATHS)
     frame.loc[paths, "p_adjusted"] = (frame.loc[paths, "p_value"] * paths.sum()).clip(upper=1.0)
     frame.loc[paths, "status"] = [
-        _status(row, draws_at(random, row["strength"]), smallest)
+        _status(row, draws_at(random, row["strength"]), smallest, place)
         for row in frame[paths].to_dict("records")
     ]
     return frame
 
 
-def _status(row: Mapping[Any, Any], draws: np.ndarray, smallest: float) -> str:
+def _status(row: Mapping[Any, Any], draws: np.ndarray, smallest: float, place: Place) -> str:
     """The status of one effect (rules 2 to 4 of ``verdict``)."""
     size, n = abs(row["value"]), row["n"]
     if n < MIN_SAMPLES:
         return "unclear"
+    name, site, _ = place
+    if row["effect"] == "direct" and shifts(name) and site == AS_MULTIPLIED:
+        return "untested"
     if row["p_adjusted"] <= ALPHA and size >= smallest:
         if row["effect"] != "direct":
             return "stands"
-        if len(draws) < MIN_DRAWS:
+        if name != SHIFT or len(draws) < MIN_DRAWS:
             return "untested"
         return "stands" if exceeds(row["value"], draws) else "generic"
     reach = size + stats.t.ppf(1 - BOUND, n - 1) * row["std_error"]

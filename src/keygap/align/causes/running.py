@@ -33,7 +33,7 @@ from keygap.align.causes.tables import (
     CausesTable,
     point_rows,
 )
-from keygap.arguments import whole
+from keygap.arguments import seed_of, whole
 from keygap.benchmarks import Benchmark
 from keygap.bias.probes.prompts import TWO_HINTS, checked_phrasings
 from keygap.errors import UserError
@@ -42,6 +42,7 @@ from keygap.models.vlm import VLM
 from keygap.progress import track
 from keygap.selfcheck.batches import read_size
 from keygap.store.run import CAUSES_POINTS
+from keygap.tokens import known_roles
 
 logger = logging.getLogger("keygap")
 
@@ -82,7 +83,8 @@ def causes(
 
     Raises:
         UserError: the model is steered already, its image keys are in layers of their own, there
-            are too few samples, or the folder holds another experiment.
+            are too few samples, an argument is not possible, or the folder holds another
+            experiment.
     """
     experiment = _Experiment(
         vlm, source, Path(out), plan or Plan(), samples, fit_samples, subjects,
@@ -110,12 +112,12 @@ class _Experiment:
         seed: int,
     ) -> None:
         _refuse(vlm)
-        self.vlm, self.out, self.plan, self.seed = vlm, out, plan, seed
-        self.phrasings, self.roles = list(phrasings), list(roles)
-        self.n_bootstraps = n_bootstraps
+        self.vlm, self.out, self.plan, self.seed = vlm, out, plan, seed_of(seed)
+        self.phrasings, self.roles = list(phrasings), known_roles(roles)
+        self.n_bootstraps = whole(n_bootstraps, "n_bootstraps", 1)
         self.batch_size = read_size(vlm, batch_size)
         wanted = whole(samples, "samples", 2) + whole(fit_samples, "fit_samples", 2)
-        chosen = source.choose(wanted, seed, subjects)
+        chosen = source.choose(wanted, self.seed, subjects)
         self.judged, rest = chosen.apart(samples)
         self.fitting = rest[:fit_samples]
         if len(self.fitting) < 2:
@@ -124,7 +126,7 @@ class _Experiment:
                 "than those that are judged: none are left to fit maps on, so ask for fewer"
             )
         self.notes: list[str] = []
-        self.acting = Acting(vlm, self.fitting, self.roles, self.batch_size, seed)
+        self.acting = Acting(vlm, self.fitting, self.roles, self.batch_size, self.seed)
 
     def run(self) -> CausesTable:
         """Measure every point that is not there yet, and make the table."""
@@ -134,23 +136,25 @@ class _Experiment:
         attending = [each.index for each in self.vlm.layers if each.calls_function]
         sets = self.acting.sets = layer_sets(attending, reading)
         points = self.plan.points([name for name in self.plan.layers if name in sets])
+        self.acting.plan(each for each in points if not point_file(folder, each).is_file())
         judge = self._judge(attending, reading)
         found: dict[Point, dict[str, Any]] = {}
         for point in track(points, len(points), f"causes of {self.vlm.name}"):
-            file = point_file(folder, point)
-            if file.is_file():
+            file, probes = point_file(folder, point), sorted(self.plan.probes_at(point))
+            kept = read_point(file) if file.is_file() else None
+            if kept is not None and kept.get("probes", []) == probes:
                 if point.kind == "none":  # the yardsticks of the other points come from it
                     judge.measure(nullcontext())
-                found[point] = read_point(file)
+                found[point] = kept
                 continue
             try:
-                judged = judge.measure(self.acting.steered(point), self.plan.probes_at(point))
+                judged = judge.measure(self.acting.steered(point), probes)
             except UserError as reason:  # the other points stand without it
                 if point.kind == "none":
                     raise
                 self.notes.append(f"{point.id} is not measured: {reason}")
                 continue
-            found[point] = as_plain(judged)
+            found[point] = as_plain(judged) | {"probes": probes}
             write_point(file, found[point])
         table = self._table(found, judge, reading)
         table.save(self.out)
@@ -160,7 +164,8 @@ class _Experiment:
     def identity(self) -> dict[str, Any]:
         """What decides the numbers of every point, as plain values.
 
-        Which points there are is not among it, so that a plan can be extended.
+        Which points there are, and which probes are asked, is not among it, so that a plan can be
+        extended. A point at which other probes were asked is measured again.
         """
         vlm, benchmark = self.vlm, self.judged.benchmark
         return {
@@ -195,13 +200,16 @@ class _Experiment:
         return named
 
     def _judge(self, attending: Sequence[int], reading: Sequence[int]) -> Judge:
+        shared = self.vlm.shared  # layers without keys of their own
+        own = [index for index in attending if index not in shared]
+        owners = {shared.get(index, index) for index in reading}
         middle, last = attending[len(attending) // 2], attending[-1]
         return Judge(
             self.vlm,
             self.judged,
             self.phrasings,
             site=self.plan.sites[0],
-            gap_layers=sorted({attending[0], middle, last, *reading}),
+            gap_layers=sorted({own[0], own[len(own) // 2], own[-1], *owners}),
             state_layers=sorted({middle, last}),
             reading=reading or attending,
             roles=self.roles,

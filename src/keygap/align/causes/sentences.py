@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keygap.align.causes.paired import Estimate
-from keygap.align.causes.rule import MIN_DRAWS, OUTCOME, Case, Mechanism, draws_at
+from keygap.align.causes.rule import (
+    MIN_DRAWS,
+    OUTCOME,
+    SHIFT,
+    Case,
+    Mechanism,
+    Place,
+    draws_at,
+)
 
-Place = tuple[str, str, str]
 _HEADLINES = {
     "distance": (
         "In {model}, the distance between image keys and text keys moves the answers by itself, "
@@ -27,12 +34,21 @@ _HEADLINES = {
     ),
     "undecided": "In {model}, it is undecided what moves the answers: {why}.",
 }
+_OF_SHIFTS = {  # which say nothing of the distance, where algebra leaves it no way to act
+    "attention": (
+        "In {model}, shifted keys change the answers through the amount of attention to the image."
+    ),
+    "neither": (
+        "In {model}, neither shifted keys nor the amount of attention to the image changes the "
+        "answers."
+    ),
+}
 _STATUS = {
     "stands": "which stands",
     "absent": "which is too small to count",
     "unclear": "which is neither shown nor ruled out",
     "generic": "which is no larger than that of random directions",
-    "untested": "which was not compared with enough random directions",
+    "untested": "which nothing that was run can test",
 }
 
 
@@ -46,24 +62,23 @@ def no_map(model: str) -> tuple[str, ...]:
     return (_HEADLINES["undecided"].format(model=model, why=why),)
 
 
-def sentences(
-    case: Case, place: Place, others: Mapping[Place, Mechanism], model: str
-) -> tuple[str, ...]:
+def sentences(case: Case, others: Mapping[Place, Mechanism], model: str) -> tuple[str, ...]:
     """All sentences of a verdict.
 
     Args:
         case: the evidence about the map that decides.
-        place: its name, site and layers.
         others: the mechanism by the same rule for other maps.
         model: how sentences name the model.
     """
     mechanism, why = case.decide()
-    headline = _HEADLINES[mechanism].format(model=model, why=why)
+    headlines = _HEADLINES | _OF_SHIFTS if case.only_shifts else _HEADLINES
+    headline = headlines[mechanism].format(model=model, why=why)
     if case.n < 2:  # no effect has an interval
         return (headline,)
     said = [
         headline,
-        _dose(case, place),
+        *(_algebra(case) if case.only_shifts else ()),
+        _dose(case),
         _following(case),
         *(_margins(case, at) for at in case.strengths),
         _random(case),
@@ -103,7 +118,28 @@ def _label(place: Place) -> str:
     return f"{name} of {site} at {layers} layers"
 
 
-def _dose(case: Case, place: Place) -> str:
+def _algebra(case: Case) -> tuple[str, str]:
+    """What a shift can do at all, and which maps that were run do more."""
+    follows = (
+        "an effect with attention held is one of norm and rotary embedding alone"
+        if case.status("direct") in ("stands", "generic")
+        else "the absence of an effect with attention held is what algebra predicts and no "
+        "evidence about other ways of moving keys"
+    )
+    how = (
+        "A shift of all image keys by one vector can act on a layer's output only through the "
+        "total attention to the image (exactly so where no norm or rotary embedding follows, else "
+        f"up to what these make of the vector at each position), so {follows}."
+    )
+    if not case.reshaping:
+        return how, "No map that also moves image keys relative to each other was run."
+    return how, (
+        "Of the maps that were run, these also move image keys relative to each other: "
+        f"{', '.join(case.reshaping)}."
+    )
+
+
+def _dose(case: Case) -> str:
     at = case.main_strength
     parts = []
     for dose, words in (
@@ -115,7 +151,7 @@ def _dose(case: Case, place: Place) -> str:
         change = _with_interval(found["total"])
         parts.append(f"{words} from {before} to {after}, a change of {change}")
     return (
-        f"{_label(place)}, at strength {at:g}, takes {parts[0]}, and {parts[1]} "
+        f"{_label(case.place)}, at strength {at:g}, takes {parts[0]}, and {parts[1]} "
         f"(95 % intervals over {case.n} samples)."
     )
 
@@ -146,6 +182,8 @@ def _margins(case: Case, at: float) -> str:
 
 
 def _random(case: Case) -> str:
+    if case.place[0] != SHIFT:
+        return ""
     draws = draws_at(case.random, case.main_strength)
     if not len(draws):
         return f"No random direction of the same norm was run; {MIN_DRAWS} are needed."

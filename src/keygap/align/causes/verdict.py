@@ -29,7 +29,7 @@ class Verdict:
             ``effect``, ``value``, ``ci_low``, ``ci_high`` (95 %), ``std_error``, ``p_value``,
             ``p_adjusted`` and ``status`` (of the two paths alone) and ``n``. A ``status`` is
             ``stands``, ``absent`` or ``unclear``, or of a direct effect ``generic`` (no larger than
-            that of random directions) or ``untested`` (too few random directions).
+            that of random directions) or ``untested`` (nothing that was run can test it).
         smallest: the smallest effect that counts, in nats.
         random: direct effects of random directions, one row per ``strength`` and ``draw``.
         others: the mechanism by the same rule for every other map, by its name, site and layers.
@@ -82,12 +82,18 @@ def verdict(
     3. A *direct* effect stands only if it is also larger than what random directions of the same
        norm do with attention held: larger than each of at least five draws whose effect has the
        same sign, and outside of the 95 % prediction interval of all draws (Student's t over draws).
-       Otherwise it is *generic*: any displacement of the keys would do as much. With fewer draws it
-       is *untested*.
+       Otherwise it is *generic*: any displacement of the keys would do as much. It is *untested*
+       with fewer draws, and for maps other than the mean shift, whose norm the draws have. That of
+       a shift of ``key`` is untested in any case: it is 0 by algebra.
     4. An effect is *absent* if two one-sided tests at 0.05 (Schuirmann 1987) place it between plus
        and minus the smallest effect that counts. All else is *unclear*.
     5. A path stands if its effect stands at any strength. It is absent if its effect is absent (or
        generic) at all of them.
+
+    One vector that is added to all image keys of a head changes all image logits of a query by the
+    same number, which is what holding attention takes back. A map that only shifts can therefore
+    have a direct effect only through what norm and rotary embedding make of the vector, and a
+    sentence says so.
 
     The mechanism is ``distance`` if the direct effect stands and that through attention is absent,
     ``attention`` the other way round, ``both`` if both stand and ``neither`` if both are absent. It
@@ -127,5 +133,5 @@ def verdict(
     case = cases[left[0]]
     others = {key: each.decide()[0] for key, each in cases.items() if key != left[0]}
     mechanism, _ = case.decide()
-    said = sentences(case, left[0], others, model)
+    said = sentences(case, others, model)
     return Verdict(mechanism, said, left[0], case.effects, case.smallest, case.random, others)

@@ -1,8 +1,8 @@
 """What a kind of map gets and returns, for one head of one layer.
 
-A kind of map is a function of arrays and knows no model. Means are over all tokens of a side, each
-with the same weight: what a map moves are tokens, and a map of this form that moves the mean of the
-image onto that of the text closes the distance of these two means exactly.
+A kind of map is a function of arrays and knows no model. Every token counts the same in a mean,
+whatever its sample. So a map that shifts the mean of the image onto that of the text closes the
+distance of these two means exactly.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ Kind = Callable[[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"], FitContext]
 def control(kind: Kind) -> Kind:
     """Mark a kind of map as a control: it moves vectors as far as a map, but not towards text."""
     kind.control = True  # type: ignore[attr-defined]
+    return kind
+
+
+def shift_only(kind: Kind) -> Kind:
+    """Mark a kind of map that adds one vector to all image vectors of a head and does no more."""
+    kind.shift_only = True  # type: ignore[attr-defined]
     return kind
 
 

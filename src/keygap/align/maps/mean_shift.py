@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from keygap.align.maps.kind import FitContext, HeadMap, mean_difference
+from keygap.align.maps.kind import FitContext, HeadMap, mean_difference, shift_only
 
 
+@shift_only
 def mean_shift(
     image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "m d"], context: FitContext
 ) -> HeadMap:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from keygap.align.maps.kind import FitContext, HeadMap, as_long_as_the_mean_shift, control
+from keygap.align.maps.kind import (
+    FitContext,
+    HeadMap,
+    as_long_as_the_mean_shift,
+    control,
+    shift_only,
+)
 
 
 @control
+@shift_only
 def random_direction(
     image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "m d"], context: FitContext
 ) -> HeadMap:

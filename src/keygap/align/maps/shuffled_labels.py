@@ -12,12 +12,19 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from keygap.align.maps.kind import FitContext, HeadMap, as_long_as_the_mean_shift, control
+from keygap.align.maps.kind import (
+    FitContext,
+    HeadMap,
+    as_long_as_the_mean_shift,
+    control,
+    shift_only,
+)
 from keygap.contrasts.labels import rank
 from keygap.errors import UserError
 
 
 @control
+@shift_only
 def shuffled_labels(
     image: Float[np.ndarray, "n d"], text: Float[np.ndarray, "m d"], context: FitContext
 ) -> HeadMap:

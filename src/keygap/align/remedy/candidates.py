@@ -42,7 +42,7 @@ class Candidates:
     biases: Sequence[float] = BIASES
 
     def __post_init__(self) -> None:
-        for name in distinct(self.maps, "maps", KINDS[0]) if self.maps else ():
+        for name in distinct(self.maps, "maps", KINDS[0]) if len(self.maps) else ():
             kind, _, how = name.partition(", ")
             if how not in ("", BY_LAYER):
                 raise UserError(f"maps has {name!r}: after a kind, only ', {BY_LAYER}' can follow")
@@ -51,21 +51,28 @@ class Candidates:
         for name in distinct(self.layers, "layers", ALL):
             if name not in LAYER_SETS:
                 raise unknown("set of layers", name, LAYER_SETS)
-        for name in distinct(self.sites, "sites", "k_proj") if self.maps else ():
+        for name in distinct(self.sites, "sites", "k_proj") if len(self.maps) else ():
             site_of(name)
         numbers = {
-            "strengths": (self.strengths if self.maps else (), MOST_STRENGTH, "-0.5"),
+            "strengths": (self.strengths, MOST_STRENGTH, "-0.5"),
             "biases": (self.biases, MOST_NATS, "1"),
         }
+        # plain values, which JSON and YAML can have, where numbers of NumPy were given
+        plain: dict[str, tuple[str, ...] | tuple[float, ...]] = {
+            name: tuple(map(str, getattr(self, name))) for name in ("maps", "sites", "layers")
+        }
         for what, (values, most, example) in numbers.items():
-            for value in distinct(values, what, example) if values else ():
-                if not number(value, what, -most, most):
-                    raise UserError(f"{what} has 0, which changes nothing: leave it out")
+            found = distinct(values, what, example) if len(values) else []
+            plain[what] = tuple(number(value, what, -most, most) for value in found)
+            if 0 in plain[what]:
+                raise UserError(f"{what} has 0, which changes nothing: leave it out")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         if not self.biases and not (self.maps and self.strengths):
             raise UserError("there is no candidate: name a map and a strength, or a bias")
 
     def points(self, sets: Mapping[str, Sequence[int]]) -> list[Point]:
-        """All candidates. Of two sets with the same layers, the first is tried.
+        """All candidates. Sets with the same layers are tried once, under the first of their names.
 
         Args:
             sets: the layers of each set that there is.

@@ -195,6 +195,7 @@ class _Search:
         self.judges = {stage: self._judge(own) for stage, own in self.samples.judged.items()}
         self.acting.sets = self._sets()
         points = self.candidates.points(self.acting.sets)
+        self.acting.plan(points)
         if not points:
             sets = ", ".join(self.candidates.layers)
             raise UserError(
