@@ -14,21 +14,24 @@ from keygap.store import LabelledVectors, Store
 N_LAYERS = 3
 
 
-class _PlantedStore:
+class PlantedStore:
     """What ``specifications`` asks of a store."""
 
     def __init__(self, name: str, layers: Mapping[int, LabelledVectors], benchmark: str) -> None:
-        self.of_layer = layers
+        self.of_layer = dict(layers)
         self.root = Path(name)
         self.sites = ["k_proj"]
         self.manifest: dict[str, Any] = {
             "model": name, "connector": "none", "benchmark": benchmark, "n_layers": N_LAYERS,
         }  # fmt: skip
 
+        names = sorted({name for each in layers.values() for name in each.labels["sample_id"]})
+        self.samples = pd.DataFrame({"sample_id": names, "failure": [None] * len(names)})
+
     def layers(self, site: str) -> list[int]:
         return sorted(self.of_layer)
 
-    def vectors(self, site: str, layer: int) -> LabelledVectors:
+    def layer(self, site: str, layer: int) -> LabelledVectors:
         return self.of_layer[layer]
 
 
@@ -78,7 +81,12 @@ def planted(
         image = (labels["modality"] == "image").to_numpy()
         array[image] += gap / np.sqrt(heads * head_dim)
         found[layer] = LabelledVectors(array.astype(np.float32), labels)
-    return cast(Store, _PlantedStore(name, found, benchmark))
+    return cast(Store, PlantedStore(name, found, benchmark))
+
+
+def made_by(store: Store) -> PlantedStore:
+    """What a test planted, to change it."""
+    return cast(PlantedStore, store)
 
 
 def _row(

@@ -10,18 +10,19 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist, pdist
 from sklearn.decomposition import PCA
 
-from choices.planted import planted
+from choices.planted import made_by, planted
 from keygap import gap
 from keygap.choices.direct import again
 from keygap.choices.intervals import jackknife_error
-from keygap.choices.kernel_sums import kernel_sums
+from keygap.choices.kernel_sums import bandwidths, kernel_sums
 from keygap.choices.left_out import multiplicities
 from keygap.choices.levels import KERNELS, Plan
-from keygap.choices.running import specifications
+from keygap.choices.running import sample_ranks, specifications
 from keygap.choices.selection import Layer
 
 TOKENS, SAMPLES = 90, 40
@@ -37,11 +38,13 @@ def table(store):
     return specifications(store, plan=Plan(tokens=[TOKENS]))
 
 
+def layer_of(store, index: int) -> Layer:
+    return Layer(store.layer("k_proj", index), sample_ranks([store], 0)["made"], 0)
+
+
 def sides_of(row, store, layer: int, head: int | None):
     """Vectors, sample ids and halves of both modalities in the coordinates of a row."""
-    selection = Layer(store.vectors("k_proj", layer), 0).select(
-        row["text"], row["outliers"], row["tokens"]
-    )
+    selection = layer_of(store, layer).select(row["text"], row["outliers"], row["tokens"])
     parts = [selection.image, selection.text]
     parts = [side if head is None else side[:, head : head + 1] for side in parts]
     flat = [side.reshape(len(side), -1).astype(float) for side in parts]
@@ -54,7 +57,8 @@ def sides_of(row, store, layer: int, head: int | None):
     samples = [selection.sample_image, selection.sample_text]
     by_token = [selection.token_half_image, selection.token_half_text]
     halves = [
-        s % 2 if row["unit"] == "sample" else t for s, t in zip(samples, by_token, strict=True)
+        selection.ranks[s] % 2 if row["unit"] == "sample" else t
+        for s, t in zip(samples, by_token, strict=True)
     ]
     return flat, samples, halves
 
@@ -169,14 +173,57 @@ def test_every_kind_of_row_is_rerun_to_a_millionth(table, store, step):
         assert agree([found[name] for name in names], [row[name] for name in names], row), row
 
 
+def test_a_classifier_of_uneven_sides_is_rerun_to_a_millionth(monkeypatch):
+    """Questions of 3 to 9 words: the halves have unequal numbers of text tokens."""
+    store = planted(layers=(0,), words=9, heads=1, head_dim=6, by_sample=0.3, seed=1)
+    vectors = made_by(store).of_layer[0]
+    number = vectors.labels["sample_id"].str[1:].astype(int).to_numpy()
+    words = np.random.default_rng(0).integers(3, 10, SAMPLES)
+    ranks = sample_ranks([store], 0)["made"]
+    half = np.array([ranks[name] % 2 for name in vectors.labels["sample_id"]])
+    vectors.array[half == 1] += 0.7  # so that the halves read something
+    position = vectors.labels["position"].to_numpy() - 6
+    question = (vectors.labels["role"] == "question").to_numpy()
+    made_by(store).of_layer[0] = vectors.where(~(question & (position >= words[number])))
+    plan = Plan(
+        tokens=[200], layers=["first"], text=["question"], outliers=["kept"],
+        spaces=["pca_50"], estimators=["classifier", "neighbours", "joint_2_10"],
+    )  # fmt: skip
+    selection = layer_of(store, 0).select("question", "kept", 200)
+    assert len({len(rows) for rows in selection.rows("text_text", "sample")}) == 2
+    names = ("cross", "image_image", "text_text")
+    for most in (10_000, 50):
+        monkeypatch.setattr("keygap.choices.divergences.MAX_VECTORS", most)
+        monkeypatch.setitem(gap.jsd.__kwdefaults__, "max_vectors", most)
+        table = specifications(store, plan=plan)
+        rows = table.frame[table.frame["scale"] == "nats"]
+        assert (rows.loc[rows["estimator"] == "classifier", "text_text"] > 0.02).any()
+        for row in rows.to_dict("records"):
+            found = again(table, [store], row["row"]).values
+            assert agree([found[name] for name in names], [row[name] for name in names], row), row
+
+
+def test_memory_does_not_grow_with_the_square_of_the_samples():
+    """600 tokens of 600 samples: a matrix over all cells would have 46 MB for each kernel."""
+    store = planted(layers=(0,), samples=600, image_tokens=1, words=1, heads=1)
+    selection = layer_of(store, 0).select("question", "kept", 600)
+    points = np.concatenate(selection.points("raw", None))
+    draws = multiplicities(selection.ranks, 10)
+    sigmas = bandwidths(points[:600], points[600:], KERNELS, 0)
+    sums = kernel_sums(selection, points, KERNELS, sigmas, draws, "cpu")
+    parts = [value for of_unit in sums.by_unit.values() for value in vars(of_unit).values()]
+    assert sum(value.nbytes for value in parts) < 100_000
+
+
 def test_values_without_a_group_are_those_of_the_other_samples(store):
     """Bandwidths are given, so that nothing but the samples changes."""
-    selection = Layer(store.vectors("k_proj", 0), 0).select("question", "kept", TOKENS)
+    selection = layer_of(store, 0).select("question", "kept", TOKENS)
     points = np.concatenate(selection.points("standardised", None))
     kernels = ["gaussian_1", "gaussian_1/d", "linear", "energy"]
-    sums = kernel_sums(selection, points, kernels, 0, "cpu")
-    draws = multiplicities(selection.n_samples, 10)
+    draws = multiplicities(selection.ranks, 10)
     sigmas = {"gaussian_1": 1.0, "gaussian_1/d": math.sqrt(points.shape[1] / 2)}
+    given = {name: (sigma,) for name, sigma in sigmas.items()}
+    sums = kernel_sums(selection, points, kernels, given, draws, "cpu")
     for group in (1, 7):
         kept = set(np.flatnonzero(draws[group]))
         assert len(kept) == SAMPLES - 4
@@ -187,7 +234,7 @@ def test_values_without_a_group_are_those_of_the_other_samples(store):
                     for own in selection.rows(contrast, unit)
                 ]
                 ids = [selection.groups(own, unit) for own in rows]
-                found = sums.mmd2(contrast, unit, draws)
+                found = sums.mmd2(contrast, unit)
                 for bias in ("unbiased", "biased"):
                     for place, name in enumerate(kernels):
                         row = {"estimator": name, "bias": bias, "unit": "sample"}
@@ -204,8 +251,12 @@ def test_the_jackknife_error_of_a_mean_is_the_textbook_one():
 
 
 @pytest.mark.slow
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """Linear kernel, raw: MMD squared is the squared distance of the means."""
+@pytest.mark.parametrize("asked", [40, 60])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(asked):
+    """Linear kernel, raw: MMD squared is the squared distance of the means.
+
+    Where samples are missing, groups are uneven.
+    """
     plan = Plan(
         tokens=[200], layers=["first"], heads=["together"], text=["question"], spaces=["raw"],
         outliers=["kept"], units=["sample"], estimators=["linear"], n_groups=20,
@@ -213,7 +264,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     held, gap_size = [], 3.0
     for seed in range(120):
         store = planted(gap=gap_size, layers=(0,), by_sample=1.0, seed=100 + seed)
-        frame = specifications(store, plan=plan).frame
+        names = [f"s{number:03d}" for number in range(asked)]
+        made_by(store).samples = pd.DataFrame({"sample_id": names, "failure": None})
+        frame = specifications(store, plan=plan, seed=seed).frame
         row = frame[(frame["bias"] == "unbiased") & (frame["scale"] == "mmd2")].iloc[0]
         held.append(row["cross_low"] <= gap_size**2 <= row["cross_high"])
     assert 0.88 <= np.mean(held) <= 0.99

@@ -71,9 +71,24 @@ GOLDEN = {
     "by model": (
         table((TENFOLD, "a", 1.0, 1.0, 1.0), (TENFOLD, "b", 0.0, 0.0, 0.0)),
         [
-            f"Of 1 statement of {SOURCE}, none holds whatever is chosen; 1 holds for some models "
-            f"or benchmarks and fails for others, whatever is chosen: {TENFOLD} (in 0 to 100 % of "
-            "the choices)."
+            f"Of 1 statement of {SOURCE}, none holds whatever is chosen; 1 holds for some "
+            f"models, benchmarks or sites and fails for others, whatever is chosen: {TENFOLD} "
+            "(in 0 to 100 % of the choices)."
+        ],
+    ),
+    "by site": (
+        pd.concat(
+            [
+                table((TENFOLD, "a", 1.0, 1.0, 1.0), (HUNDRED, "a", 1.0, 1.0, 1.0)),
+                table((TENFOLD, "a", 0.0, 0.0, 0.0), (HUNDRED, "a", 0.0, 0.0, 0.0)).assign(
+                    site="key"
+                ),
+            ]
+        ),
+        [
+            f"Of 2 statements of {SOURCE}, none holds whatever is chosen; 2 hold for some models, "
+            f"benchmarks or sites and fail for others, whatever is chosen: {TENFOLD} (in 0 to "
+            f"100 % of the choices) and {HUNDRED} (in 0 to 100 %)."
         ],
     ),
     "no interval": (

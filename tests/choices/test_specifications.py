@@ -107,9 +107,9 @@ def test_cost_grows_with_coordinates_and_kernels_and_not_with_choices(monkeypatc
     calls = []
     original = measuring.kernel_sums
 
-    def counted(selection, points, kernels, seed, device):
+    def counted(selection, points, kernels, *more):
         calls.append(len(kernels))
-        return original(selection, points, kernels, seed, device)
+        return original(selection, points, kernels, *more)
 
     monkeypatch.setattr(measuring, "kernel_sums", counted)
 
@@ -139,6 +139,24 @@ def test_what_a_store_cannot_serve_is_one_line_each_and_the_rest_goes_on():
         assert sum(word in note for note in notes) == 1, word
     assert all("\n" not in note for note in notes)
     assert all(note.startswith("made, k_proj: ") for note in notes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_layers_without_a_common_combination_have_no_statement():
+    """The first layer has questions and nothing else, and the last one has no question."""
+    store = planted(layers=(0, 2), heads=1)
+    for layer, role in ((0, "question"), (2, "template")):
+        labels = store.layer("k_proj", layer).labels
+        labels["role"] = np.where(labels["modality"] == "text", role, "")
+    plan = Plan(
+        tokens=[60], spaces=["raw"], estimators=["linear"], text=["question", "all"],
+        layers=["first", "last"],
+    )  # fmt: skip
+    table = specifications(store, plan=plan)
+    texts = table.frame.groupby("layer")["text"].unique().map(list).to_dict()
+    assert texts == {"first": ["question"], "last": ["all"]}
+    assert "last > first" not in set(table.statements["statement"])
+    assert table.statements["share"].notna().all()
 
 
 @pytest.mark.parametrize(

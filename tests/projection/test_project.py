@@ -11,6 +11,7 @@ import pytest
 import keygap as kg
 from keygap.errors import UserError
 from keygap.projection.project import COLUMNS
+from keygap.store.layer import LayerOnDisk
 from made import LAYERS, files_of, made_store, made_vectors
 
 FEW: dict[str, Any] = {"tokens": 40, "perplexity": 10}
@@ -78,6 +79,25 @@ def test_a_layer_of_one_modality_has_no_rows(tmp_path):
     projection.save(tmp_path)
     read = pd.read_parquet(tmp_path / "projection.parquet")
     assert tuple(read.columns) == COLUMNS
+
+
+def test_only_the_drawn_tokens_are_read(store, monkeypatch):
+    whole = kg.project(store, layers=[15], **FEW).frame
+
+    def vectors(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(store, "vectors", vectors)
+    read = []
+    where_each = LayerOnDisk.where_each
+
+    def counted(layer, masks):
+        read.append(sum(int(mask.sum()) for mask in masks))
+        return where_each(layer, masks)
+
+    monkeypatch.setattr(LayerOnDisk, "where_each", counted)
+    pd.testing.assert_frame_equal(kg.project(store, layers=[15], **FEW).frame, whole)
+    assert read == [2 * FEW["tokens"]]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -19,7 +19,7 @@ from keygap.choices.divergences import CRITICS
 from keygap.choices.kernel_sums import bandwidths
 from keygap.choices.levels import JOINTS, KERNELS, MARGINALS, MEAN, NEIGHBOURS, TOGETHER, Plan
 from keygap.choices.rows import ratio_of, scaled
-from keygap.choices.running import layer_levels
+from keygap.choices.running import layer_levels, sample_ranks
 from keygap.choices.selection import CONTRASTS, Layer
 from keygap.choices.tables import ChoicesTable
 from keygap.errors import UserError, unknown
@@ -47,7 +47,7 @@ def again(table: ChoicesTable, stores: list[Store], row: str) -> DirectRow:
 
     Args:
         table: the table that has the row.
-        stores: the stores that it was made from.
+        stores: the stores that it was made from, which share one order of samples.
         row: its id.
 
     Returns:
@@ -64,10 +64,11 @@ def again(table: ChoicesTable, stores: list[Store], row: str) -> DirectRow:
     site, seed = str(levels["site"]), int(table.settings["seed"])
     plan = Plan(layers=[str(levels["layer"])])
     indices = layer_levels(store.layers(site), store.manifest["n_layers"], plan)[levels["layer"]]
+    ranks = sample_ranks(stores, seed)[str(levels["benchmark"])]
     numbers, calls = [], []
     for index in indices:
-        layer = Layer(store.vectors(site, index), seed)
-        for head in _heads(levels["heads"], layer.vectors.array.shape[1]):
+        layer = Layer(store.layer(site, index), ranks, seed)
+        for head in _heads(levels["heads"], layer.vectors.shape[0]):
             one, of_one = _numbers(layer, levels, head, seed)
             numbers.append(scaled(one, str(levels["scale"])))
             calls.append(of_one)
@@ -98,7 +99,7 @@ def _numbers(
     image, text = selection.points(levels["space"], head)
     points = np.concatenate([image, text])
     name, unit = str(levels["estimator"]), str(levels["unit"])
-    sigmas = bandwidths(image, text, [name], seed).get(name)
+    sigmas = bandwidths(image, text, [name], seed)[name] if name in KERNELS else ()
     values, calls = [], []
     for contrast in CONTRASTS:
         rows = selection.rows(contrast, unit)
@@ -113,7 +114,7 @@ def _numbers(
     return np.array(values), calls
 
 
-def _call(name: str, bias: str, sigmas: tuple[float, ...] | None) -> tuple[Any, dict[str, Any]]:
+def _call(name: str, bias: str, sigmas: tuple[float, ...]) -> tuple[Any, dict[str, Any]]:
     """The function of ``keygap.gap`` and its options for an estimator."""
     if name in KERNELS:
         kernel: Kernel = "gaussian" if sigmas else name  # type: ignore[assignment]

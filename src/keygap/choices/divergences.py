@@ -8,9 +8,10 @@ some samples and is not fitted again. The observed values are those of ``gap.jsd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from keygap import gap, random_streams
 from keygap.choices.left_out import histogram_divergence, mean_terms
@@ -20,8 +21,8 @@ from keygap.errors import UserError
 from keygap.gap.core.bins import equal_width_bins
 from keygap.gap.core.calibration import LN2, bound_terms
 from keygap.gap.core.components import pooled_components
-from keygap.gap.core.held_out import held_out, named_critics
-from keygap.gap.core.inputs import CheckedSides, two_sides
+from keygap.gap.core.held_out import MAX_VECTORS, held_out, named_critics
+from keygap.gap.core.inputs import CheckedSides, two_sides, with_equal_numbers
 from keygap.gap.jsd_histogram import joint_bins
 
 CRITICS = ("linear", "quadratic")  # the network would take most of the time of all choices
@@ -119,13 +120,27 @@ def _by_classifier(
     seed: int,
 ) -> Float[np.ndarray, " B"]:
     """The bound of ``gap.jsd``, with its held-out terms averaged."""
-    found = pooled_components(sides, None)
+    equal, kept = _equal_numbers(sides, seed)
+    found = pooled_components(equal, None)
     rng = random_streams.generator(seed, "jsd", "folds and label swaps")
-    logits = held_out(sides, found.scores, named_critics(CRITICS), 0, rng, seed).logits
-    terms = bound_terms(logits, sides.is_x)
-    n = len(sides.x)
+    logits = held_out(equal, found.scores, named_critics(CRITICS), 0, rng, seed).logits
+    terms = bound_terms(logits, equal.is_x)
+    n = len(equal.x)
     means = [
-        mean_terms(own, sample, draws, by_sample)
-        for own, sample in zip((terms[:n], terms[n:]), samples, strict=True)
+        mean_terms(own, sample[rows], draws, by_sample)
+        for own, sample, rows in zip((terms[:n], terms[n:]), samples, kept, strict=True)
     ]
     return np.clip(0.5 * (means[0] + means[1]), 0.0, LN2)
+
+
+def _equal_numbers(
+    sides: CheckedSides, seed: int
+) -> tuple[CheckedSides, tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]]:
+    """The vectors that ``gap.jsd`` uses of both sides, and which rows they are.
+
+    While they are drawn, each vector is represented by its place.
+    """
+    places = [np.arange(len(side), dtype=np.float64)[:, None] for side in (sides.x, sides.y)]
+    drawn = with_equal_numbers(replace(sides, x=places[0], y=places[1]), MAX_VECTORS, seed)
+    kept = drawn.x[:, 0].astype(np.int64), drawn.y[:, 0].astype(np.int64)
+    return replace(drawn, x=sides.x[kept[0]], y=sides.y[kept[1]]), kept

@@ -5,8 +5,9 @@ mean terms). Written like this, the observed value and the values without some s
 with a matrix of multiplicities: row 0 counts every sample once, and each other row leaves a group
 of samples out. Intervals are jackknife intervals over these groups, because a bootstrap of whole
 samples doubles the bias of a biased estimate, and with it moves every ratio. All choices share the
-groups, so that statements about many choices get an interval too. Coordinates, bandwidths, bins and
-fitted classifiers stay as they were fitted to all samples.
+groups: a sample is in the same group in every choice and every model. So statements about many
+choices get an interval too. Coordinates, bandwidths, bins and fitted classifiers stay as they were
+fitted to all samples.
 """
 
 from __future__ import annotations
@@ -15,24 +16,32 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from keygap.contrasts.contrast import NotMeasurable
 from keygap.gap.core.calibration import LN2
 
 _COLUMNS = 4096  # of histograms at a time
 
 
-def multiplicities(n_samples: int, n_groups: int) -> Float[np.ndarray, "1+G S"]:
+def multiplicities(ranks: Int[np.ndarray, " S"], n_groups: int) -> Float[np.ndarray, "1+G S"]:
     """How often each sample is counted: once in row 0, and 0 times in the row of its group.
 
-    Two neighbouring samples, of which one is in each half, are in one group. The order of samples
-    is random already.
+    The samples of ranks 2i and 2i + 1 are in the same group. One belongs to each half, so a group
+    takes as many samples from both halves, as far as none is missing.
 
     Args:
-        n_samples: number S of samples.
+        ranks: rank of each of the S samples; the order is random already.
         n_groups: number G of groups, at most as many as there are pairs of samples.
+
+    Raises:
+        NotMeasurable: without some group, fewer than two samples of a half are left.
     """
-    group = np.arange(n_samples) // 2 % n_groups
-    left_out = group == np.arange(n_groups)[:, None]
-    return np.concatenate([np.ones((1, n_samples)), 1.0 - left_out])
+    left_out = ranks // 2 % n_groups == np.arange(n_groups)[:, None]
+    kept = 1.0 - left_out
+    if (kept @ np.eye(2)[ranks % 2]).min() < 2:
+        raise NotMeasurable(
+            f"without one of the {n_groups} groups of samples, fewer than two are left in a half"
+        )
+    return np.concatenate([np.ones((1, len(ranks))), kept])
 
 
 def mean_terms(

@@ -16,23 +16,25 @@ import torch
 from jaxtyping import Float
 
 from keygap.choices.divergences import divergences
-from keygap.choices.kernel_sums import kernel_sums
+from keygap.choices.kernel_sums import bandwidths, kernel_sums
 from keygap.choices.left_out import multiplicities
 from keygap.choices.levels import (
     DIVERGENCES,
     EACH,
+    KEPT,
     KERNELS,
     MARGINALS,
     MEAN,
     NEIGHBOURS,
+    OF_MEDIAN,
     PCA,
     TOGETHER,
     Plan,
 )
-from keygap.choices.selection import CONTRASTS, Layer, Selection, is_same
+from keygap.choices.notes import Place, listed
+from keygap.choices.selection import CONTRASTS, Layer, Picked, Selection, is_same
 from keygap.contrasts.contrast import NotMeasurable
 from keygap.errors import UserError
-from keygap.store import LabelledVectors
 
 Numbers = Float[np.ndarray, "3 B"]  # by contrast, observed and without each group of samples
 Measure = tuple[str, str, str]  # unit, estimator, bias ("" for a JSD)
@@ -48,6 +50,12 @@ class Coordinates:
     outliers: str
     tokens: int
     space: str
+
+    def levels(self, several_heads: bool) -> dict[str, object]:
+        """The levels that say in a note where this is."""
+        heads = {"heads": TOGETHER if self.head is None else self.head} if several_heads else {}
+        found = {"layer": self.layer, **heads, "text": self.text, "outliers": self.outliers}
+        return {**found, "tokens": self.tokens, "space": self.space}
 
 
 @dataclass
@@ -65,65 +73,63 @@ class SiteNumbers:
     heads: int = 1
     n_samples: dict[Coordinates, int] = field(default_factory=dict)
     passes: int = 0
-    _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    _notes: dict[str, dict[Place, None]] = field(default_factory=dict)
 
     def note(self, what: str, **where: object) -> None:
         """Note what the store could not serve.
 
         Args:
             what: the reason.
-            where: levels of some factors; those of one reason are listed together.
+            where: a level of some factors; those of one reason are listed together.
         """
         places = self._notes.setdefault(what, {})
-        for factor, level in where.items():
-            levels = places.setdefault(factor, [])
-            if str(level) not in levels:
-                levels.append(str(level))
+        if where:
+            places[tuple((factor, str(level)) for factor, level in where.items())] = None
 
     @property
     def notes(self) -> list[str]:
-        """One line for each reason, with the levels that it concerns."""
-        return [
-            f"{what} ({'; '.join(f'{name} ' + ', '.join(of) for name, of in places.items())})"
-            if places
-            else what
-            for what, places in self._notes.items()
-        ]
+        """One line for each reason, with the combinations of levels that it concerns."""
+        return [" ".join([what, *listed([*places])]) for what, places in self._notes.items()]
 
 
 def measure_layer(
     found: SiteNumbers,
-    vectors: LabelledVectors,
-    layer: int,
+    layer: Layer,
+    index: int,
     plan: Plan,
     n_groups: int,
-    seed: int,
     device: str | torch.device,
 ) -> None:
     """Compute the numbers of one layer in all coordinates of a plan.
 
     Args:
         found: where the numbers go.
-        vectors: of the layer.
-        layer: its absolute index.
+        layer: the layer.
+        index: its absolute index.
         plan: the levels that are tried.
         n_groups: groups of samples that are left out in turn.
-        seed: of the tokens and of every random draw.
         device: where kernels are evaluated.
     """
-    found.heads = vectors.array.shape[1]
-    for (text, outliers, tokens), selection in _selections(found, vectors, layer, plan, seed):
-        draws = multiplicities(selection.n_samples, n_groups)
+    found.heads = layer.vectors.shape[0]
+    picked = _picked(found, layer, index, plan)
+    vectors = layer.read(picked.values())
+    for (text, outliers, tokens), one in picked.items():
+        try:
+            selection = vectors.select(one)
+            draws = multiplicities(selection.ranks, n_groups)
+        except NotMeasurable as reason:
+            found.note(str(reason), layer=index, text=text, outliers=outliers, tokens=tokens)
+            continue
         for head, space in itertools.product(_heads(found, plan), plan.spaces):
-            place = Coordinates(layer, head, text, outliers, tokens, space)
+            place = Coordinates(index, head, text, outliers, tokens, space)
 
             def note(what: str, place: Coordinates = place) -> None:
-                found.note(what, **{key: v for key, v in vars(place).items() if v is not None})
+                found.note(what, **place.levels(several_heads=found.heads > 1))
 
             try:
                 sides = selection.points(space, head)
                 for measure, numbers in _numbers(
-                    selection, np.concatenate(sides), place, plan, draws, seed, device, note
+                    selection, sides, place, plan, draws, layer.seed, device, note
                 ):
                     found.numbers[place, measure] = numbers
             except UserError as reason:
@@ -133,40 +139,41 @@ def measure_layer(
             found.passes += 1
 
 
-def fewest_samples(vectors: LabelledVectors, layer: int, plan: Plan, seed: int) -> int | None:
+def fewest_samples(layer: Layer, plan: Plan) -> int | None:
     """The number of samples of the smallest selection of a layer; None if it serves no selection.
 
     Args:
-        vectors: of the layer.
-        layer: its absolute index.
+        layer: the layer.
         plan: the levels that are tried.
-        seed: of the tokens.
     """
-    selections = _selections(SiteNumbers(), vectors, layer, plan, seed)
-    return min((selection.n_samples for _, selection in selections), default=None)
+    picked = _picked(SiteNumbers(), layer, 0, plan)
+    return min((len(one.ranks) for one in picked.values()), default=None)
 
 
-def _selections(
-    found: SiteNumbers, vectors: LabelledVectors, layer: int, plan: Plan, seed: int
-) -> Iterator[tuple[tuple[str, str, int], Selection]]:
+def _picked(
+    found: SiteNumbers, layer: Layer, index: int, plan: Plan
+) -> dict[tuple[str, str, int], Picked]:
     """The tokens of every level of text, outliers and tokens that the store can serve."""
-    of_layer = Layer(vectors, seed)
     served: list[str] = []
+    picked = {}
     for text in plan.text:
         try:
-            same = [before for before in served if is_same(of_layer, text, before)]
+            layer.masks(text, KEPT)
         except NotMeasurable as reason:
-            found.note(str(reason), layer=layer, text=text)
+            found.note(str(reason), layer=index, text=text)
             continue
+        same = [before for before in served if is_same(layer, text, before)]
         if same:
-            found.note(f"text {text} is the same as text {same[0]} here, so it is one choice")
+            what = f"text {text} is the same as text {same[0]}, so it is one choice"
+            found.note(what, layer=index)
             continue
         served.append(text)
         for outliers, tokens in itertools.product(plan.outliers, plan.tokens):
             try:
-                yield (text, outliers, tokens), of_layer.select(text, outliers, tokens)
+                picked[text, outliers, tokens] = layer.pick(text, outliers, tokens)
             except NotMeasurable as reason:
-                found.note(str(reason), layer=layer, text=text, outliers=outliers)
+                found.note(str(reason), layer=index, text=text, outliers=outliers)
+    return picked
 
 
 def _heads(found: SiteNumbers, plan: Plan) -> list[int | None]:
@@ -181,7 +188,7 @@ def _heads(found: SiteNumbers, plan: Plan) -> list[int | None]:
 
 def _numbers(
     selection: Selection,
-    points: Float[np.ndarray, "n+m d"],
+    sides: tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]],
     place: Coordinates,
     plan: Plan,
     draws: Float[np.ndarray, "B S"],
@@ -190,11 +197,12 @@ def _numbers(
     note: Callable[[str], None],
 ) -> Iterator[tuple[Measure, Numbers]]:
     """The numbers of one set of coordinates."""
-    kernels = [name for name in KERNELS if name in plan.estimators]
-    if kernels:
-        sums = kernel_sums(selection, points, kernels, seed, device)
+    points = np.concatenate(sides)
+    sigmas = _bandwidths(sides, plan, seed, note)
+    if kernels := [*sigmas]:
+        sums = kernel_sums(selection, points, kernels, sigmas, draws, device)
         for unit in plan.units:
-            by_contrast = [sums.mmd2(contrast, unit, draws) for contrast in CONTRASTS]
+            by_contrast = [sums.mmd2(contrast, unit) for contrast in CONTRASTS]
             for bias in by_contrast[0]:
                 stacked = np.stack([of_contrast[bias] for of_contrast in by_contrast], 1)
                 for name, numbers in zip(kernels, stacked, strict=True):
@@ -211,6 +219,23 @@ def _numbers(
             if all(name in of_contrast for of_contrast in estimates):
                 numbers = np.stack([of_contrast[name] for of_contrast in estimates])
                 yield (unit, name, ""), numbers
+
+
+def _bandwidths(
+    sides: tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"]],
+    plan: Plan,
+    seed: int,
+    note: Callable[[str], None],
+) -> dict[str, tuple[float, ...]]:
+    """The bandwidths of every kernel that can be evaluated; those without one have none here."""
+    kernels = [name for name in KERNELS if name in plan.estimators]
+    try:
+        return bandwidths(*sides, kernels, seed)
+    except UserError as reason:
+        for name in OF_MEDIAN:
+            if name in kernels:
+                note(f"no {name}: {reason}")
+    return bandwidths(*sides, [name for name in kernels if name not in OF_MEDIAN], seed)
 
 
 def _of_jsd(plan: Plan, place: Coordinates) -> list[str]:

@@ -1,12 +1,19 @@
 """The tokens that a choice measures: a number of image tokens and as many text tokens.
 
-All choices of a store share one random order of its samples, and tokens are taken from the samples
-in turn in this order. So 200 tokens are a part of 1,000, two choices that differ in their space
-hold the same tokens, and the two halves of a modality are the same samples for both modalities.
+All choices of a benchmark share one random order of its samples, by a hash of the seed and the id,
+and tokens are taken from the samples in turn in this order. So 200 tokens are a part of 1,000, two
+choices that differ in their space hold the same tokens, and a sample that one model lacks moves no
+other one.
+
+The rank of a sample in this order decides its half and its group. It is counted among all samples
+that the runs of a benchmark were asked for, whether or not they were read or have such tokens. So
+every model and every choice has a sample in the same half and group. Halves and groups are equal in
+size where no sample is missing, and uneven by what is missing where some are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +33,41 @@ from keygap.choices.levels import (
 )
 from keygap.contrasts.confounds import massive_dimensions
 from keygap.contrasts.contrast import NotMeasurable
-from keygap.contrasts.labels import is_image, is_sink, is_text
+from keygap.contrasts.labels import is_image, is_sink, is_text, rank
+from keygap.contrasts.sides import Layer as StoredLayer
 from keygap.gap.core.inputs import MIN_SAMPLES
 from keygap.gap.core.standardise import standardise
-from keygap.store import LabelledVectors
 
 CONTRASTS = ("cross", "image_image", "text_text")  # columns of the table, in this order
+
+
+def ranks_of(ids: Iterable[str], seed: int) -> dict[str, int]:
+    """The rank of every sample in a random order that depends on the seed and the ids alone.
+
+    Args:
+        ids: of the samples.
+        seed: of the order.
+    """
+    own = random_streams.integer(seed, "choices", "samples")
+    ordered = sorted(set(ids), key=lambda name: rank(own, name))
+    return {name: place for place, name in enumerate(ordered)}
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Which tokens of a layer a choice takes, as their labels say.
+
+    Attributes:
+        rows: of the layer, those of the image tokens and those of as many text tokens.
+        samples: index of the sample of each of these tokens.
+        ranks: rank of each sample, ascending.
+        outliers: the level of ``outliers``.
+    """
+
+    rows: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
+    samples: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
+    ranks: Int[np.ndarray, " S"]
+    outliers: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +81,7 @@ class Selection:
         sample_text: index of the sample of each text token.
         token_half_image: 0 or 1, the random half of each image token.
         token_half_text: the same for text tokens.
-        n_samples: number S of samples; sample s is in half ``s % 2``.
+        ranks: rank of each of the S samples; sample s is in half ``ranks[s] % 2``.
         dimensions: those that are compared.
     """
 
@@ -55,7 +91,7 @@ class Selection:
     sample_text: Int[np.ndarray, " n"]
     token_half_image: Int[np.ndarray, " n"]
     token_half_text: Int[np.ndarray, " n"]
-    n_samples: int
+    ranks: Int[np.ndarray, " S"]
     dimensions: Bool[np.ndarray, "heads head_dim"]
 
     def points(
@@ -92,9 +128,19 @@ class Selection:
         of_image = contrast == "image_image"
         sample = self.sample_image if of_image else self.sample_text
         by_token = self.token_half_image if of_image else self.token_half_text
-        half = sample % 2 if unit == SAMPLE else by_token
+        half = self.halves[sample] if unit == SAMPLE else by_token
         start = 0 if of_image else n
         return start + np.flatnonzero(half == 0), start + np.flatnonzero(half == 1)
+
+    @property
+    def n_samples(self) -> int:
+        """The number S of samples."""
+        return len(self.ranks)
+
+    @property
+    def halves(self) -> Int[np.ndarray, " S"]:
+        """0 or 1, the half of each sample."""
+        return self.ranks % 2
 
     @property
     def samples(self) -> Int[np.ndarray, " n+m"]:
@@ -108,14 +154,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Layer:
-    """The vectors of one layer, with the shared random order of the store's samples.
+    """One layer of a store, with the shared random order of the benchmark's samples.
 
     Attributes:
-        vectors: all labelled vectors.
-        seed: of the order of samples and the choice of tokens.
+        vectors: all labelled vectors, in memory or on disk.
+        ranks: rank of every sample, by its id (see ``ranks_of``).
+        seed: of the choice of tokens.
     """
 
-    vectors: LabelledVectors
+    vectors: StoredLayer
+    ranks: Mapping[str, int]
     seed: int
 
     def select(self, text: str, outliers: str, tokens: int) -> Selection:
@@ -124,41 +172,48 @@ class Layer:
         Raises:
             NotMeasurable: the store does not have them; the message says what it has.
         """
-        image_mask, text_mask = self.masks(text, outliers)
-        labels = self.vectors.labels
-        ids = labels["sample_id"].astype(str).to_numpy()
-        shared = set(ids[image_mask]) & set(ids[text_mask])
+        picked = self.pick(text, outliers, tokens)
+        return self.read([picked]).select(picked)
+
+    def pick(self, text: str, outliers: str, tokens: int) -> Picked:
+        """Find the tokens of a choice, without their vectors.
+
+        Raises:
+            NotMeasurable: the store does not have them; the message says what it has.
+        """
+        masks = self.masks(text, outliers)
+        ids = self.vectors.labels["sample_id"].astype(str).to_numpy()
+        shared = set(ids[masks[0]]) & set(ids[masks[1]])
         if len(shared) < 2 * MIN_SAMPLES:
             raise NotMeasurable(
                 f"{len(shared)} samples have image tokens and such text, {2 * MIN_SAMPLES} are "
                 "needed for two halves"
             )
-        order = self._order(shared)
-        taken = []
-        for side, mask in (("image", image_mask), ("text", text_mask)):
-            rows = np.flatnonzero(mask & np.isin(ids, order))
-            if len(rows) < tokens:
-                raise NotMeasurable(f"{tokens} {side} tokens: the store has {len(rows)}")
-            taken.append(self._in_turn(rows, ids, order, side)[:tokens])
-        index = {name: number for number, name in enumerate(order)}
-        samples = [np.array([index[name] for name in ids[rows]]) for rows in taken]
-        vectors = [self.vectors.array[rows] for rows in taken]
-        halves = [self._token_halves(tokens, side) for side in ("image", "text")]
-        if outliers == WITHOUT_MASSIVE:
-            dimensions = ~massive_dimensions(np.concatenate(vectors))
-        else:
-            dimensions = np.ones(self.vectors.array.shape[1:], dtype=bool)
-        n_samples = 1 + max(int(of_side.max()) for of_side in samples)
-        return Selection(
-            image=vectors[0],
-            text=vectors[1],
-            sample_image=samples[0],
-            sample_text=samples[1],
-            token_half_image=halves[0],
-            token_half_text=halves[1],
-            n_samples=n_samples,
-            dimensions=dimensions,
-        )
+        order = sorted(shared, key=self.ranks.__getitem__)
+        rows, samples = [], []
+        for side, mask in zip(("image", "text"), masks, strict=True):
+            own = np.flatnonzero(mask & np.isin(ids, order))
+            if len(own) < tokens:
+                raise NotMeasurable(f"{tokens} {side} tokens: the store has {len(own)}")
+            taken, sample = self._in_turn(own, pd.Index(order).get_indexer(ids[own]), side)
+            rows.append(taken[:tokens])
+            samples.append(sample[:tokens])
+        used = order[: 1 + max(int(sample.max()) for sample in samples)]
+        ranks = np.array([self.ranks[name] for name in used])
+        smaller = int(np.bincount(ranks % 2, minlength=2).min())
+        if smaller < MIN_SAMPLES:
+            raise NotMeasurable(
+                f"{smaller} of the samples are in one of the halves, {MIN_SAMPLES} are needed"
+            )
+        return Picked((rows[0], rows[1]), (samples[0], samples[1]), ranks, outliers)
+
+    def read(self, picked: Iterable[Picked]) -> Vectors:
+        """Read the vectors of several choices; those on disk are read once."""
+        nothing = np.zeros(0, dtype=np.int64)
+        rows = np.unique(np.concatenate([nothing, *(own for one in picked for own in one.rows)]))
+        wanted = np.zeros(len(self.vectors.labels), dtype=bool)
+        wanted[rows] = True
+        return Vectors(rows, self.vectors.where_each([wanted])[0].array, self.seed)
 
     def masks(
         self, text: str, outliers: str
@@ -181,22 +236,56 @@ class Layer:
             raise NotMeasurable("no attention sink is among these tokens")
         return image & ~sinks, words & ~sinks
 
-    def _order(self, ids: set[str]) -> np.ndarray:
-        """Random order of samples, the same in every layer and model of the same samples."""
-        rng = random_streams.generator(self.seed, "choices", "samples")
-        names = np.array(sorted(map(str, pd.unique(self.vectors.labels["sample_id"]))))
-        return np.array([name for name in rng.permutation(names) if name in ids])
-
     def _in_turn(
-        self, rows: Int[np.ndarray, " n"], ids: np.ndarray, order: np.ndarray, side: str
-    ) -> Int[np.ndarray, " n"]:
-        """Rows in an order in which the samples take turns, each with a random token of its own."""
+        self, rows: Int[np.ndarray, " n"], samples: Int[np.ndarray, " n"], side: str
+    ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """Rows in an order in which the samples take turns, each with a random token of its own.
+
+        Returns:
+            The rows, and the sample of each.
+        """
         rng = random_streams.generator(self.seed, "choices", "tokens", side)
-        shuffled = rng.permutation(rows)
-        place = pd.Series(np.arange(len(order)), index=order)
-        sample = place[ids[shuffled]].to_numpy()
+        shuffled = rng.permutation(len(rows))
+        sample = samples[shuffled]
         turn = pd.Series(sample).groupby(sample).cumcount().to_numpy()
-        return shuffled[np.lexsort((sample, turn))]
+        order = np.lexsort((sample, turn))
+        return rows[shuffled][order], sample[order]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of some rows of a layer, in memory.
+
+    Attributes:
+        rows: ascending.
+        array: their vectors.
+        seed: of the halves of the tokens.
+    """
+
+    rows: Int[np.ndarray, " k"]
+    array: Float[np.ndarray, "k heads head_dim"]
+    seed: int
+
+    def select(self, picked: Picked) -> Selection:
+        """The tokens of a choice, whose rows are among these.
+
+        Raises:
+            NotMeasurable: there is no massive dimension to leave out.
+        """
+        image, text = (self.array[np.searchsorted(self.rows, own)] for own in picked.rows)
+        dimensions = np.ones(self.array.shape[1:], dtype=bool)
+        if picked.outliers == WITHOUT_MASSIVE:
+            dimensions = ~massive_dimensions(np.concatenate([image, text]))
+        return Selection(
+            image=image,
+            text=text,
+            sample_image=picked.samples[0],
+            sample_text=picked.samples[1],
+            token_half_image=self._token_halves(len(image), "image"),
+            token_half_text=self._token_halves(len(text), "text"),
+            ranks=picked.ranks,
+            dimensions=dimensions,
+        )
 
     def _token_halves(self, n: int, side: str) -> Int[np.ndarray, " n"]:
         rng = random_streams.generator(self.seed, "choices", "token halves", side)

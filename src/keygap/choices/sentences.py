@@ -1,9 +1,10 @@
 """What a specification curve says in plain sentences: what is robust, and what is not.
 
 A statement is *robust* if the 95 % interval of its share lies above 95 % of the choices for every
-model and benchmark, and *fails* if it lies below 5 % for every one. In between, whether it holds
-depends on what was chosen. Without an interval nothing is called either. Comparisons of layers are
-in the table of statements and not in the sentences: they are not statements about modalities.
+model, benchmark and site, and *fails* if it lies below 5 % for every one. In between, whether it
+holds depends on what was chosen. Without an interval nothing is called either. Comparisons of
+layers are in the table of statements and not in the sentences: they are not statements about
+modalities.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _IDENTITY = ["statement", "measure", "what", "pair"]
 
 @dataclass(frozen=True)
 class _Statement:
-    """One statement over all models and benchmarks.
+    """One statement over all models, benchmarks and sites.
 
     Attributes:
         what: the statement as a clause; of an order of two models, their names.
@@ -46,7 +47,7 @@ class _Statement:
 
 
 def verdict_of(row: Mapping[Any, Any]) -> str:
-    """What the share of a statement for one model and benchmark says.
+    """What the share of a statement for one model, benchmark and site says.
 
     Args:
         row: of the ``statements`` of a ``ChoicesTable``.
@@ -132,10 +133,10 @@ def _decided(groups: Mapping[str, Sequence[_Statement]]) -> str:
         verb = "fails" if len(fails) == 1 else "fail"
         parts.append(f"{len(fails)} {verb} whatever is chosen: {_listed(fails)}")
     if by_model:
-        verb = "holds" if len(by_model) == 1 else "hold"
+        holds_for, fails_for = ("holds", "fails") if len(by_model) == 1 else ("hold", "fail")
         parts.append(
-            f"{len(by_model)} {verb} for some models or benchmarks and fails for others, whatever "
-            f"is chosen: {_listed(by_model)}"
+            f"{len(by_model)} {holds_for} for some models, benchmarks or sites and {fails_for} for "
+            f"others, whatever is chosen: {_listed(by_model)}"
         )
     return "; ".join(parts)
 

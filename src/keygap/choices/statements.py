@@ -122,8 +122,9 @@ def _layers(own: pd.DataFrame, draws: Draws) -> list[dict[str, Any]]:
     rows = []
     for shallow, deep in itertools.combinations(known, 2):
         pairs = _paired(own[own["layer"] == deep], own[own["layer"] == shallow], "layer")
-        what = f"the {deep} layer is above the {shallow} layer"
-        rows.append({"statement": f"{deep} > {shallow}", "what": what, **_above(pairs, draws)})
+        if len(pairs[0]):
+            what = f"the {deep} layer is above the {shallow} layer"
+            rows.append({"statement": f"{deep} > {shallow}", "what": what, **_above(pairs, draws)})
     return rows
 
 

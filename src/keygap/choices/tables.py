@@ -89,8 +89,9 @@ class ChoicesTable:
             columns ``FACTORS`` and ``measure`` its levels, text but for ``tokens``. ``cross``
             compares image and text, with a 95 % interval over samples; ``image_image`` and
             ``text_text`` compare two halves of one modality. ``ratio`` is ``cross`` over the mean
-            of the two, infinite where that mean is not above 0. ``weight`` is what the row counts
-            in shares: 1, or 1/H for one of H heads, which are one choice together.
+            of the two, infinite where that mean is not above 0. ``weight`` is the weight of
+            the row in every share: 1. A row of a single head has 1/H, so that the H heads of a
+            layer together count as one choice.
         statements: one row per statement, measure, model and benchmark (``STATEMENT_COLUMNS``).
             ``what`` is the statement as a clause, such as "the ratio is at least 10", and ``share``
             that of the choices in which it holds, with a 95 % interval over samples; NaN ends mean

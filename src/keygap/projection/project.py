@@ -20,13 +20,13 @@ from keygap import defaults, random_streams
 from keygap.arguments import real, seed_of, whole
 from keygap.contrasts.contrast import Masks, NotMeasurable
 from keygap.contrasts.ladder import IMAGE_TEXT
-from keygap.contrasts.sides import refuse_non_finite
+from keygap.contrasts.sides import Layer, refuse_non_finite
 from keygap.display import as_html, brief, counted, names
 from keygap.gap.core.standardise import standardise
 from keygap.progress import track
 from keygap.projection import principal_components, tsne
 from keygap.projection.tsne import MOST_PERPLEXITY
-from keygap.store import LabelledVectors, Store, save_results
+from keygap.store import Store, save_results
 from keygap.store.run import PROJECTION
 from keygap.tokens import known_roles
 
@@ -116,7 +116,7 @@ def project(
     places = store.site_layers(sites, layers)
     frames = []
     for site, layer in track(places, len(places), f"t-SNE of {store.manifest['model']}"):
-        vectors = store.vectors(site, layer)
+        vectors = store.layer(site, layer)
         try:
             masks = IMAGE_TEXT.select(vectors.labels, text_roles, seed)
         except NotMeasurable:
@@ -129,15 +129,16 @@ def project(
 
 
 def _projected(
-    vectors: LabelledVectors, masks: Masks, tokens: int, perplexity: float, seed: int
+    vectors: Layer, masks: Masks, tokens: int, perplexity: float, seed: int
 ) -> pd.DataFrame:
     """Labels and coordinates of the tokens drawn from two sides, the first side's first."""
     rng = random_streams.generator(seed, "projected tokens")
-    drawn = []
+    drawn, wanted = [], []
     for mask in masks:
         rows = np.flatnonzero(mask)
         drawn.append(np.sort(rng.choice(rows, min(tokens, len(rows)), replace=False)))
-    sides = [vectors.array[rows].reshape(len(rows), -1) for rows in drawn]
+        wanted.append(np.isin(np.arange(len(mask)), drawn[-1]))
+    sides = [side.array.reshape(len(side), -1) for side in vectors.where_each(wanted)]
     scaled = np.concatenate(standardise(sides[0], sides[1]))
     components = principal_components(scaled, PCA_DIM, seed)
     coordinates = tsne(components, perplexity, seed)

@@ -40,7 +40,8 @@ def tsne(
     if len(array) <= 3 * perplexity:
         raise UserError(
             f"{len(array)} tokens are too few for t-SNE with perplexity {perplexity:g}: more than "
-            f"{3 * perplexity:g} are needed; extract more with --samples"
+            f"{3 * perplexity:g} are needed; raise --tokens, extract more with --samples, or lower "
+            "the perplexity"
         )
     jobs = 1 if len(array) < FEW else JOBS
     model = TSNE(
