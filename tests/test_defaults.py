@@ -108,6 +108,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "tokens": 1000,
         "perplexity": 30.0,
         "engine": "local",
+        "resume": False,
     }
 
 

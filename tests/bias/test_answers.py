@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import keygap as kg
 from keygap.benchmarks import Piece
+from keygap.benchmarks.scoring import Judged
+from keygap.bias import answers as module
+from keygap.bias.intervals import proportion
 from made import bench_of, made_sample
 
 
@@ -85,3 +91,42 @@ def test_each_sample_is_prepared_once(vlm, monkeypatch):
     monkeypatch.setattr(kind, "__call__", counted)
     kg.answer(vlm, bench_of([choice(name) for name in "abcd"]), batch_size=2)
     assert sorted(prepared) == ["a", "b", "c", "d"]
+
+
+def circular(right: np.ndarray) -> kg.Answers:
+    """Answers to the copies (columns) of some questions (rows), of a circular benchmark."""
+    judged = [
+        Judged(f"q{row}-{copy}", "", "A" if hit else "B", "A", ("A", "B", "C", "D"), f"q{row}")
+        for row, hits in enumerate(right)
+        for copy, hit in enumerate(hits)
+    ]
+    asked: Any = SimpleNamespace(benchmark=SimpleNamespace(scoring="circular"))
+    return module._answers_of(asked, judged, {})
+
+
+def test_copies_of_a_question_do_not_tighten_the_interval():
+    alike = np.repeat(np.arange(200) < 119, 4).reshape(200, 4)
+    overall, plain = circular(alike).summary().to_dict("records")
+    assert (overall["rule"], plain["rule"]) == ("overall", "plain")
+    assert (overall["total"], plain["total"]) == (200, 800)
+    ends = overall["ci_low"], overall["ci_high"]
+    assert ends == pytest.approx((0.526, 0.661), abs=1e-3)
+    assert (plain["ci_low"], plain["ci_high"]) == pytest.approx(ends, abs=1e-3)
+
+
+def test_an_interval_of_copies_is_that_of_their_questions():
+    rng = np.random.default_rng(2)
+    right = rng.random((150, 4)) < rng.beta(0.6, 0.4, (150, 1))
+    plain = circular(right).summary().set_index("rule").loc["plain"]
+    found = proportion(right.ravel(), np.repeat(np.arange(150), 4))
+    assert (plain["ci_low"], plain["ci_high"]) == (found.low, found.high)
+
+
+def test_a_question_without_copies_is_its_own_cluster():
+    judged = [Judged(f"s{n}", "", "A", "A" if n < 30 else "B", ("A", "B")) for n in range(40)]
+    asked: Any = SimpleNamespace(benchmark=SimpleNamespace(scoring="plain"))
+    found = module._answers_of(asked, judged, {"s40": "bad sample"})
+    assert found.frame["question"].tolist() == found.frame["sample_id"].tolist()
+    row = found.summary().iloc[0]
+    expected = proportion(np.arange(40) < 30)
+    assert (row["ci_low"], row["ci_high"]) == (expected.low, expected.high)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from keygap.bias.intervals import mean, paired_proportions, proportion
+from keygap.bias.intervals import mean, paired_proportions, proportion, wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 120), (1, 120), (60, 120), (120, 120), (3, 7)])
@@ -49,6 +49,53 @@ def test_clustered_intervals_hold_the_truth():
         found = proportion(hits.ravel(), np.repeat(np.arange(60), 8))
         held.append(found.low <= 0.3 <= found.high)
     assert 0.92 <= np.mean(held) <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("share", "correlation"), [(0.01, 0.6), (0.02, 1 / 3), (0.02, 0.6), (0.02, 0.0), (0.98, 0.6)]
+)
+def test_intervals_of_rare_outcomes_hold_the_truth(share, correlation):
+    """A design effect that is estimated from a few clusters is often far too small."""
+    rng = np.random.default_rng(17)
+    size = 1 / correlation - 1 if correlation else np.inf
+    ids, held = np.repeat(np.arange(120), 8), []
+    for _ in range(500):
+        chance = rng.beta(share * size, (1 - share) * size, (120, 1)) if correlation else share
+        found = proportion((rng.random((120, 8)) < chance).ravel(), ids)
+        held.append(found.low <= share <= found.high)
+    assert np.mean(held) >= 0.94
+
+
+def spread(*hits: int) -> np.ndarray:
+    """120 samples of eight answers each, the first with so many hits."""
+    answers = np.zeros((120, 8), dtype=bool)
+    for row, count in zip(answers, hits, strict=False):
+        row[:count] = True
+    return answers.ravel()
+
+
+def test_one_more_hit_does_not_make_an_interval_much_tighter():
+    ids = np.repeat(np.arange(120), 8)
+    for shape in [(1,) * number for number in range(15)], [(number,) for number in range(9)]:
+        ends = [proportion(spread(*hits), ids).high for hits in shape]
+        assert ends[0] == pytest.approx(0.0310, abs=5e-5)
+        steps = np.array(ends[1:]) / np.array(ends[:-1])
+        assert (steps > 0.8).all()
+        misses = [proportion(~spread(*hits), ids).low for hits in shape]
+        assert misses == pytest.approx([1 - end for end in ends])
+
+
+@pytest.mark.parametrize("clusters", [3, 10, 60])
+def test_the_design_effect_counts_as_far_as_clusters_have_the_rarer_outcome(clusters):
+    hits = spread(*[1] * clusters)
+    share = clusters / 960
+    variance = share * (1 - share) / 960
+    between = clusters * (1 - 8 * share) ** 2 + (120 - clusters) * (8 * share) ** 2
+    estimated = 960 * variance / (between / 960**2 * 120 / 119)
+    known = min(1.0, clusters / 10)
+    size = 1 / (known / min(estimated, 960) + (1 - known) / 120)
+    found = proportion(hits, np.repeat(np.arange(120), 8))
+    assert (found.low, found.high) == pytest.approx(wilson(share, size), abs=1e-12)
 
 
 def test_the_difference_of_paired_proportions_is_newcombes():

@@ -129,7 +129,9 @@ def test_a_planted_chain_is_found_where_it_is(store, planted):
     assert (mean[mean["link"] == "separation -> answer"]["value"] > 0.6).all()
     assert len(own[(own["measure"] == "spearman")]) == 4 * 3 * (HEADS + 1)
     assert (own["p_holm"] >= own["p_value"]).all()
-    assert "follows a wrong text" in table.outcome
+    assert table.outcome == (
+        "suggested minus right answer of hint in nats; larger follows the wrong text"
+    )
     assert table.summary()[0].startswith("separation -> similarity: link found at 9 of 27 heads")
 
 
@@ -163,6 +165,32 @@ def test_the_table_is_saved_and_read(store, planted, tmp_path):
     again = read_link(tmp_path)
     pd.testing.assert_frame_equal(again.frame, table.frame, check_dtype=False)
     assert summarise(again.frame) == table.summary()
+    assert (again.outcome, again.text_roles) == (table.outcome, table.text_roles)
+    assert again.outcome == (
+        "right minus best other answer in nats; larger is surer of the right answer"
+    )
+    assert again.outcome in again._repr_html_()
+
+
+def test_a_table_of_before_says_neither_outcome_nor_roles(store, planted, tmp_path):
+    table = kg.link(store, bias_table(planted[1]), layers=[15], **FEW)
+    former = table.frame.drop(columns=["outcome", "text_roles"])
+    (tmp_path / "link.csv").write_text(former.to_csv(index=False))
+    again = read_link(tmp_path)
+    assert (again.outcome, again.text_roles) == ("", [])
+    pd.testing.assert_frame_equal(again.frame[former.columns], former, check_dtype=False)
+
+
+def test_other_roles_of_text_are_used_and_named(store, planted):
+    usual = kg.link(store, bias_table(planted[1]), layers=[15], **FEW)
+    assert usual.text_roles == ["question"]
+    assert not any("text is of" in note for note in usual.notes)
+    roles = ["question", "template"]
+    table = kg.link(store, bias_table(planted[1]), layers=[15], text_roles=roles, **FEW)
+    assert table.text_roles == roles
+    assert (table.frame["text_roles"] == "question, template").all()
+    assert "text is of the roles question, template" in table.notes
+    assert not np.allclose(usual.frame["value"], table.frame["value"])
 
 
 def test_layers_that_are_not_chosen_are_no_layers_of_cross_attention(store, planted):

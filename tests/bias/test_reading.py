@@ -109,7 +109,7 @@ def asked(vlm, monkeypatch):
         monkeypatch.setattr(reading, "score", scored)
         samples = [replace(made_sample(f"s{n}"), answer="yes") for n in range(len(images))]
         bench = type("Own", (OnImages,), {"images": tuple(images)})("own", samples)
-        return reading_layers(vlm, bench.choose(), layers=[4, 23], **options)
+        return reading_layers(vlm, bench.choose(), **{"layers": [4, 23], **options})
 
     return read
 
@@ -118,6 +118,67 @@ def by_mask(masks, name):
     """Layer 23 alone reads: with it masked, 2 to 3 nats are lost."""
     lost = 2 + int(name[1:]) / 10
     return 3.0 - (lost if any(23 in mask.layers for mask in masks) else 0.0)
+
+
+def test_layers_that_were_not_asked_for_are_masked_with_all_of_them(asked, vlm):
+    """Layer 4 loses 0.3 nats of 2.5 to 3.5: a named layer, and not all of the effect."""
+    masked: set[tuple[int, ...]] = set()
+
+    def partly(masks, name):
+        masked.update(tuple(mask.layers) for mask in masks)
+        return by_mask(masks, name) - (0.3 if any(4 in mask.layers for mask in masks) else 0.0)
+
+    found = asked(partly, "aabbccdd", n_bootstraps=20, layers=[4])
+    every = tuple(range(len(vlm.layers)))
+    assert masked == {(4,), every, tuple(index for index in every if index != 4)}
+    rows = found.frame.set_index("masked")
+    assert rows.loc["all", "effect"] > 2
+    assert found.named == [4]
+    assert 0.1 <= rows.loc["layer", "share"] < 0.2
+    assert rows.loc["layer", "share"] == pytest.approx(0.3 / rows.loc["all", "effect"])
+    assert rows.loc["others", "effect"] == pytest.approx(rows.loc["all", "effect"] - 0.3)
+    assert "100%" not in found.summary()
+
+
+def test_without_an_effect_of_all_layers_nothing_is_said_of_shares(asked):
+    """Layer 4 alone loses 0.51 nats, and all layers together gain 0.2."""
+
+    def gaining(masks, name):
+        lost = {4: 0.51, 23: -0.71}
+        gone = {index for mask in masks for index in mask.layers}
+        return 3.0 - sum(value for index, value in lost.items() if index in gone)
+
+    found = asked(gaining, "aabbccdd", n_bootstraps=20)
+    assert not found.named
+    said = found.summary()
+    assert "masking all layers together does not lower the margin of the right answer" in said
+    assert "-0.20 nats" in said
+    assert "10%" not in said
+    assert "no layer alone reads" not in repr(found)
+
+
+def test_layers_that_lose_little_are_said_to_be_those_that_were_tried(asked):
+    found = asked(by_mask, "aabbccdd", n_bootstraps=20, layers=[4, 5, 6, 9])
+    assert found.summary() == (
+        "no layer reads the image by itself: of the layers masked alone (4-6, 9), none loses 10% "
+        "of what masking all layers loses"
+    )
+
+
+def test_a_share_of_nothing_is_not_said(asked, monkeypatch):
+    """All layers lose 1 nat on the half that names, and nothing on the half that tests."""
+    monkeypatch.setattr(
+        reading, "_in_first_half", lambda chosen, ids: {name: int(name[1:]) < 4 for name in ids}
+    )
+
+    def uneven(masks, name):
+        gone = {index for mask in masks for index in mask.layers}
+        first = int(name[1:]) < 4
+        return 3.0 - (1.0 if first else 0.5 - 0.6 * (len(gone) > 1)) * (23 in gone)
+
+    found = asked(uneven, "aabbccdd", n_bootstraps=20)
+    assert found.named == [23]
+    assert "%" not in found.summary()
 
 
 def test_a_sample_that_one_mask_alone_refuses_is_left_out(asked):
@@ -174,7 +235,7 @@ def test_shares_of_nothing_are_no_numbers(asked):
     found = asked(lambda masks, name: 3.0, n_bootstraps=20)
     assert found.frame["share"].isna().all()
     assert (found.frame["effect"] == 0).all()
-    assert "no layer reads the image" in found.summary()
+    assert "masking all layers together does not lower the margin" in found.summary()
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "mllama"])

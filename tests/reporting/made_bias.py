@@ -13,6 +13,7 @@ from keygap.bias.table import SAMPLE_COLUMNS, bias_table
 from keygap.store import save_results
 
 PROBE = PROBES["hint"](positions=["after"])
+OUTCOME = "suggested minus right answer of hint in nats; larger follows the wrong text"
 SETTINGS = {"model": "made", "seed": 0, "n_bootstraps": 20}
 
 
@@ -69,6 +70,7 @@ def save_bias(folder: Path, layers: tuple[int, int]) -> None:
             "measure": "spearman", "value": [0.5, 0.1], "ci_low": [0.3, -0.1],
             "ci_high": [0.7, 0.3], "p_value": [0.001, 0.3], "p_holm": [0.002, 0.3],
             "found": [True, False], "detectable": 0.4, "n_samples": 60,
+            "outcome": OUTCOME, "text_roles": "question",
         }
     )  # fmt: skip
     files = {"attention.parquet": table, "link.csv": link.to_csv(index=False)}

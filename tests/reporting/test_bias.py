@@ -16,7 +16,7 @@ from keygap.reporting import bias, read_run
 from keygap.reporting.bias_findings import attention_ratio
 
 from .conftest import LAST
-from .made_bias import attention_rows, save_bias
+from .made_bias import OUTCOME, attention_rows, save_bias
 
 
 @pytest.fixture
@@ -63,6 +63,21 @@ def test_attention_is_per_token_and_without_sinks(probed):
     assert ratio.shape == (4, 2)
     assert ratio.loc[3, 1] == pytest.approx(4)
     assert np.allclose(ratio.to_numpy().ravel()[:-1], 1)
+
+
+def test_the_chain_says_what_a_larger_answer_means(probed):
+    run, files = read_run(probed), bias.read(probed)
+    (one,) = (each for each in bias.drawn(run, files) if each.name == "link")
+    assert f"answer: {OUTCOME}." in one.caption
+    assert "Text is" not in one.caption
+    assert f"answer in the links: {OUTCOME}" in bias.findings(run, files)
+    assert files.link is not None
+    other = replace(files, link=files.link.assign(text_roles="question, option"))
+    (one,) = (each for each in bias.drawn(run, other) if each.name == "link")
+    assert "Text is of the roles question, option." in one.caption
+    former = replace(files, link=files.link.assign(outcome="", text_roles=""))
+    (one,) = (each for each in bias.drawn(run, former) if each.name == "link")
+    assert "answer:" not in one.caption
 
 
 def test_conditions_are_drawn_with_their_values(probed):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from keygap.benchmarks import Benchmark, Sample, SampleSet
 from keygap.benchmarks.sample_set import UNSET, Unset, as_sample_set
 from keygap.benchmarks.scoring import Accuracy, Judged, judge, scores
 from keygap.bias.candidates import candidates_of, why_not_scored
-from keygap.bias.intervals import NOTHING, proportion
+from keygap.bias.intervals import NOTHING, Interval, proportion
 from keygap.bias.scoring import Scored, score
 from keygap.capture.batches import opened
 from keygap.display import as_html, between, brief
@@ -32,7 +33,7 @@ from keygap.selfcheck.batches import read_size
 from keygap.store import save_results
 from keygap.store.run import ACCURACY, ANSWERS
 
-COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability")
+COLUMNS = ("sample_id", "subject", "chosen", "answer", "correct", "log_probability", "question")
 OPEN, UNPUBLISHED, BAD = "no options and no answer", "answer not published", "bad sample"
 NOT_ASKED = "not asked"
 NOT_SCORED = "not scored: "
@@ -44,7 +45,8 @@ class Answers:
 
     Attributes:
         frame: one row for each scored sample, columns ``COLUMNS``. ``log_probability`` is that of
-            the chosen candidate, in nats, and NaN where the answer was generated.
+            the chosen candidate, in nats, and NaN where the answer was generated. ``question`` is
+            shared by the copies of a question in circular evaluation; otherwise it is the sample.
         accuracy: columns rule, correct, total, accuracy. The row ``overall`` comes first and is
             what the benchmark reports. If samples were left out, rows ``not scored: REASON`` count
             them.
@@ -63,15 +65,25 @@ class Answers:
     def summary(self) -> pd.DataFrame:
         """The accuracies with 95 % Wilson intervals, and what was not scored.
 
+        Copies of a question are no independent answers, so an accuracy that counts them has an
+        interval over questions.
+
         Returns:
             ``accuracy`` with ``ci_low`` and ``ci_high``, NaN where nothing was scored.
         """
-        found = [
-            proportion(np.arange(total) < correct) if pd.notna(correct) else NOTHING
-            for correct, total in zip(self.accuracy["correct"], self.accuracy["total"], strict=True)
-        ]
+        counts = zip(self.accuracy["correct"], self.accuracy["total"], strict=True)
+        found = [self._interval(*each) for each in counts]
         ends = {"ci_low": [one.low for one in found], "ci_high": [one.high for one in found]}
         return self.accuracy.assign(**ends)
+
+    def _interval(self, correct: Any, total: Any) -> Interval:
+        """The interval of one accuracy; other counts than that of all answers have no copies."""
+        if pd.isna(correct):
+            return NOTHING
+        hits = self.frame["correct"].to_numpy(bool)
+        if (int(correct), int(total)) == (hits.sum(), len(hits)):
+            return proportion(hits, self.frame["question"].to_numpy())
+        return proportion(np.arange(total) < correct)
 
     def __repr__(self) -> str:
         row = self.accuracy.iloc[0]
@@ -87,7 +99,7 @@ class Answers:
         )
         caption = (
             "Accuracy: share of right answers among those scored, with 95 % Wilson intervals over "
-            "samples. overall is the rule of the benchmark. .frame has every answer."
+            "questions. overall is the rule of the benchmark. .frame has every answer."
         )
         return as_html(caption, cells, [f"{name}: {why}" for name, why in self.left_out.items()])
 
@@ -212,7 +224,10 @@ def _judged(sample: Sample, scored: Scored, question: str) -> Judged:
 
 def _frame_of(judged: Sequence[Judged]) -> pd.DataFrame:
     rows = [
-        (item.id, item.subject, item.chosen, item.answer, item.correct, item.log_probability)
+        (
+            *(item.id, item.subject, item.chosen, item.answer, item.correct, item.log_probability),
+            item.question or item.id,
+        )
         for item in judged
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -33,7 +33,8 @@ class Balance:
 
     Attributes:
         point: x at which both are followed equally often, in nats; NaN where it cannot be fitted.
-        low: lower end of its 95 % interval over samples; infinite if resamplings have none.
+        low: lower end of its 95 % interval over samples; minus infinity
+            if too many resamplings have no point.
         high: upper end of it.
         slope: of the log-odds, per nat.
         n: cases in which the answers to image alone and text alone differ, and the answer to both
@@ -177,7 +178,10 @@ def _fitted(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _resampled(x: np.ndarray, y: np.ndarray) -> float:
-    """The point of a resampling; without one, it lies beyond all answers of the rarer kind."""
+    """The point of a resampling.
+
+    Without one it is minus infinity if most answers follow the text, otherwise plus infinity.
+    """
     if y.all():
         return -math.inf
     if not y.any():

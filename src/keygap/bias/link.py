@@ -75,13 +75,15 @@ def link(
 
     The link from similarity to attention is partly one of definition, because attention is the
     softmax of logits. It is the links before and after it that a model may or may not have.
-    Margins differ between types of question; where a benchmark mixes them, choose one type.
+    Margins differ between types of question; where a benchmark mixes them, choose one type. Under
+    a wrong hint a larger answer follows the text, otherwise it is surer of the right answer, so
+    the sign of a link to the answer depends on it: see ``LinkTable.outcome``.
 
     Args:
         store: a finished extraction.
-        bias: a probe's table of the same samples. The margin between the suggested and the right
-            answer under a wrong hint is used if there is one, otherwise the margin of the right
-            answer.
+        bias: a probe's table of the same samples. Used is the log-probability of the suggested
+            minus the right answer under a wrong hint, if there is one, otherwise that of the right
+            minus the best other answer of the samples as they are.
         attention: the attention table of the same samples; None measures the link from separation
             to the answer alone.
         site: whose vectors are used for the separation.
@@ -120,7 +122,11 @@ def link(
             seed=random_streams.integer(seed_of(seed), "link"),
         )
     notes = [*chain.notes, *_notes(places, apart, attention is None)]
-    return LinkTable(_frame_of(estimates, chain), tuple(notes), outcome.what)
+    if set(roles) != set(defaults.TEXT_ROLES):
+        notes.append(f"text is of the roles {', '.join(roles)}")
+    frame = _frame_of(estimates, chain)
+    said = frame.assign(outcome=outcome.what, text_roles=", ".join(roles))
+    return LinkTable(said[list(COLUMNS)], tuple(notes))
 
 
 def _refuse_unknown(layers: Sequence[int], known: set[int]) -> None:

@@ -5,8 +5,9 @@
 - ``attention``: log of the image's attention per token over the text's, 0 where attention is even;
 - ``answer``: a margin between two answers, in nats.
 
-Image and text are the same tokens in all of them: those that show part of an image, and text of the
-chosen roles, attention sinks left out.
+Image tokens are those that show part of an image, text tokens those of the chosen roles; attention
+sinks are left out. Similarity and attention are of all of these tokens, separation of those whose
+vectors are stored: by default all text and 64 image tokens of a sample.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def outcome_of(samples: pd.DataFrame) -> Outcome:
         first = conflict["probe"].iloc[0]
         own = conflict[conflict["probe"] == first]
         values = own.groupby(own["sample_id"].astype(str))["hint_margin"].mean()
-        return Outcome(f"hint_margin of {first}: how far the answer follows a wrong text", values)
+        what = f"suggested minus right answer of {first} in nats; larger follows the wrong text"
+        return Outcome(what, values)
     plain = samples[(samples["condition"] == AS_IS) & samples["margin"].notna()]
     if plain.empty:
         raise UserError(
@@ -73,7 +75,8 @@ def outcome_of(samples: pd.DataFrame) -> Outcome:
             "answers"
         )
     values = plain.groupby(plain["sample_id"].astype(str))["margin"].mean()
-    return Outcome("margin: by how much the right answer is the likeliest", values)
+    what = "right minus best other answer in nats; larger is surer of the right answer"
+    return Outcome(what, values)
 
 
 def separations(

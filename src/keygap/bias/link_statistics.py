@@ -281,7 +281,7 @@ def _correlation(covariances: Float[np.ndarray, "m p p"], i: int, j: int) -> np.
 
 
 def _p_value(reading: _Reading, n: int) -> Float[np.ndarray, " m"]:
-    """Two-sided p by Student's t; of several tests, the largest."""
+    """Two-sided p by Student's t; for the chain, the largest p of its three paths."""
     found = []
     for r, held in reading.tested:
         left = n - 2 - held

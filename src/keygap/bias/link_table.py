@@ -22,8 +22,9 @@ CHAIN = ("separation", "similarity", "attention", "answer")
 ALL = "all"  # the head of rows about the mean over heads
 COLUMNS = (
     "layer", "head", "link", "measure", "value", "ci_low", "ci_high", "p_value", "p_holm", "found",
-    "detectable", "n_samples",
+    "detectable", "n_samples", "outcome", "text_roles",
 )  # fmt: skip
+_LATER = ("outcome", "text_roles")  # which a file of an earlier version lacks
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,27 @@ class LinkTable:
             ``all``, over layers. ``found`` says that it is at most 0.05 and that the interval
             excludes 0. ``detectable`` is the smallest correlation that would have been found with a
             probability of 0.8: a rank correlation for ``spearman``, a partial rank correlation for
-            the other measures. An indirect effect needs it on each link.
+            the other measures. For an indirect effect, each of the three links must be at least
+            this strong. ``outcome`` says what a larger ``answer`` means, and ``text_roles`` which
+            tokens are text; they are the same in all rows.
         notes: what could not be measured, and why; which covariates are held fixed.
-        outcome: what a larger ``answer`` means.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = field(default=(), compare=False)
-    outcome: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """What a larger ``answer`` means; empty if that is not known."""
+        return self._said("outcome")
+
+    @property
+    def text_roles(self) -> list[str]:
+        """The roles of the tokens that count as text; empty if they are not known."""
+        return [role for role in self._said("text_roles").split(", ") if role]
+
+    def _said(self, column: str) -> str:
+        return str(self.frame[column].iloc[0]) if len(self.frame) else ""
 
     def summary(self) -> list[str]:
         """Say in one line for each link, and for the chain, whether it was found."""
@@ -131,6 +145,8 @@ def _verdict(rows: pd.DataFrame, is_chain: bool) -> str:
 def read_link(folder: str | Path) -> LinkTable:
     """Read the table of a run folder; notes are not saved with it.
 
+    A table of an earlier version has an empty ``outcome`` and no ``text_roles``.
+
     Raises:
         UserError: the table is missing, damaged or of another run.
     """
@@ -139,7 +155,9 @@ def read_link(folder: str | Path) -> LinkTable:
     if not is_recorded(root, LINK):
         raise UserError(f"{root} has no {LINK}: {remedy}")
     sums = result_checksums(root, LINK, remedy)
-    text = ("head", "link", "measure", "found")
+    text = ("head", "link", "measure", "found", *_LATER)
     options: dict[str, Any] = {"dtype": dict.fromkeys(text, str)}
-    frame = read_csv(root / LINK, remedy, COLUMNS, text, sums, **options)
-    return LinkTable(frame.assign(found=frame["found"] == "True"))
+    required = [name for name in COLUMNS if name not in _LATER]
+    frame = read_csv(root / LINK, remedy, required, text, sums, **options)
+    known = {name: frame[name].fillna("") if name in frame else "" for name in _LATER}
+    return LinkTable(frame.assign(found=frame["found"] == "True", **known))

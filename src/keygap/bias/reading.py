@@ -2,8 +2,8 @@
 
 How much attention a layer gives the image does not say whether the answer depends on it. So text is
 kept from looking at the image at one layer, and the margin of the right answer tells what was lost.
-Layers named by the same samples that measure them would look better than they are: they are named
-on one half of the samples and tested on the other.
+If the same samples named the layers and measured them, effects would be too large. So one half of
+the samples names the layers, and the other half tests them.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ class ReadingTable:
 
     Attributes:
         frame: one row per layer that was masked alone (``masked`` is ``layer``), per head
-            (``head``), and for the named layers together (``named``), all layers but these
-            (``others``) and all layers (``all``). ``naming_effect`` is by how many nats the margin
-            of the right answer falls, mean over the naming half. ``effect`` is the same on the
-            testing half, with a 95 % interval, and ``share`` its ratio to the effect of ``all``.
-            ``p_holm`` is adjusted over layers, and over heads. ``layer`` and ``head`` are -1 where
-            a row is about all of them.
+            (``head``), and for the named layers together (``named``), all layers with attention but
+            these (``others``) and all of them (``all``). ``naming_effect`` is by how many nats the
+            margin of the right answer falls, mean over the naming half. ``effect`` is the same on
+            the testing half, with a 95 % interval, and ``share`` its ratio to the effect of
+            ``all``. ``p_holm`` is adjusted over layers, and over heads. ``layer`` and ``head`` are
+            -1 where a row is about all of them.
         left_out: reason by sample id.
         naming: ids of the samples of the naming half.
         testing: ids of the samples of the testing half.
@@ -116,24 +116,36 @@ class ReadingTable:
 
     def summary(self) -> str:
         """Say in one line which layers read the image, and how much of the effect is theirs."""
-        rows = self.frame.set_index("masked")
         if not self.named:
-            return (
-                "no layer reads the image by itself: masking any one layer loses less than "
-                f"{LEAST_SHARE:.0%} of what masking all of them loses"
-            )
-        one = rows.loc[NAMED]
+            return self._why_none()
+        rows = self.frame.set_index("masked")
+        one, total = rows.loc[NAMED], rows.loc[EVERY]
         share = f", {one['share']:.0%} of what masking all layers loses"
         return (
             f"layers {', '.join(map(str, self.named))} read the image: on the other half of the "
             f"samples, masking them loses {one['effect']:.2f} nats ({one['ci_low']:.2f} to "
-            f"{one['ci_high']:.2f}){'' if np.isnan(one['share']) else share}"
+            f"{one['ci_high']:.2f}){share if total['effect'] > 0 else ''}"
+        )
+
+    def _why_none(self) -> str:
+        """Why no layer is named, in one line."""
+        total = self.frame.set_index("masked")["naming_effect"][EVERY]
+        if total <= 0:
+            return (
+                "no layer can be named: masking all layers together does not lower the margin of "
+                f"the right answer (it loses {total:.2f} nats on the half that names layers), so "
+                "no layer has a share of it; the table has the effect of each"
+            )
+        alone = ranges(self.frame.loc[self.frame["masked"] == "layer", "layer"])
+        return (
+            f"no layer reads the image by itself: of the layers masked alone ({alone}), none loses "
+            f"{LEAST_SHARE:.0%} of what masking all layers loses"
         )
 
     def __repr__(self) -> str:
-        named = f"layers {ranges(self.named)} read" if self.named else "no layer alone reads"
-        sizes = f"named on {len(self.naming)} samples, tested on {len(self.testing)}"
-        return brief(f"ReadingTable({named} the image; {sizes})")
+        named = f"layers {ranges(self.named)} read the image" if self.named else "no layer named"
+        sizes = f"{len(self.naming)} samples name layers, {len(self.testing)} test them"
+        return brief(f"ReadingTable({named}; {sizes})")
 
     def _repr_html_(self) -> str:
         frame = self.frame
@@ -182,7 +194,8 @@ def reading_layers(
 ) -> ReadingTable:
     """Name the layers whose attention to the image decides the answer, and test them.
 
-    A layer is named if masking it alone loses at least a tenth of what masking all layers loses.
+    A layer is named if masking it alone loses at least a tenth of what masking all layers loses,
+    also where only some of them are masked alone.
     Where two layers read the same, neither is missed alone: compare the rows ``named`` and
     ``others``. Costs one pass over the samples for each layer and four more; with ``heads`` also
     one for each head of the named layers.
@@ -191,7 +204,8 @@ def reading_layers(
         vlm: the model. Interventions that are applied to it stay.
         source: a benchmark or a sample set; questions need options or a closed set of answers.
         samples: how many to choose from a benchmark; None means all. Default: 200.
-        layers: ``first``, ``middle``, ``last``, ``all`` and absolute indices, mixed.
+        layers: those that are masked alone: ``first``, ``middle``, ``last``, ``all`` and absolute
+            indices, mixed.
         heads: whether the heads of the named layers are masked one by one, too.
         batch_size: samples in one forward pass.
         n_bootstraps: resamplings of samples behind the intervals.
@@ -202,14 +216,15 @@ def reading_layers(
 
     Raises:
         UserError: an unknown layer, or fewer than two samples that can be scored in one of the
-            halves, which share no image.
+            halves. Samples of one image (``image_key``) are in the same half.
     """
     n_bootstraps = whole(n_bootstraps, "n_bootstraps", 1, MOST_RESAMPLINGS)
     chosen = as_sample_set(source, samples, seed)
     indices = vlm.layer_indices(layers, with_shared=True)
+    every = vlm.layer_indices(["all"], with_shared=True)
     reader = _Reader(vlm, chosen, batch_size)
     alone: dict[Masked, Intervention | None] = {(PLAIN, -1, -1): None}
-    alone[EVERY, -1, -1] = ReadingMask(indices)
+    alone[EVERY, -1, -1] = ReadingMask(every)
     alone |= {("layer", index, -1): ReadingMask([index]) for index in indices}
     reader.read(alone)
     is_naming = _in_first_half(chosen, reader.ids)
@@ -218,7 +233,7 @@ def reading_layers(
     together: dict[Masked, Intervention | None] = {}
     if named:
         together[NAMED, -1, -1] = ReadingMask(named)
-    if others := sorted(set(indices) - set(named)):
+    if others := sorted(set(every) - set(named)):
         together[OTHERS, -1, -1] = ReadingMask(others)
     for index in named if heads else ():
         for head in range(vlm.layers[index].heads):
@@ -291,7 +306,7 @@ def _margin(scored: Scored, answer: str) -> float:
 
 
 def _in_first_half(chosen: SampleSet, ids: Sequence[str]) -> dict[str, bool]:
-    """Whether each sample names layers, or tests them; the two halves share no image."""
+    """Whether each sample names layers, or tests them; those of one image do the same."""
     key = {entry.id: entry.image_key or entry.id for entry in chosen.entries}
     keys = list(dict.fromkeys(key[name] for name in ids))
     rng = random_streams.generator(chosen.seed, "reading layers", "halves")

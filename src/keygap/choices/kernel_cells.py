@@ -120,15 +120,14 @@ class Cells:
         of_token = self.of_token[rows]
         first = int(of_token[0])
         own = slice(first, int(of_token[-1]) + 1)
-        halves: dict[str, list[_Half]] = {unit: [] for unit in weights}
+        halves = {}
         for unit, of_unit in weights.items():
-            half = self.halves[unit][own]
-            for number in np.unique(half):
-                cells = np.flatnonzero(half == number)
-                weight = torch.from_numpy(of_unit[:, own][:, cells])
-                halves[unit].append(
-                    _Half(int(number), torch.from_numpy(cells).to(device), weight.to(device))
-                )
+            numbers, half = np.unique(self.halves[unit][own], return_inverse=True)
+            within = half == np.arange(len(numbers))[:, None]
+            halves[unit] = _Halves(
+                torch.from_numpy(numbers).to(device),
+                torch.from_numpy(of_unit[:, own] * within[:, None]).to(device),
+            )
         cell, modality, sample = (
             torch.from_numpy(index).to(device)
             for index in (of_token - first, self.modality[own], self.sample[own])
@@ -137,18 +136,16 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class _Half:
-    """The cells of a part that are in one half.
+class _Halves:
+    """The halves that a part has cells of.
 
     Attributes:
-        number: of the half.
-        cells: of the part.
-        weights: of a token of each cell.
+        numbers: of the halves.
+        weights: of a token of each cell of the part; 0 in the other halves.
     """
 
-    number: int
-    cells: Int[Tensor, " c"]
-    weights: Float[Tensor, "B c"]
+    numbers: Int[Tensor, " h"]
+    weights: Float[Tensor, "h B c"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ class Part:
     cell: Int[Tensor, " tokens"]
     modality: Int[Tensor, " cells"]
     sample: Int[Tensor, " cells"]
-    halves: Mapping[str, list[_Half]]
+    halves: Mapping[str, _Halves]
 
 
 class Totals:
@@ -203,13 +200,11 @@ class Totals:
                 place = (2 * modalities[x] + modalities[y]) * self._n_samples + a.sample[first]
                 self._of_sample[kernel].index_add_(0, place, sums[first, second])
             for unit, total in self._between.items():
-                for one in a.halves[unit]:
-                    weighted = one.weights @ sums[one.cells]
-                    for other in b.halves[unit]:
-                        found = (weighted[:, other.cells] * other.weights).sum(1)
-                        total[kernel, one.number, other.number] += found
-                        if a is not b:
-                            total[kernel, other.number, one.number] += found
+                one, other = a.halves[unit], b.halves[unit]
+                found = ((one.weights @ sums)[:, None] * other.weights).sum(-1)
+                total[kernel, one.numbers[:, None], other.numbers] += found
+                if a is not b:
+                    total[kernel, other.numbers[:, None], one.numbers] += found.transpose(0, 1)
 
     def by_sample(self) -> Sums:
         """The sums in which samples weigh the same."""

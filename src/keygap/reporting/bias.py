@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keygap.bias.attention_table import AttentionTable
-from keygap.bias.link_table import read_link, summarise
+from keygap.bias.link_table import LinkTable, read_link, summarise
 from keygap.bias.table import BiasTable, read_bias
 from keygap.reporting.bias_findings import (
     WHO,
@@ -77,6 +77,8 @@ def findings(run: Run, files: BiasFiles) -> list[str]:
         found.append(attention_in_words(run, files.attention))
     if files.link is not None:
         found += summarise(files.link)
+        if outcome := LinkTable(files.link).outcome:
+            found.append(f"answer in the links: {outcome}")
     return found
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from keygap import defaults
 from keygap.bias.condition import AS_IS
 from keygap.bias.intervals import jackknife_of_log
-from keygap.bias.link_table import ALL, CHAIN
+from keygap.bias.link_table import ALL, CHAIN, LinkTable
 from keygap.bias.table import BiasTable
 from keygap.display import between, counted
 from keygap.reporting.numbers import largest, samples_in, smallest, with_interval
@@ -224,6 +225,11 @@ def chain_caption(frame: pd.DataFrame) -> str:
     whole = frame[frame["head"] == ALL]
     n = int(whole["n_samples"].max()) if len(whole) else 0
     seen = whole.loc[whole["measure"] == "spearman", "detectable"].min()
+    table = LinkTable(frame)
+    outcome = f" answer: {table.outcome}." if table.outcome else ""
+    roles = table.text_roles
+    if roles and set(roles) != set(defaults.TEXT_ROLES):
+        outcome += f" Text is of the roles {', '.join(roles)}."
     return (
         f"Rank correlation (Spearman, from -1 to 1) of each link of the chain "
         f"{' -> '.join(CHAIN)} over {counted(n, 'sample')}, by layer, means over heads; the last "
@@ -231,5 +237,5 @@ def chain_caption(frame: pd.DataFrame) -> str:
         "unit). Bars: 95 % bootstrap intervals. Filled: found, that is p after Holm's adjustment "
         "at most 0.05 and an interval that excludes 0. With these samples a correlation of "
         f"{seen:.2f} would be found with a probability of 0.8; weaker correlations may have "
-        "gone undetected."
+        f"gone undetected.{outcome}"
     )

@@ -14,15 +14,17 @@ from typing import Any
 
 import yaml
 
+from keygap import defaults
 from keygap.benchmarks import SampleSet
 from keygap.bias.attention import measure_attention
 from keygap.bias.attention_table import AttentionTable
 from keygap.bias.condition import Probe
 from keygap.bias.indices import attention_indices
 from keygap.bias.link import link
+from keygap.bias.link_table import read_link
 from keygap.bias.probe import probe, settings_of
 from keygap.bias.table import FILES, BiasTable, read_bias
-from keygap.errors import CannotWrite, UserError
+from keygap.errors import CannotRead, CannotWrite, UserError
 from keygap.models import VLM
 from keygap.store import Store, save_results
 from keygap.store.checksums import read_checksums, write_checksums
@@ -45,6 +47,7 @@ def bias_of_run(
     batch_size: int,
     n_bootstraps: int,
     store: Store | None = None,
+    text_roles: Sequence[str] = defaults.TEXT_ROLES,
     resume: bool = False,
 ) -> BiasTable:
     """Probe a model and measure its attention, and link both to a gap that was extracted.
@@ -59,7 +62,8 @@ def bias_of_run(
         batch_size: samples in one forward pass.
         n_bootstraps: resamplings behind intervals.
         store: the extraction of the same samples; None if there is none, and so no link.
-        resume: whether files are kept that are whole and of the same probes and samples.
+        text_roles: what counts as text in the link.
+        resume: whether files are kept that are whole and of the same probes, samples and roles.
 
     Raises:
         UserError: the folder holds results of another model or benchmark; or as ``probe``.
@@ -75,12 +79,26 @@ def bias_of_run(
             logger.info("%s on %s: %s", vlm.name, asked.name, note)
     if attention:
         try:
-            _attention_of_run(vlm, asked, folder, table, store, batch_size, resume)
-        except CannotWrite:
+            measured = _attention_of_run(vlm, asked, folder, table, batch_size, resume)
+            if store is not None and not (resume and _is_linked(folder, text_roles)):
+                _link_of_run(folder, table, measured, store, text_roles)
+        except (CannotRead, CannotWrite):
             raise
         except UserError as reason:  # the answers stand without it
             logger.info("%s on %s: not measured: %s", vlm.name, asked.name, reason)
+    _say_shared_images(vlm, asked)
     return table
+
+
+def _say_shared_images(vlm: VLM, asked: SampleSet) -> None:
+    """Say that intervals over samples may be too narrow, where samples show the same image."""
+    images = len({entry.image_key or entry.id for entry in asked.entries})
+    if images < len(asked.entries):
+        logger.info(
+            "%s on %s: %d samples show only %d images and count as independent: intervals may be "
+            "too narrow",
+            vlm.name, asked.name, len(asked.entries), images,
+        )  # fmt: skip
 
 
 def _kept(folder: Path, settings: Mapping[str, Any]) -> BiasTable | None:
@@ -107,15 +125,13 @@ def _attention_of_run(
     asked: SampleSet,
     folder: Path,
     table: BiasTable,
-    store: Store | None,
     batch_size: int,
     resume: bool,
-) -> None:
-    """Measure attention, its indices, and the link.
+) -> AttentionTable:
+    """Measure attention and its indices.
 
     Raises:
-        UserError: the attention of the model cannot be read, or there is nothing to link: too few
-            samples, generated answers without a margin, or vectors of another site.
+        UserError: the attention of the model cannot be read.
     """
     seed, n_bootstraps = int(table.settings["seed"]), int(table.settings["n_bootstraps"])
     if resume and is_whole(folder, ATTENTION):
@@ -129,8 +145,36 @@ def _attention_of_run(
     if not (resume and is_whole(folder, INDICES)):
         indices = attention_indices(measured.frame, n_bootstraps=n_bootstraps, seed=seed)
         save_results(folder, {INDICES: indices.to_csv(index=False)})
-    if store is not None and not (resume and is_whole(folder, LINK)):
-        found = link(store, table, measured, n_bootstraps=n_bootstraps, seed=seed)
-        found.save(folder)
-        for line in (*found.summary(), *found.notes):
-            logger.info(line)
+    return measured
+
+
+def _is_linked(folder: Path, text_roles: Sequence[str]) -> bool:
+    """Whether there is a link of the same roles of text."""
+    return is_whole(folder, LINK) and set(read_link(folder).text_roles) == set(text_roles)
+
+
+def _link_of_run(
+    folder: Path,
+    table: BiasTable,
+    measured: AttentionTable,
+    store: Store,
+    text_roles: Sequence[str],
+) -> None:
+    """Link the answers and the attention to the extraction.
+
+    Raises:
+        UserError: there is nothing to link: too few samples, generated answers without a margin, or
+            vectors of another site.
+    """
+    _remove(folder, (LINK,))
+    found = link(
+        store,
+        table,
+        measured,
+        text_roles=text_roles,
+        n_bootstraps=int(table.settings["n_bootstraps"]),
+        seed=int(table.settings["seed"]),
+    )
+    found.save(folder)
+    for line in (f"answer: {found.outcome}", *found.summary(), *found.notes):
+        logger.info(line)

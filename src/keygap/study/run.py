@@ -188,6 +188,7 @@ def _try_bias(
             batch_size=first_batch(experiment.extraction.batch_size),
             n_bootstraps=experiment.measurement.n_bootstraps,
             store=store,
+            text_roles=experiment.measurement.text_roles,
             resume=True,
         )
     except NothingToAsk as reason:

@@ -196,7 +196,7 @@ class _Experiment:
             return []
         named = named_reading(self.vlm, self.fitting, self.out, folder, self.batch_size)
         if not named:
-            self.notes.append("no layer reads the image by itself, so that set is left out")
+            self.notes.append("no layer is named as reading the image, so that set is left out")
         return named
 
     def _judge(self, attending: Sequence[int], reading: Sequence[int]) -> Judge:
