@@ -243,6 +243,8 @@ def test_links_state_the_strongest_of_what_is_drawn() -> None:
             "found": [False, True, True, False],
             "detectable": 0.4,
             "n_samples": 24,
+            "outcome": "larger is surer",
+            "text_roles": "question",
         }
     )
     run = Run(Path(), {"model": "made"}, cast(Any, None), None, None)
@@ -253,4 +255,5 @@ def test_links_state_the_strongest_of_what_is_drawn() -> None:
     )
     caption = bias_findings.chain_caption(frame)
     assert "over 24 samples" in caption
-    assert caption.endswith("of 0.8; weaker correlations may have gone undetected.")
+    assert "of 0.8; weaker correlations may have gone undetected." in caption
+    assert caption.endswith(" answer: larger is surer.")
