@@ -180,11 +180,11 @@ def test_a_measurement_killed_at_random_moments(two_sites, tmp_path, engine, see
     shutil.copytree(extraction, run)
     more = [] if engine == "local" else ["--engine", "ray", "--workers", "2"]
     moments = random.Random(seed)
-    for _ in range(4):
+    for kept in range(4):  # layers, of which there are four
         command = Command(["measure", str(run), *FEW, *more])
-        while not files_in(run / "measured") and command.process.is_alive():
+        while files_in(run / "measured") < kept and command.process.is_alive():
             time.sleep(0.005)
-        time.sleep(moments.uniform(0.0, 2.0))
+        time.sleep(moments.uniform(0.0, 4.0 if kept == 0 else 1.0))
         command.process.kill()
         command.ended(60)
     finished(["measure", str(run), *FEW, *more])

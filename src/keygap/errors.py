@@ -23,8 +23,12 @@ class UserError(ValueError):
         return one_line(super().__str__())
 
 
+class Damaged(UserError):
+    """A file of a run is missing, or it is not as it was written."""
+
+
 class CannotRead(UserError):
-    """A file is there and cannot be read now: nothing says whether it is damaged.
+    """A file cannot be read now: nothing says whether it is damaged.
 
     So it is neither removed nor made again.
     """

@@ -30,9 +30,9 @@ from torch.utils.hooks import RemovableHandle
 
 from keygap.align.map import Map
 from keygap.align.steering import Mass, Steering
-from keygap.capture.attention import CHUNK, logits_of
+from keygap.capture.attention import CHUNK, logits_of, masked_logits, sink_logits
 from keygap.errors import UserError
-from keygap.models.attention_mask import add_key_bias, rows_of, visible
+from keygap.models.attention_mask import add_key_bias, visible
 from keygap.models.attention_tap import AttentionCall
 from keygap.models.decoder_layer import DecoderLayer
 from keygap.models.interventions import WHOLE_CALL
@@ -153,24 +153,18 @@ def image_log_odds(call: AttentionCall, image: Bool[Tensor, "b s"]) -> Float[Ten
 def _log_odds(
     call: AttentionCall, places: Int[Tensor, "b q"], image: Bool[Tensor, "b s"]
 ) -> Float[Tensor, "b heads q"]:
-    """``image_log_odds`` of some queries; logits are masked as ``attention_at`` masks them."""
-    logits = logits_of(call, places)
-    if torch.is_tensor(call.mask) and call.mask.is_floating_point():
-        logits = logits + rows_of(call.mask, places)[..., : logits.shape[-1]].float()
-    for bias, keys in call.key_biases:
-        own = bias.gather(2, places[:, None].expand(-1, bias.shape[1], -1))
-        logits = logits + own[..., None] * keys[:, None, None, :]
-    logits = logits.masked_fill(~visible(call, places), -torch.inf)
+    """``image_log_odds`` of some queries."""
+    seen = visible(call, places)
+    logits = masked_logits(call, places, logits_of(call, places), seen)
+    logits = logits.masked_fill(~seen, -torch.inf)
     side = image[:, None, None, :]
     least = torch.finfo(logits.dtype).min
     within, without = (logits.masked_fill(own, least).amax(-1, True) for own in (~side, side))
     each = torch.stack([image, ~image], -1)[:, None].float()
     sums = (logits - torch.where(side, within, without)).exp_() @ each
     inside, outside = (sums.log() + torch.cat([within, without], -1)).unbind(-1)
-    sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
-    if sinks is not None:
-        sinks = rows_of(sinks, places)[..., 0] if sinks.ndim == 4 else sinks.reshape(1, -1, 1)
-        outside = torch.logaddexp(outside, sinks.float())
+    if (sinks := sink_logits(call, places)) is not None:
+        outside = torch.logaddexp(outside, sinks[..., 0])
     return inside - outside
 
 

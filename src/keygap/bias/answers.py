@@ -77,7 +77,7 @@ class Answers:
         return self.accuracy.assign(**ends)
 
     def _interval(self, correct: Any, total: Any) -> Interval:
-        """The interval of one accuracy; other counts than that of all answers have no copies."""
+        """The interval of one accuracy. Only one that counts all answers can count copies."""
         if pd.isna(correct):
             return NOTHING
         hits = self.frame["correct"].to_numpy(bool)

@@ -33,8 +33,8 @@ class Balance:
 
     Attributes:
         point: x at which both are followed equally often, in nats; NaN where it cannot be fitted.
-        low: lower end of its 95 % interval over samples; minus infinity
-            if too many resamplings have no point.
+        low: lower end of its 95 % interval over samples; minus infinity if too many resamplings
+            have no point.
         high: upper end of it.
         slope: of the log-odds, per nat.
         n: cases in which the answers to image alone and text alone differ, and the answer to both

@@ -50,6 +50,30 @@ def attention_at(call: AttentionCall, places: Int[Tensor, "b q"]) -> QueryAttent
     """
     logits = logits_of(call, places)
     seen = visible(call, places)
+    masked = masked_logits(call, places, logits, seen)
+    sinks = sink_logits(call, places)
+    if sinks is not None:  # one more column
+        masked = torch.cat([masked, sinks.expand(*masked.shape[:3], 1)], -1)
+    weights = masked.softmax(-1)[..., : logits.shape[-1]]
+    if torch.is_tensor(call.mask) and call.mask.dtype == torch.bool:  # padding may see nothing
+        weights = weights.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+    return QueryAttention(logits, weights, seen)
+
+
+def masked_logits(
+    call: AttentionCall,
+    places: Int[Tensor, "b q"],
+    logits: Float[Tensor, "b heads q s"],
+    seen: Bool[Tensor, "b heads q s"],
+) -> Float[Tensor, "b heads q s"]:
+    """Logits with the call's mask and the biases that were added to keys, in float32.
+
+    Args:
+        call: one call of the attention function.
+        places: query positions of each prompt.
+        logits: of these queries (see ``logits_of``).
+        seen: the keys that each of them sees (see ``visible``).
+    """
     if torch.is_tensor(call.mask) and call.mask.is_floating_point():
         # a row that sees nothing attends evenly in the model's own arithmetic, and here too
         masked = logits + rows_of(call.mask, places)[..., : logits.shape[-1]].float()
@@ -58,14 +82,18 @@ def attention_at(call: AttentionCall, places: Int[Tensor, "b q"]) -> QueryAttent
     for bias, keys in call.key_biases:
         own = bias.gather(2, places[:, None].expand(-1, bias.shape[1], -1))
         masked = masked + own[..., None] * keys[:, None, None, :]
+    return masked
+
+
+def sink_logits(
+    call: AttentionCall, places: Int[Tensor, "b q"]
+) -> Float[Tensor, "b_or_1 heads q_or_1 1"] | None:
+    """The logits of learned sinks, which take attention and give nothing; None without any."""
     sinks = call.keywords.get("s_aux", call.keywords.get("sinks"))
-    if sinks is not None:  # one more column that takes attention and gives nothing
-        sinks = rows_of(sinks, places) if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
-        masked = torch.cat([masked, sinks.float().expand(*masked.shape[:3], 1)], -1)
-    weights = masked.softmax(-1)[..., : logits.shape[-1]]
-    if torch.is_tensor(call.mask) and call.mask.dtype == torch.bool:  # padding may see nothing
-        weights = weights.masked_fill(~seen.any(-1, keepdim=True), 0.0)
-    return QueryAttention(logits, weights, seen)
+    if sinks is None:
+        return None
+    sinks = rows_of(sinks, places) if sinks.ndim == 4 else sinks.reshape(1, -1, 1, 1)
+    return sinks.float()
 
 
 def logits_of(call: AttentionCall, places: Int[Tensor, "b q"]) -> Float[Tensor, "b heads q s"]:

@@ -8,7 +8,7 @@ other one.
 The rank of a sample in this order decides its half and its group. It is counted among all samples
 that the runs of a benchmark were asked for, whether or not they were read or have such tokens. So
 every model and every choice has a sample in the same half and group. Halves and groups are equal in
-size where no sample is missing, and uneven by what is missing where some are.
+size, apart from samples that are missing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from keygap.choices.levels import (
 )
 from keygap.contrasts.confounds import massive_dimensions
 from keygap.contrasts.contrast import NotMeasurable
-from keygap.contrasts.labels import is_image, is_sink, is_text, rank
+from keygap.contrasts.labels import is_image, is_sink, is_text, rank, refuse_unknown_sinks
 from keygap.contrasts.sides import Layer as StoredLayer
 from keygap.gap.core.inputs import MIN_SAMPLES
 from keygap.gap.core.standardise import standardise
@@ -229,8 +229,7 @@ class Layer:
             raise NotMeasurable("there are no image tokens and such text at this layer")
         if outliers != WITHOUT_SINKS:
             return image, words
-        if labels["attention"].isna().all():
-            raise NotMeasurable("the store has no attention received, so sinks are unknown")
+        refuse_unknown_sinks(labels, image | words)
         sinks = is_sink(labels)
         if not (sinks & (image | words)).any():
             raise NotMeasurable("no attention sink is among these tokens")

@@ -80,8 +80,7 @@ class Plan:
         """The parts to extract, ascending.
 
         Args:
-            done: ids of the samples that were read. A part with a sample that is not
-                among them is missing.
+            done: ids of the samples that were read. A part with any other sample is missing.
             damaged: numbers of parts whose files were damaged since.
         """
         entries = self.samples.entries

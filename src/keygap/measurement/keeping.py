@@ -25,7 +25,7 @@ from keygap import gap, interrupts
 from keygap.contrasts import CONTRASTS
 from keygap.contrasts.contrast import Contrast
 from keygap.contrasts.own import OwnContrast
-from keygap.errors import CannotRead, UserError
+from keygap.errors import Damaged
 from keygap.store import Store
 from keygap.store.checksums import read_checksums
 from keygap.store.files import remove
@@ -73,9 +73,7 @@ class KeptLayers:
             return None
         try:
             values = read_interim(file, "it is measured again")
-        except CannotRead:
-            raise
-        except UserError as damage:
+        except Damaged as damage:
             logger.warning("%s", damage)
             return None
         self._say_one_more()

@@ -28,7 +28,8 @@ ALONE: Result = "one by one"
 
 Outcome = tuple[Result, str]  # what a step finds, and details
 
-# Differences between two ways of computing the same, relative to the values.
+# Differences between two ways of computing the same, relative to the largest value (of each
+# dimension, see ``vector_error``).
 NOISE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 _REFUSALS = (

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from keygap.errors import UserError
+from keygap.errors import Damaged
 from keygap.store.files import write_text
 from keygap.store.reading import is_missing, read_text
 from keygap.store.run import CHECKSUMS
@@ -36,23 +36,23 @@ def read_checksums(root: Path, remedy: str = REPAIR) -> dict[str, tuple[str, ...
 
     Raises:
         CannotRead: the file cannot be read now.
-        UserError: it is damaged.
+        Damaged: it is damaged.
     """
     path = root / CHECKSUMS
     try:
         text = read_text(path, remedy)
-    except UserError as error:
+    except Damaged as error:
         if is_missing(error):
             return None
         raise
     lines, _, seal = text.rpartition(_SEAL)
     if seal != f"{_digest(lines)}\n":
-        raise UserError(f"{path} is damaged (its own SHA-256 is not that of its lines): {remedy}")
+        raise Damaged(f"{path} is damaged (its own SHA-256 is not that of its lines): {remedy}")
     recorded: dict[str, tuple[str, ...]] = {}
     for line in lines.splitlines():
         found = _LINE.fullmatch(line)
         if found is None:
-            raise UserError(f"{path} is damaged (it has a line {line[:80]!r}): {remedy}")
+            raise Damaged(f"{path} is damaged (it has a line {line[:80]!r}): {remedy}")
         recorded[found[2]] = (*recorded.get(found[2], ()), found[1])
     return recorded
 
@@ -84,12 +84,12 @@ def checksums_of(
         remedy: what the user can do if there is none of this file.
 
     Raises:
-        UserError: the run has checksums and none of this file.
+        Damaged: the run has checksums and none of this file.
     """
     if recorded is None:
         return None
     if name not in recorded:
-        raise UserError(f"{root / name} was not written by this run, or not to the end: {remedy}")
+        raise Damaged(f"{root / name} was not written by this run, or not to the end: {remedy}")
     return recorded[name]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keygap.errors import UserError
+from keygap.errors import Damaged
 from keygap.store.files import write_text
 from keygap.store.reading import read_json
 
@@ -35,12 +35,13 @@ def read_interim(path: Path, remedy: str) -> dict[str, Any]:
         remedy: what the user can do if it is damaged.
 
     Raises:
-        UserError: the file is missing, or is not as it was written.
+        CannotRead: the file cannot be read now.
+        Damaged: it is missing, or is not as it was written.
     """
     found = read_json(path, remedy)
     values = found.get("values")
     if not isinstance(values, dict) or found.get("sha256") != _digest(json.dumps(values)):
-        raise UserError(f"{path} is damaged (its values have another checksum): {remedy}")
+        raise Damaged(f"{path} is damaged (its values have another checksum): {remedy}")
     return values
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from keygap.errors import UserError
+from keygap.errors import Damaged
 from keygap.store.files import explained
 from keygap.store.reading import is_missing, read_bytes
 from keygap.store.run import JOURNAL
@@ -82,11 +82,11 @@ def read_journal(root: Path) -> list[Commit]:
 
     Raises:
         CannotRead: the journal cannot be read now, so it is not known what is committed.
-        UserError: a folder is in its place.
+        Damaged: a folder is in its place.
     """
     try:
         data = read_bytes(root / JOURNAL, "remove this folder and repeat the command")
-    except UserError as error:
+    except Damaged as error:
         if is_missing(error):
             return []
         raise

@@ -1,7 +1,7 @@
 """Reads one file of a run, or explains in one line what is wrong with it.
 
 Files on disk can be missing, truncated, overwritten or written by another program. Every table and
-every text of a run is read here, so that each kind of damage ends in a ``UserError`` with the path
+every text of a run is read here, so that each kind of damage ends in a ``Damaged`` with the path
 and a remedy: a clause that says what the user can do, such as "run keygap measure DIR". A file that
 cannot be read now, because a disk or a network fails for instance, is a ``CannotRead``: it may be
 whole.
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from keygap.errors import CannotRead, UserError
+from keygap.errors import CannotRead, Damaged, UserError
 from keygap.text import first_line
 
 Checksums = Collection[str] | None
@@ -45,7 +45,7 @@ def read_bytes(path: Path, remedy: str, checksums: Checksums = None) -> bytes:
 
     Raises:
         CannotRead: it cannot be read now.
-        UserError: it is missing, or has another checksum.
+        Damaged: it is missing, or has another checksum.
     """
     try:
         data = path.read_bytes()
@@ -65,7 +65,7 @@ def read_text(path: Path, remedy: str, checksums: Checksums = None) -> str:
     try:
         return read_bytes(path, remedy, checksums).decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged (it is not text in UTF-8): {remedy}") from error
+        raise Damaged(f"{path} is damaged (it is not text in UTF-8): {remedy}") from error
 
 
 def read_yaml(path: Path, remedy: str, checksums: Checksums = None) -> dict[str, Any]:
@@ -112,11 +112,11 @@ def read_csv(
     try:
         frame = pd.read_csv(io.BytesIO(data), encoding="utf-8", **options)
     except (ValueError, OverflowError) as error:  # pandas' errors of parsing are ValueErrors
-        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+        raise Damaged(f"{path} is damaged ({first_line(error)}): {remedy}") from error
     _refuse_without(path, remedy, columns, frame.columns)
     for name in columns:
         if name not in text and frame[name].dtype.kind not in "iuf" and len(frame):
-            raise UserError(f"{path} is damaged (its column {name} is not numbers): {remedy}")
+            raise Damaged(f"{path} is damaged (its column {name} is not numbers): {remedy}")
     return frame
 
 
@@ -143,7 +143,7 @@ def read_table(
             table.validate(full=True)  # an index outside a dictionary, for instance
             table = table.replace_schema_metadata(_own_metadata(table))
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+        raise Damaged(f"{path} is damaged ({first_line(error)}): {remedy}") from error
     _refuse_without(path, remedy, columns, names)
     return table
 
@@ -220,7 +220,7 @@ def verify(path: Path, remedy: str, checksums: Collection[str]) -> None:
 
     Raises:
         CannotRead: it cannot be read now.
-        UserError: it is missing, or has another checksum.
+        Damaged: it is missing, or has another checksum.
     """
     try:
         with path.open("rb") as file:
@@ -242,7 +242,7 @@ def verify_all(root: Path, remedy: str, recorded: Mapping[str, Collection[str]])
 
     Raises:
         CannotRead: a file cannot be read now.
-        UserError: one is missing, or has another checksum: the first by its path.
+        Damaged: one is missing, or has another checksum: the first by its path.
     """
     list(side_by_side(lambda name: verify(root / name, remedy, recorded[name]), sorted(recorded)))
 
@@ -271,9 +271,9 @@ def _mapping(
     try:
         values = parse(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): {remedy}") from error
+        raise Damaged(f"{path} is damaged ({first_line(error)}): {remedy}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged (it holds no mapping of keys to values): {remedy}")
+        raise Damaged(f"{path} is damaged (it holds no mapping of keys to values): {remedy}")
     return values
 
 
@@ -281,22 +281,22 @@ def _refuse_without(
     path: Path, remedy: str, columns: Iterable[str], present: Iterable[str]
 ) -> None:
     if missing := set(columns) - set(present):
-        raise UserError(
+        raise Damaged(
             f"{path} is damaged or of another version (no column {min(missing)}): {remedy}"
         )
 
 
-def _changed(path: Path, remedy: str, empty: bool) -> UserError:
+def _changed(path: Path, remedy: str, empty: bool) -> Damaged:
     reason = "it is empty" if empty else "its SHA-256 is not the one that was recorded"
-    return UserError(f"{path} is damaged or foreign ({reason}): {remedy}")
+    return Damaged(f"{path} is damaged or foreign ({reason}): {remedy}")
 
 
 def _unreadable(error: OSError, path: Path, remedy: str) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{path} is missing: {remedy}")
+        return Damaged(f"{path} is missing: {remedy}")
     reason = os.strerror(error.errno) if error.errno else first_line(error)  # pyarrow's are long
     if isinstance(error, (IsADirectoryError, NotADirectoryError)):
-        return UserError(f"{path} cannot be read ({reason}): {remedy}")
+        return Damaged(f"{path} cannot be read ({reason}): {remedy}")
     return CannotRead(
         f"{path} cannot be read ({reason}): check its permissions and its disk, then repeat the "
         "command"
@@ -307,4 +307,4 @@ def _refused(error: Exception, path: Path, remedy: str) -> UserError:
     """The error for a table that pyarrow does not read: damaged, unless it was not opened."""
     if isinstance(error, OSError) and error.errno:
         return _unreadable(error, path, remedy)
-    return UserError(f"{path} is damaged ({first_line(error)}): {remedy}")
+    return Damaged(f"{path} is damaged ({first_line(error)}): {remedy}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from keygap.errors import CannotRead, UserError
+from keygap.errors import Damaged
 from keygap.store.checksums import read_checksums
 from keygap.store.journal import read_journal, with_journal, with_rows
 from keygap.store.reading import read_table, side_by_side, verify
@@ -44,9 +44,7 @@ def inspect(root: Path) -> State:
     wrong = []
     try:
         recorded = read_checksums(root)
-    except CannotRead:
-        raise
-    except UserError:
+    except Damaged:
         recorded = None
     began = any((root / name).exists() for name in (SAMPLES, MANIFEST))
     if recorded is None and (began or (root / CHECKSUMS).exists()):
@@ -77,8 +75,6 @@ def _is_whole(root: Path, name: str, checksums: tuple[str, ...]) -> bool:
         return True
     try:
         verify(root / name, "", checksums)
-    except CannotRead:
-        raise
-    except UserError:
+    except Damaged:
         return False
     return True

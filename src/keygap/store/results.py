@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from keygap import interrupts
-from keygap.errors import CannotRead, UserError
+from keygap.errors import Damaged, UserError
 from keygap.store.checksums import checksums_of, read_checksums, write_checksums
 from keygap.store.files import Content, Staged, remove, staged, temporary_files
 from keygap.store.lock import SHORT, locked
@@ -132,9 +132,7 @@ def is_recorded(root: Path, name: str) -> bool:
 def _recorded_or_none(folder: Path) -> dict[str, tuple[str, ...]] | None:
     try:
         return read_checksums(folder)
-    except CannotRead:
-        raise
-    except UserError:
+    except Damaged:
         return None
 
 
@@ -157,8 +155,6 @@ def is_whole(root: Path, name: str) -> bool:
         if recorded is None:
             return (root / name).is_file()
         verify(root / name, "", recorded.get(name, ()))
-    except CannotRead:
-        raise
-    except UserError:
+    except Damaged:
         return False
     return True

@@ -28,7 +28,7 @@ import pyarrow as pa
 import yaml
 
 from keygap import interrupts
-from keygap.errors import CannotRead, UserError
+from keygap.errors import Damaged, UserError
 from keygap.store.checksums import read_checksums, write_checksums
 from keygap.store.files import remove, staged, temporary_files, write_table, write_text
 from keygap.store.journal import Commit, append, with_rows
@@ -305,9 +305,7 @@ class StoreWriter:
         remedy = "name another folder with --out"
         try:
             recorded = read_checksums(self.root)
-        except CannotRead:
-            raise
-        except UserError:
+        except Damaged:
             recorded = None
         digest = hashlib.sha256(self._identity_text().encode()).hexdigest()
         if recorded is not None and digest in recorded.get(EXTRACTION, ()):

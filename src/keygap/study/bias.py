@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from keygap import defaults
 from keygap.benchmarks import SampleSet
 from keygap.bias.attention import measure_attention
@@ -32,7 +30,7 @@ from keygap.store.files import remove
 from keygap.store.lock import SHORT, locked
 from keygap.store.results import is_whole
 from keygap.store.run import ATTENTION, INDICES, LINK
-from keygap.study.one_run import refuse_other, refuse_other_prompt
+from keygap.study.one_run import agrees, refuse_other, refuse_other_prompt
 
 logger = logging.getLogger("keygap")
 
@@ -106,9 +104,7 @@ def _kept(folder: Path, settings: Mapping[str, Any]) -> BiasTable | None:
     if not all(is_whole(folder, name) for name in FILES):
         return None
     table = read_bias(folder)
-    saved = yaml.safe_load(yaml.safe_dump(dict(settings)))
-    same = all(table.settings.get(name) == value for name, value in saved.items())
-    return table if same else None
+    return table if agrees(table.settings, settings) else None
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

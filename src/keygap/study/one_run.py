@@ -7,7 +7,11 @@ needs no such check.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from keygap.benchmarks import SampleSet
 from keygap.errors import UserError
@@ -18,6 +22,17 @@ from keygap.store.results import is_whole
 from keygap.store.run import BIAS_SETTINGS, CAUSES_SETTINGS, EXTRACTION, MANIFEST
 
 NAMING = (MANIFEST, EXTRACTION, BIAS_SETTINGS, CAUSES_SETTINGS)  # the model and the benchmark
+
+
+def agrees(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether settings that were read from YAML have the values that are asked for.
+
+    Args:
+        saved: the settings, which may have more.
+        asked: the values, in which a tuple is what YAML has as a list.
+    """
+    plain = yaml.safe_load(yaml.safe_dump(dict(asked)))
+    return all(saved.get(name) == value for name, value in plain.items())
 
 
 def refuse_other(folder: Path, model: str, benchmark: str) -> None:

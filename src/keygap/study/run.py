@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from keygap import interrupts, strict_yaml
 from keygap.align.causes.running import causes
@@ -55,6 +54,7 @@ from keygap.store.run import (
 )
 from keygap.study.bias import bias_of_run
 from keygap.study.experiment import BenchmarkChoice, Experiment, ModelChoice, read_experiment
+from keygap.study.one_run import agrees
 from keygap.workers import workers_of
 
 logger = logging.getLogger("keygap")
@@ -102,7 +102,7 @@ def _try_choices(experiment: Experiment, folders: Sequence[Path], out: Path) -> 
     plan = experiment.choices.plan()
     asked = {"levels": plan.as_settings(), "seed": experiment.seed}
     there = all(is_whole(out, name) for name in CHOICES_FILES)
-    if there and _is_saved(out / CHOICES_SETTINGS, asked):
+    if there and agrees(_settings_in(out / CHOICES_SETTINGS), asked):
         return
     stores = [Store(folder) for folder in folders]
     table = specifications(*stores, plan=plan, seed=experiment.seed)
@@ -208,14 +208,11 @@ def _has_causes(folder: Path, experiment: Experiment) -> bool:
         "text_roles": experiment.measurement.text_roles,
         **{name: asked[name] for name in ("samples", "fit_samples", "phrasings") if name in asked},
     }
-    return _is_saved(folder / CAUSES_SETTINGS, known)
+    return agrees(_settings_in(folder / CAUSES_SETTINGS), known)
 
 
-def _is_saved(file: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether a file of settings has these values; tuples are saved as lists."""
-    saved = read_yaml(file, f"remove {file} and run again")
-    plain = yaml.safe_load(yaml.safe_dump(dict(asked)))
-    return all(saved.get(name) == value for name, value in plain.items())
+def _settings_in(file: Path) -> dict[str, Any]:
+    return read_yaml(file, f"remove {file} and run again")
 
 
 def measure_run(store: Store, experiment: Experiment) -> GapTable:

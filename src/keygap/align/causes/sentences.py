@@ -34,7 +34,7 @@ _HEADLINES = {
     ),
     "undecided": "In {model}, it is undecided what moves the answers: {why}.",
 }
-_OF_SHIFTS = {  # which say nothing of the distance, where algebra leaves it no way to act
+_OF_SHIFTS = {  # they say nothing about distance: with attention held, a shift can hardly act
     "attention": (
         "In {model}, shifted keys change the answers through the amount of attention to the image."
     ),
@@ -48,7 +48,7 @@ _STATUS = {
     "absent": "which is too small to count",
     "unclear": "which is neither shown nor ruled out",
     "generic": "which is no larger than that of random directions",
-    "untested": "which nothing that was run can test",
+    "untested": "for which no control was run",
 }
 
 

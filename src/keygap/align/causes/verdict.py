@@ -29,7 +29,7 @@ class Verdict:
             ``effect``, ``value``, ``ci_low``, ``ci_high`` (95 %), ``std_error``, ``p_value``,
             ``p_adjusted`` and ``status`` (of the two paths alone) and ``n``. A ``status`` is
             ``stands``, ``absent`` or ``unclear``, or of a direct effect ``generic`` (no larger than
-            that of random directions) or ``untested`` (nothing that was run can test it).
+            that of random directions) or ``untested`` (no control for it was run).
         smallest: the smallest effect that counts, in nats.
         random: direct effects of random directions, one row per ``strength`` and ``draw``.
         others: the mechanism by the same rule for every other map, by its name, site and layers.
@@ -91,9 +91,9 @@ def verdict(
        generic) at all of them.
 
     One vector that is added to all image keys of a head changes all image logits of a query by the
-    same number, which is what holding attention takes back. A map that only shifts can therefore
-    have a direct effect only through what norm and rotary embedding make of the vector, and a
-    sentence says so.
+    same number, and holding attention takes that number back. So a map that only shifts has a
+    direct effect only through what norm and rotary embedding make of the vector. A sentence says
+    so.
 
     The mechanism is ``distance`` if the direct effect stands and that through attention is absent,
     ``attention`` the other way round, ``both`` if both stand and ``neither`` if both are absent. It

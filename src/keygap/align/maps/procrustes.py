@@ -7,8 +7,8 @@ generalized solution of the orthogonal Procrustes problem", Psychometrika 31). D
 between image vectors stay.
 
 Pairs determine the matrix only in as many dimensions as their products span. Texts that repeat, as
-the questions of a small benchmark do, span few. In the others the matrix that moves vectors least
-is taken: rounding would else decide.
+the questions of a small benchmark do, span few. In the other dimensions the matrix is the one that
+moves vectors least, because otherwise rounding would decide.
 """
 
 from __future__ import annotations
@@ -61,13 +61,14 @@ def orthogonal_matrix(
         y: onto what, row by row.
     """
     left, sizes, right = np.linalg.svd(x.T @ y)
-    # models round to float32 at best, and relative to x and y and not to their product
+    # vectors are rounded to float32 at best, so smaller products of x and y are noise
     least = max(x.shape) * np.finfo(np.float32).eps * np.linalg.norm(x, 2) * np.linalg.norm(y, 2)
     rank = int((sizes > least).sum())
     turned = left[:, :rank] @ right[:rank]
     if rank == len(sizes):
         return turned
-    free, onto = left[:, rank:], right[rank:]  # both are any bases, which the next line undoes
+    # the rest is spanned by arbitrary bases; the polar factor does not depend on them
+    free, onto = left[:, rank:], right[rank:]
     one, _, other = np.linalg.svd(free.T @ onto.T)
     return turned + free @ one @ other @ onto
 
